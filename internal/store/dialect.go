@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package store
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"regexp"
+	"time"
+
+	"github.com/pressly/goose/v3"
+)
+
+// A Dialect is the SQL that one database understands.
+type Dialect int
+
+const (
+	// SQLite is the embedded default.
+	SQLite Dialect = iota
+	// PostgreSQL serves many nodes. Only its words are here; Open does not offer it yet.
+	PostgreSQL
+)
+
+// words are exchanged in migrations, upper case and as whole words only. SQLite's
+// STRICT tables refuse BIGINT and BOOLEAN, and take "12x" for a number when they
+// are not STRICT; PostgreSQL knows neither STRICT nor BLOB.
+var words = map[Dialect]map[string]string{
+	SQLite:     {"BIGINT": "INTEGER", "BOOLEAN": "INTEGER"},
+	PostgreSQL: {"STRICT": "", "BLOB": "BYTEA"},
+}
+
+var wordPattern = regexp.MustCompile(`\b[A-Z]+\b`)
+
+// Translate returns a migration's text in the words of the dialect.
+func Translate(d Dialect, text []byte) []byte {
+	return wordPattern.ReplaceAllFunc(text, func(w []byte) []byte {
+		if to, ok := words[d][string(w)]; ok {
+			return []byte(to)
+		}
+		return w
+	})
+}
+
+// migrate brings the schema up to date. Another process may do the same at the same
+// time: then one of them fails and finds the work done when it looks again.
+func migrate(ctx context.Context, db *sql.DB, source fs.FS, d Dialect) error {
+	p, err := goose.NewProvider(goose.DialectSQLite3, db, translated{source, d}, goose.WithDisableGlobalRegistry(true))
+	if err != nil {
+		return fmt.Errorf("read migrations: %w", err)
+	}
+	for attempt := 0; ; attempt++ {
+		current, target, err := p.GetVersions(ctx)
+		switch {
+		case err == nil && current > target:
+			return fmt.Errorf("%w (schema %d, this program knows %d)", ErrNewer, current, target)
+		case err == nil && current == target:
+			return nil
+		case err == nil:
+			_, err = p.Up(ctx)
+		}
+		if err == nil {
+			return nil
+		}
+		if attempt == maxMigrateAttempts || ctx.Err() != nil {
+			return fmt.Errorf("migrate: %w", err)
+		}
+		if err := pause(ctx, 100*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+const maxMigrateAttempts = 3
+
+// translated is a file system whose files are read in a dialect.
+type translated struct {
+	fs.FS
+	dialect Dialect
+}
+
+func (t translated) Open(name string) (fs.File, error) {
+	f, err := t.FS.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err != nil || info.IsDir() {
+		return f, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(f)
+	if err != nil {
+		return nil, err
+	}
+	text = Translate(t.dialect, text)
+	return &translatedFile{Reader: bytes.NewReader(text), info: sized{info, int64(len(text))}}, nil
+}
+
+// ReadDir lets fs.ReadDir and fs.Glob work on what t wraps.
+func (t translated) ReadDir(name string) ([]fs.DirEntry, error) { return fs.ReadDir(t.FS, name) }
+
+type translatedFile struct {
+	*bytes.Reader
+	info fs.FileInfo
+}
+
+func (f *translatedFile) Stat() (fs.FileInfo, error) { return f.info, nil }
+func (f *translatedFile) Close() error               { return nil }
+
+type sized struct {
+	fs.FileInfo
+	size int64
+}
+
+func (s sized) Size() int64 { return s.size }
+
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return errors.Join(ctx.Err(), context.Cause(ctx))
+	case <-timer.C:
+		return nil
+	}
+}
