@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package wire
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+)
+
+// A Type numbers a frame. See spec/wire.md, Section 3.
+type Type uint8
+
+// The frames' types.
+const (
+	TypeHello          Type = 0x01
+	TypeWelcome        Type = 0x02
+	TypePutKeyPackages Type = 0x10
+	TypeGetKeyPackages Type = 0x11
+	TypeKeyPackages    Type = 0x12
+	TypeCreateGroup    Type = 0x13
+	TypeCommit         Type = 0x14
+	TypeSend           Type = 0x15
+	TypeGetGroup       Type = 0x16
+	TypeGroup          Type = 0x17
+	TypeGetDirectory   Type = 0x18
+	TypeDirectory      Type = 0x19
+	TypeReport         Type = 0x1a
+	TypePing           Type = 0x1b
+	TypeResult         Type = 0x1f
+	TypeResume         Type = 0x20
+	TypeDeliver        Type = 0x21
+	TypeAck            Type = 0x22
+	TypeNotice         Type = 0x23
+	TypeBlobPut        Type = 0x30
+	TypeBlobGet        Type = 0x31
+	TypeBlobReady      Type = 0x32
+)
+
+// A Frame is one of this package's frame types, by pointer.
+type Frame interface {
+	structure
+	Type() Type
+}
+
+// A Request is a frame that a Result or a specific answer with the same
+// RequestID follows.
+type Request interface {
+	Frame
+	RequestID() uint32
+	SetRequestID(uint32)
+}
+
+// A Submission is a request that changes something at the gateway. It carries a
+// counter, and the gateway does it exactly once. See spec/wire.md, Section 5.
+type Submission interface {
+	Request
+	SubmissionCounter() uint64
+	SetSubmissionCounter(uint64)
+}
+
+// An Answer is a frame that ends a request.
+type Answer interface {
+	Frame
+	AnswerTo() uint32
+}
+
+var newFrame = map[Type]func() Frame{
+	TypeHello:          func() Frame { return new(Hello) },
+	TypeWelcome:        func() Frame { return new(Welcome) },
+	TypePutKeyPackages: func() Frame { return new(PutKeyPackages) },
+	TypeGetKeyPackages: func() Frame { return new(GetKeyPackages) },
+	TypeKeyPackages:    func() Frame { return new(KeyPackages) },
+	TypeCreateGroup:    func() Frame { return new(CreateGroup) },
+	TypeCommit:         func() Frame { return new(Commit) },
+	TypeSend:           func() Frame { return new(Send) },
+	TypeGetGroup:       func() Frame { return new(GetGroup) },
+	TypeGroup:          func() Frame { return new(Group) },
+	TypeGetDirectory:   func() Frame { return new(GetDirectory) },
+	TypeDirectory:      func() Frame { return new(Directory) },
+	TypeReport:         func() Frame { return new(Report) },
+	TypePing:           func() Frame { return new(Ping) },
+	TypeResult:         func() Frame { return new(Result) },
+	TypeResume:         func() Frame { return new(Resume) },
+	TypeDeliver:        func() Frame { return new(Deliver) },
+	TypeAck:            func() Frame { return new(Ack) },
+	TypeNotice:         func() Frame { return new(Notice) },
+	TypeBlobPut:        func() Frame { return new(BlobPut) },
+	TypeBlobGet:        func() Frame { return new(BlobGet) },
+	TypeBlobReady:      func() Frame { return new(BlobReady) },
+}
+
+// Parse parses the body of a frame of type t. What it returns refers to body.
+func Parse(t Type, body []byte) (Frame, error) {
+	build, ok := newFrame[t]
+	if !ok {
+		return nil, malformed(fmt.Sprintf("frame: unknown type %#02x", uint8(t)))
+	}
+	f := build()
+	if err := parse(body, f, fmt.Sprintf("frame of type %#02x", uint8(t))); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// Marshal encodes a whole frame: type, length, body.
+func Marshal(f Frame) ([]byte, error) {
+	body, err := marshal(f, fmt.Sprintf("frame of type %#02x", uint8(f.Type())))
+	if err != nil {
+		return nil, err
+	}
+	if len(body) > MaxFrame {
+		return nil, fmt.Errorf("wire: frame of type %#02x has %d bytes; at most %d go into one", uint8(f.Type()), len(body), MaxFrame)
+	}
+	out := make([]byte, 4, 4+len(body))
+	binary.BigEndian.PutUint32(out, uint32(f.Type())<<24|uint32(len(body)))
+	return append(out, body...), nil
+}
+
+// Read reads one frame from r. io.EOF means that the stream ended between
+// frames. Memory is set aside as bytes arrive, not as a length announces them.
+func Read(r io.Reader) (Frame, error) {
+	var head [4]byte
+	if _, err := io.ReadFull(r, head[:1]); err != nil {
+		return nil, err
+	}
+	if _, err := io.ReadFull(r, head[1:]); err != nil {
+		return nil, unexpected(err)
+	}
+	n := int(binary.BigEndian.Uint32(head[:]) & 0xffffff)
+	if n > MaxFrame {
+		return nil, malformed(fmt.Sprintf("frame: %d bytes, at most %d are allowed", n, MaxFrame))
+	}
+	if _, ok := newFrame[Type(head[0])]; !ok {
+		return nil, malformed(fmt.Sprintf("frame: unknown type %#02x", head[0]))
+	}
+	body, err := readBody(r, n)
+	if err != nil {
+		return nil, err
+	}
+	return Parse(Type(head[0]), body)
+}
+
+// readBody grows its buffer with what really arrives, so that a header that
+// promises 8 MiB costs its sender 8 MiB.
+func readBody(r io.Reader, n int) ([]byte, error) {
+	const step = 64 << 10
+	body := make([]byte, min(n, step))
+	for at := 0; ; {
+		if _, err := io.ReadFull(r, body[at:]); err != nil {
+			return nil, unexpected(err)
+		}
+		if at = len(body); at == n {
+			return body, nil
+		}
+		grown := make([]byte, min(n, 2*at))
+		copy(grown, body)
+		body = grown
+	}
+}
+
+func unexpected(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// Write writes one frame to w in one call.
+func Write(w io.Writer, f Frame) error {
+	b, err := Marshal(f)
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(b)
+	return err
+}

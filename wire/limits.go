@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package wire
+
+// The bounds on everything that a peer may send. Each is checked before memory
+// is set aside for what it bounds.
+const (
+	// MaxFrame bounds a frame's body. The largest honest one is a commit with
+	// the Welcome of a group of 1,000 devices on the hybrid suite: the tree
+	// alone is 4.8 MiB there.
+	MaxFrame = 8 << 20
+
+	// MaxMessage bounds one sealed message. Text and file references are far
+	// smaller; files travel as blobs.
+	MaxMessage = 256 << 10
+
+	// MaxCommit bounds one commit: the first one after 1,000 devices were added
+	// measures 1.7 MiB on the hybrid suite.
+	MaxCommit = 3 << 20
+
+	// MaxGroupInfo bounds a GroupInfo without its tree: context, extensions, a
+	// signature.
+	MaxGroupInfo = 64 << 10
+
+	// MaxTree bounds an encoded ratchet tree (1,000 devices: 4.8 MiB).
+	MaxTree = 6 << 20
+
+	// MaxWelcome bounds a Welcome with its tree.
+	MaxWelcome = MaxTree + 512<<10
+
+	// MaxKeyPackage bounds one KeyPackage: a certificate chain of 16 KiB (what
+	// TLS carries from a client), two hybrid public keys, two signatures.
+	MaxKeyPackage = 32 << 10
+
+	// MaxKeyPackages is how many KeyPackages one request may publish.
+	MaxKeyPackages = 100
+
+	// MaxDevices is how many devices one request may name, and how many one
+	// answer lists: a person has a handful.
+	MaxDevices = 64
+
+	// MaxDirectory is how many entries one directory answer lists.
+	MaxDirectory = 1000
+
+	// MaxChain is how many certificates a directory entry's chain may hold.
+	MaxChain = 4
+
+	// MaxBlob bounds one file: 2 GiB, and room for the chunks' tags.
+	MaxBlob = 2<<30 + 16<<20
+
+	// MaxPending is how many requests a device may have unanswered on its
+	// control stream; the gateway stops reading beyond it.
+	MaxPending = 256
+
+	// MaxLabel bounds a label in the header: the canonical encoding of a label
+	// with tens of categories takes a few hundred bytes.
+	MaxLabel = 4 << 10
+
+	// MaxExtensions is how many extensions a content may carry.
+	MaxExtensions = 16
+
+	// DeliveryWindow is how many deliveries the gateway sends before the first
+	// of them is acknowledged, and DeliveryWindowBytes how many bytes of them:
+	// what a device must be ready to hold, and what a drain holds in memory.
+	DeliveryWindow      = 256
+	DeliveryWindowBytes = 4 << 20
+)
