@@ -47,7 +47,7 @@ func TestDecodeTOML(t *testing.T) {
 		"unknown in table": {good + "nome = 'z'\n", `line 9: unknown key "list.nome"`},
 		"unknown table":    {good + "[other]\n", `line 9: unknown key "other"`},
 		"dotted":           {"sub.pin-source = 'x'\nsub.pin = 'x'\n", `line 2: unknown key "sub.pin"`},
-		"wrong type":       {"\nlisten = 1\n", "line 2: "},
+		"wrong type":       {"\nlisten = 1\n", "line 2 (last key \"listen\"): "},
 		"bad level":        {"level = 'loud'\n", "line 1: log level \"loud\" is none of"},
 		"bad duration":     {"drain = '3'\n", "not a duration"},
 		"negative":         {"drain = '-3s'\n", "not a duration"},

@@ -47,7 +47,7 @@ func DecodeTOML(text string, into any) error {
 		return fmt.Errorf("line %d: %s", parse.Position.Line, strings.TrimPrefix(parse.Message, "toml: "))
 	}
 	if err != nil {
-		return err
+		return errors.New(strings.TrimPrefix(err.Error(), "toml: ")) // a wrong type; it names line and key
 	}
 	var all []error
 	for _, key := range meta.Undecoded() {
