@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package wire
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"io"
+	"reflect"
+	"strings"
+	"testing"
+	"testing/iotest"
+)
+
+func mustMarshal(t testing.TB, f Frame) []byte {
+	t.Helper()
+	b, err := Marshal(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// Every frame comes back from its bytes, read a byte at a time.
+func TestFramesRoundTrip(t *testing.T) {
+	seen := map[Type]bool{}
+	for name, f := range sampleFrames() {
+		seen[f.Type()] = true
+		got, err := Read(iotest.OneByteReader(bytes.NewReader(mustMarshal(t, f))))
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		} else if !reflect.DeepEqual(got, f) {
+			t.Errorf("%s: got %+v, want %+v", name, got, f)
+		}
+	}
+	for typ := range newFrame {
+		if !seen[typ] {
+			t.Errorf("no sample of frame type %#02x", uint8(typ))
+		}
+	}
+}
+
+// One encoding written down by hand, so that the codec is not only its own judge.
+func TestSendByHand(t *testing.T) {
+	want := "15" + "00001c" + // type, length 28
+		"00000007" + "000000000000002a" + // id, counter
+		"0167" + "0000000000000003" + // group "g", epoch
+		"000003" + "010203" // message
+	f := &Send{submission: submission{id{7}, 42}, Group: []byte("g"), Epoch: 3, Message: []byte{1, 2, 3}}
+	if got := hex.EncodeToString(mustMarshal(t, f)); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+// Each refusal is one change away from a frame that passes.
+func TestMalformedFrames(t *testing.T) {
+	good := mustMarshal(t, &Send{submission: submission{id{7}, 42}, Group: []byte("g"), Epoch: 3, Message: []byte{1, 2, 3}})
+	hello := mustMarshal(t, sampleFrames()["hello"])
+	for _, honest := range [][]byte{good, hello} {
+		if _, err := Read(bytes.NewReader(honest)); err != nil {
+			t.Fatalf("the honest control is refused: %v", err)
+		}
+	}
+	change := func(b []byte, at int, v byte) []byte {
+		c := bytes.Clone(b)
+		c[at] = v
+		return c
+	}
+	for name, bad := range map[string][]byte{
+		"unknown type":         change(good, 0, 0x7f),
+		"counter zero":         change(good, 15, 0),
+		"empty group":          {0x16, 0, 0, 5, 0, 0, 0, 9, 0},
+		"left over byte":       append(change(good, 3, good[3]+1), 0),
+		"length past the end":  change(good, 3, good[3]-1),
+		"flag neither 0 nor 1": change(hello, 4+1+16, 2),
+		"control character":    change(hello, len(hello)-1, 0x07),
+		"over MaxFrame":        {0x15, 0xff, 0xff, 0xff},
+		"blob over MaxBlob":    append(append([]byte{0x30, 0, 0, 42, 1, 'g'}, make([]byte, 32)...), 0xff, 0, 0, 0, 0, 0, 0, 0),
+	} {
+		if _, err := Read(bytes.NewReader(bad)); !errors.Is(err, ErrMalformed) {
+			t.Errorf("%s: got %v, want ErrMalformed", name, err)
+		}
+	}
+	if _, err := Read(bytes.NewReader(good[:len(good)-1])); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("cut frame: got %v, want ErrUnexpectedEOF", err)
+	}
+}
+
+// What cannot be read back is not written either.
+func TestMarshalRefusesWhatParseWould(t *testing.T) {
+	for name, f := range map[string]Frame{
+		"counter zero":     &Send{Group: []byte("g"), Message: []byte{1}},
+		"empty group":      &Send{submission: submission{id{1}, 1}, Message: []byte{1}},
+		"message too long": &Send{submission: submission{id{1}, 1}, Group: []byte("g"), Message: make([]byte, MaxMessage+1)},
+		"too many devices": &GetKeyPackages{Address: "a@b.example", Devices: make([][32]byte, MaxDevices+1)},
+		"newline in agent": &Hello{Version: 1, Agent: "a\nb"},
+		"chain of nothing": &Directory{Chains: [][][]byte{{}}},
+	} {
+		if b, err := Marshal(f); err == nil {
+			t.Errorf("%s: encoded to %x", name, b)
+		}
+	}
+}
+
+// A list stops at its bound, not at the end of its bytes.
+func TestListsAreBounded(t *testing.T) {
+	entry := []byte{0, 0, 3, 0, 1, 9} // a chain of one certificate
+	for _, n := range []int{MaxDirectory, MaxDirectory + 1} {
+		list := bytes.Repeat(entry, n)
+		body := append([]byte{0, 0, 0, 1, byte(len(list) >> 16), byte(len(list) >> 8), byte(len(list))}, list...)
+		_, err := Parse(TypeDirectory, body)
+		if ok := n <= MaxDirectory; ok != (err == nil) {
+			t.Errorf("%d entries: %v", n, err)
+		}
+	}
+}
+
+// A header that announces 8 MiB costs its sender 8 MiB, not us.
+func TestReadGrowsWithWhatArrives(t *testing.T) {
+	run := testing.Benchmark(func(b *testing.B) {
+		b.ReportAllocs()
+		for range b.N {
+			r := io.MultiReader(bytes.NewReader([]byte{byte(TypeSend), 0x80, 0, 0}), bytes.NewReader(make([]byte, 100)))
+			if _, err := Read(r); !errors.Is(err, io.ErrUnexpectedEOF) {
+				b.Fatalf("got %v", err)
+			}
+		}
+	})
+	if n := run.AllocedBytesPerOp(); n > 128<<10 {
+		t.Errorf("%d bytes set aside for 100 that arrived", n)
+	}
+}
+
+func TestBehind(t *testing.T) {
+	mine, other := filled16(1), filled16(2)
+	for name, c := range map[string]struct {
+		w    Welcome
+		h    Hello
+		want bool
+	}{
+		"in step":                {Welcome{Incarnation: mine, Counter: 5, Acknowledged: 3}, Hello{Incarnation: mine, Counter: 5, Cursor: 3}, false},
+		"ahead, not yet done":    {Welcome{Incarnation: mine, Counter: 5, Acknowledged: 3}, Hello{Incarnation: mine, Counter: 7, Cursor: 4}, false},
+		"counter behind":         {Welcome{Incarnation: mine, Counter: 5}, Hello{Incarnation: mine, Counter: 4}, true},
+		"cursor behind":          {Welcome{Incarnation: mine, Acknowledged: 3}, Hello{Incarnation: mine, Cursor: 2}, true},
+		"cursor behind at begin": {Welcome{Incarnation: mine, Acknowledged: 3}, Hello{Incarnation: mine, Begin: true, Cursor: 2}, true},
+		"other incarnation":      {Welcome{Incarnation: other}, Hello{Incarnation: mine}, true},
+		"new incarnation":        {Welcome{Incarnation: mine}, Hello{Incarnation: mine, Begin: true}, false},
+		"never seen":             {Welcome{}, Hello{Incarnation: mine, Counter: 4}, false},
+	} {
+		if got := c.w.Behind(&c.h); got != c.want {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
+	}
+}
+
+func TestCodesHaveNames(t *testing.T) {
+	for c := OK; c <= Unavailable; c++ {
+		if strings.HasPrefix(c.String(), "code_") || c.String() == "" {
+			t.Errorf("code %d has no name", c)
+		}
+	}
+	if got := Code(999).String(); got != "code_999" {
+		t.Error(got)
+	}
+}
