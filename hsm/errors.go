@@ -38,6 +38,10 @@ var (
 		"insert your card; if it is inserted, take it out and put it back")
 	ErrManyCards = sentinel("more than one card fits",
 		"take the others out, or name one by serial or reader: piv:9a?serial=NUMBER")
+	ErrNotPIV = sentinel("the card has no PIV application",
+		"use a PIV card; a bank, phone or health card does not work")
+	ErrSlot = sentinel("no such slot",
+		"PIV slots for keys are 9a, 9c, 9d, 9e and 82 to 95")
 	ErrRemoved = sentinel("the card was removed",
 		"insert the card again")
 	ErrBusy = sentinel("the card is in use by another program",
@@ -46,6 +50,8 @@ var (
 		"have the PIN unblocked with the PUK; Valise cannot do it")
 	ErrNoPIN = sentinel("a PIN is needed and nobody can be asked",
 		"name a file that holds the PIN, or run on a terminal")
+	ErrPINFormat = sentinel("this cannot be the PIN",
+		"a PIV PIN has 6 to 8 characters; it was not sent to the card, so no try was lost")
 	ErrOccupied = sentinel("there is a key in this place already",
 		"choose a free one (PIV: 9a, 9c, 9d, 9e, 82 to 95); an occupied one is overwritten only if it is named for that")
 	ErrManagementKey = sentinel("the card refuses the management key",
@@ -54,6 +60,8 @@ var (
 		"check the token's label or serial, and that the module can see it: pkcs11-tool --module MODULE --list-token-slots")
 	ErrManyTokens = sentinel("more than one token fits",
 		"name the token by its serial: pkcs11:serial=…")
+	ErrManyKeys = sentinel("more than one key has this label",
+		"name the key by its id: pkcs11:object=…;id=%01, or give each key a label of its own")
 	ErrEmptyLabel = sentinel("the label is empty",
 		"name the token by its label or serial: a wrong PIN on somebody else's token locks it")
 	ErrNoKey = sentinel("there is no such key",

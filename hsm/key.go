@@ -109,6 +109,14 @@ type GenerateOptions struct {
 	// cards are delivered with. PKCS#11 tokens do not use it.
 	ManagementKey []byte
 
+	// Touch asks for a key that works only while somebody touches the card.
+	// It fails on hardware that has no such sensor.
+	Touch bool
+
+	// Agree makes the key good for ECDH too, where the hardware separates
+	// that from signing (PKCS#11). On a PIV card every key can do both.
+	Agree bool
+
 	// Overwrite names a reference whose present key may be destroyed. It has
 	// no effect unless it equals the reference given to Generate.
 	Overwrite string
