@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# Every command of the project. `make help` lists them; CONTRIBUTING.md says more.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo test lint fmt bench fuzz mutants vectors clean
+
+# Where Go's own archive unpacks itself, for shells that do not know it yet.
+export PATH := $(PATH):/usr/local/go/bin
+
+# Missing parts fail a test instead of skipping it. Add "vectors" to require
+# the published test data too: VALISE_REQUIRE=all,vectors make test
+export VALISE_REQUIRE ?= all
+
+TESTFLAGS ?= -race -shuffle=on -count=1 -p 2 -timeout 12m
+FUZZTIME  ?= 30s
+PACKAGES  ?= ./...
+GOAL      ?= demo test
+TOOL      := go tool -modfile=tools.mod
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
+
+setup: ## install the Debian packages that demo and tests need (GOAL=demo for fewer)
+	@scripts/setup $(GOAL)
+
+build: ## build every command into bin/
+	@scripts/setup build
+	go build -o bin/ ./cmd/...
+
+demo: ## two officials, a gateway, an authority, intruders (KEEP=1 leaves it running)
+	@scripts/setup demo
+	go build -o bin/ ./cmd/... ./demo/...
+	@KEEP="$(KEEP)" DEMO_SABOTAGE="$(DEMO_SABOTAGE)" bin/demo
+
+test: ## vet, then every test on the real parts, with the race detector
+	@scripts/setup test
+	go vet ./...
+	@go run ./internal/testsum -skips scripts/skips.txt -- $(TESTFLAGS) $(PACKAGES)
+
+lint: ## gofumpt, vet, staticcheck, deadcode
+	@scripts/setup lint
+	@scripts/lint
+
+fmt: ## format every Go file
+	$(TOOL) gofumpt -w .
+
+bench: ## every benchmark; figures against bench/targets.txt, kept under bench/results/
+	@scripts/setup bench
+	@scripts/bench
+
+fuzz: ## every fuzz target of the module for FUZZTIME each (30s)
+	@scripts/setup fuzz
+	@FUZZTIME="$(FUZZTIME)" scripts/fuzz $(PACKAGES)
+
+mutants: ## remove one check at a time; each named test must turn red
+	@scripts/setup mutants
+	@go run ./internal/mutants -min 25
+
+vectors: ## the tests on published vectors alone, which must be there
+	@scripts/setup test
+	@VALISE_REQUIRE=all,vectors go run ./internal/testsum -skips scripts/skips.txt -- -count=1 -run 'Vector' $(PACKAGES)
+
+clean: ## remove what the commands above left in the tree
+	rm -rf bin
