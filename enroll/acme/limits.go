@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package acme
+
+import "time"
+
+// Bounds on what strangers may send to this package.
+const (
+	// maxBody bounds a request's body. The largest honest one carries an
+	// attestation object with two certificates of below 2 KiB each, in base64
+	// twice: below 12 KiB.
+	maxBody = 64 << 10
+
+	// maxEvidence bounds the attestation object itself.
+	maxEvidence = 32 << 10
+
+	// maxCSR bounds a certificate signing request; ours have some 600 bytes.
+	maxCSR = 8 << 10
+
+	// maxIdentifiers bounds an order: a certificate is for one device.
+	maxIdentifiers = 1
+
+	// maxKID bounds the key identifier of an invitation.
+	maxKID = 128
+
+	// maxListed bounds the orders listed for an account (RFC 8555, Section
+	// 7.1.2.1); nobody has a use for older ones.
+	maxListed = 50
+
+	// maxVisitors bounds the addresses that the rate limiter remembers, about
+	// 100 bytes each. When it is full it starts anew, which grants every
+	// address one more burst.
+	maxVisitors = 10_000
+
+	// requestLimit bounds the work on one request, an HSM's signature included.
+	requestLimit = 20 * time.Second
+)

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package acme
+
+import (
+	"encoding/json"
+	"time"
+
+	"valise/internal/store/authority"
+)
+
+// ChallengeType is draft-ietf-acme-device-attest-09's challenge; IdentifierType its
+// identifier for a device.
+const (
+	ChallengeType  = "device-attest-01"
+	IdentifierType = "permanent-identifier"
+)
+
+// directory is RFC 8555, Section 7.1.1's. keyChange and revokeCert are not offered:
+// an account's key is as good as its invitation, and revoking is for officers.
+type directory struct {
+	NewNonce   string        `json:"newNonce"`
+	NewAccount string        `json:"newAccount"`
+	NewOrder   string        `json:"newOrder"`
+	Meta       directoryMeta `json:"meta"`
+}
+
+type directoryMeta struct {
+	ExternalAccountRequired bool `json:"externalAccountRequired"`
+}
+
+// account is RFC 8555, Section 7.1.2's.
+type account struct {
+	Status string `json:"status"`
+	Orders string `json:"orders"`
+}
+
+// newAccount is the payload of RFC 8555, Section 7.3. Contacts are not kept: the
+// address comes from the invitation.
+type newAccount struct {
+	OnlyReturnExisting     bool            `json:"onlyReturnExisting"`
+	ExternalAccountBinding json.RawMessage `json:"externalAccountBinding"`
+}
+
+// identifier is RFC 8555, Section 7.1.3's.
+type identifier struct {
+	Type  string `json:"type"`
+	Value string `json:"value"`
+}
+
+// newOrder is the payload of RFC 8555, Section 7.4.
+type newOrder struct {
+	Identifiers []identifier `json:"identifiers"`
+	NotBefore   string       `json:"notBefore"`
+	NotAfter    string       `json:"notAfter"`
+}
+
+// order is RFC 8555, Section 7.1.3's.
+type order struct {
+	Status         string       `json:"status"`
+	Expires        string       `json:"expires"`
+	Identifiers    []identifier `json:"identifiers"`
+	Authorizations []string     `json:"authorizations"`
+	Finalize       string       `json:"finalize"`
+	Certificate    string       `json:"certificate,omitempty"`
+	Error          *problem     `json:"error,omitempty"`
+}
+
+// authorization is RFC 8555, Section 7.1.4's.
+type authorization struct {
+	Identifier identifier  `json:"identifier"`
+	Status     string      `json:"status"`
+	Expires    string      `json:"expires"`
+	Challenges []challenge `json:"challenges"`
+}
+
+// challenge is RFC 8555, Section 8's, with device-attest-01's token.
+type challenge struct {
+	Type      string   `json:"type"`
+	URL       string   `json:"url"`
+	Status    string   `json:"status"`
+	Token     string   `json:"token"`
+	Validated string   `json:"validated,omitempty"`
+	Error     *problem `json:"error,omitempty"`
+}
+
+// answer is the response to a device-attest-01 challenge (draft, Section 5).
+type answer struct {
+	AttObj *string `json:"attObj"`
+	Error  *string `json:"error"` // what a client says that cannot attest
+}
+
+// finalize is the payload of RFC 8555, Section 7.4.
+type finalize struct {
+	CSR *string `json:"csr"`
+}
+
+type orderList struct {
+	Orders []string `json:"orders"`
+}
+
+// update is the payload for an account's URL (RFC 8555, Sections 7.3.2 and 7.3.6).
+type update struct {
+	Status string `json:"status"`
+}
+
+func (s *Server) order(o *authority.Order, a *authority.Authorization) order {
+	out := order{
+		Status: o.Status, Expires: stamp(o.Expires),
+		Identifiers:    []identifier{{IdentifierType, o.Device.String()}},
+		Authorizations: []string{s.url(pathAuthorization, a.ID)},
+		Finalize:       s.url(pathOrder, o.ID) + "/finalize",
+	}
+	if o.Status == authority.Valid {
+		out.Certificate = s.url(pathCertificate, o.ID)
+	}
+	if o.Status == authority.Invalid {
+		out.Error = orderProblem(o, a)
+	}
+	return out
+}
+
+func orderProblem(o *authority.Order, a *authority.Authorization) *problem {
+	if a.Reason != "" && a.Reason == o.Reason && Reason(o.Reason) != OrderExpired {
+		return attestationProblem(o.Reason)
+	}
+	return problemOf(&Refusal{Reason(o.Reason), "the order has come to an end without a certificate"})
+}
+
+func (s *Server) authorization(o *authority.Order, a *authority.Authorization) authorization {
+	return authorization{
+		Identifier: identifier{IdentifierType, o.Device.String()},
+		Status:     a.Status, Expires: stamp(a.Expires),
+		Challenges: []challenge{s.challenge(a)},
+	}
+}
+
+func (s *Server) challenge(a *authority.Authorization) challenge {
+	c := challenge{Type: ChallengeType, URL: s.url(pathChallenge, a.ID), Status: a.Status, Token: a.Token}
+	switch a.Status {
+	case authority.Valid:
+		c.Validated = stamp(a.Validated)
+	case authority.Invalid:
+		c.Error = attestationProblem(a.Reason)
+	case authority.Expired:
+		c.Status = authority.Invalid // a challenge has no such state (RFC 8555, Section 7.1.6)
+		c.Error = problemOf(&Refusal{ChallengeExpired, "the challenge was not answered in time"})
+	}
+	return c
+}
+
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package acme
+
+import (
+	"context"
+	"errors"
+	"io"
+	"mime"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/go-jose/go-jose/v4"
+	"golang.org/x/time/rate"
+
+	"valise/internal/store/authority"
+)
+
+type action func(w http.ResponseWriter, r *http.Request, c *call) error
+
+// signed runs an action for a request that is authentic, fresh and meant for this
+// URL (RFC 8555, Sections 6.2 to 6.5).
+func (s *Server) signed(do action) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Replay-Nonce", s.cfg.Backend.NewNonce())
+		var who authority.Account
+		r = r.WithContext(context.WithValue(r.Context(), accountKey{}, &who))
+		c, err := s.authenticate(w, r)
+		if err == nil {
+			who = c.account
+			err = do(w, r, c)
+		}
+		if err != nil {
+			s.fail(w, r, err)
+		}
+	}
+}
+
+func (s *Server) authenticate(w http.ResponseWriter, r *http.Request) (*call, error) {
+	body, err := readBody(w, r)
+	if err != nil {
+		return nil, err
+	}
+	m, err := parseMessage(body)
+	if err != nil {
+		return nil, err
+	}
+	// Section 6.4: the url is the one that the request went to.
+	if m.url != s.cfg.BaseURL+r.URL.EscapedPath() || r.URL.RawQuery != "" {
+		return nil, Refuse(BadURL, "the url in the protected header is not the URL of this request")
+	}
+	// Section 6.5: look at the nonce before the costly signature, use it after.
+	if s.cfg.Backend.CheckNonce(m.nonce) != nil {
+		return nil, errBadNonce
+	}
+	c := &call{id: r.PathValue("id")}
+	key, err := s.accountKey(r, m, c)
+	if err != nil {
+		return nil, err
+	}
+	if c.payload, err = m.verify(key); err != nil {
+		return nil, err
+	}
+	if err := s.cfg.Backend.UseNonce(r.Context(), m.nonce); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+var errBadNonce = Refuse(BadNonce, "the nonce is unknown, expired or was used before")
+
+// accountKey finds the key that must have signed: the one in the message for
+// new-account, the account's for everything else (Section 6.2).
+func (s *Server) accountKey(r *http.Request, m *message, c *call) (*jose.JSONWebKey, error) {
+	if r.URL.Path == pathNewAccount {
+		if m.jwk == nil {
+			return nil, Refuse(MalformedRequest, "new-account is signed with a jwk, not a kid")
+		}
+		var err error
+		c.jwk = m.jwk
+		c.thumbprint, err = thumbprint(m.jwk)
+		return m.jwk, err
+	}
+	if m.kid == "" {
+		return nil, Refuse(MalformedRequest, "this request is signed with the account's kid, not a jwk")
+	}
+	id, err := s.accountID(m.kid)
+	if err != nil {
+		return nil, err
+	}
+	if c.account, err = s.cfg.Backend.Account(r.Context(), id); err != nil {
+		return nil, err
+	}
+	if c.account.Status != authority.Valid {
+		return nil, Refuse(AccountDeactivated, "the account is deactivated; ask for a new invitation")
+	}
+	var key jose.JSONWebKey
+	if err := key.UnmarshalJSON(c.account.JWK); err != nil {
+		return nil, err
+	}
+	return &key, nil
+}
+
+func (s *Server) accountID(kid string) (int64, error) {
+	text, ok := strings.CutPrefix(kid, s.cfg.BaseURL+pathAccount+"/")
+	id, err := strconv.ParseInt(text, 10, 64)
+	if !ok || err != nil || id < 1 || strconv.FormatInt(id, 10) != text {
+		return 0, Refuse(UnknownAccount, "the kid is not the URL of an account of this authority")
+	}
+	return id, nil
+}
+
+func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/jose+json" {
+		return nil, Refuse(MalformedRequest, "the content type must be application/jose+json")
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	var tooLarge *http.MaxBytesError
+	if errors.As(err, &tooLarge) {
+		return nil, Refuse(MalformedRequest, "the body is larger than "+strconv.Itoa(maxBody)+" bytes")
+	}
+	if err != nil {
+		return nil, Refuse(MalformedRequest, "the body could not be read")
+	}
+	return body, nil
+}
+
+// limiter bounds the rate of each address; IPv6 visitors count by /64, which is
+// what one of them is given.
+type limiter struct {
+	perSecond rate.Limit
+	burst     int
+
+	mu       sync.Mutex
+	visitors map[netip.Prefix]*rate.Limiter // guarded by mu
+}
+
+func newLimiter(perSecond float64, burst int) *limiter {
+	return &limiter{perSecond: rate.Limit(perSecond), burst: burst, visitors: make(map[netip.Prefix]*rate.Limiter)}
+}
+
+func (l *limiter) allow(remote string) bool {
+	host, _, err := net.SplitHostPort(remote)
+	if err != nil {
+		host = remote
+	}
+	var key netip.Prefix // all that have no address share one
+	if addr, err := netip.ParseAddr(host); err == nil {
+		addr = addr.Unmap().WithZone("")
+		bits := 32
+		if addr.Is6() {
+			bits = 64
+		}
+		key, _ = addr.Prefix(bits)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	v := l.visitors[key]
+	if v == nil {
+		if len(l.visitors) >= maxVisitors {
+			clear(l.visitors)
+		}
+		v = rate.NewLimiter(l.perSecond, l.burst)
+		l.visitors[key] = v
+	}
+	return v.Allow()
+}

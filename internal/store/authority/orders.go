@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package authority
+
+import (
+	"fmt"
+	"time"
+
+	"valise/identity"
+)
+
+// States of orders and authorizations (RFC 8555, Section 7.1.6).
+const (
+	Pending     = "pending"
+	Ready       = "ready"
+	Processing  = "processing"
+	Valid       = "valid"
+	Invalid     = "invalid"
+	Expired     = "expired"     // authorizations only
+	Deactivated = "deactivated" // accounts only
+)
+
+// An Order asks for one certificate for one device.
+type Order struct {
+	ID        string
+	Account   int64
+	Device    identity.DeviceID
+	Profile   string
+	Approvals int // how many it needs
+	Status    string
+	Reason    string // why it is invalid
+	Created   time.Time
+	Expires   time.Time
+	CSR       []byte
+}
+
+// An Authorization holds an order's only challenge and what came back.
+type Authorization struct {
+	ID        string
+	Order     string
+	Token     string
+	Status    string
+	Reason    string
+	Expires   time.Time
+	Validated time.Time
+	Evidence  []byte // the attestation object
+	Result    []byte // JSON
+}
+
+// AddOrder stores a new order and its authorization.
+func (tx *Tx) AddOrder(o Order, a Authorization) error {
+	err := tx.exec("INSERT INTO orders (id, account, device, profile, approvals, status, created, expires) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+		o.ID, o.Account, o.Device[:], o.Profile, o.Approvals, o.Status, unix(o.Created), unix(o.Expires))
+	if err != nil {
+		return err
+	}
+	return tx.exec("INSERT INTO authorizations (id, order_id, token, status, expires) VALUES ($1, $2, $3, $4, $5)",
+		a.ID, o.ID, a.Token, a.Status, unix(a.Expires))
+}
+
+const orderColumns = "SELECT id, account, device, profile, approvals, status, reason, created, expires, csr FROM orders "
+
+// Order finds an order.
+func (tx *Tx) Order(id string) (Order, error) {
+	return scanOrder(tx.row(orderColumns+"WHERE id = $1", id))
+}
+
+// Orders returns the orders in a state, oldest first, at most limit of them.
+func (tx *Tx) Orders(status string, limit int) ([]Order, error) {
+	return tx.orders(orderColumns+"WHERE status = $1 ORDER BY created, id LIMIT $2", status, limit)
+}
+
+// AccountOrders returns an account's orders, newest first, at most limit of them
+// (RFC 8555, Section 7.1.2.1).
+func (tx *Tx) AccountOrders(account int64, limit int) ([]Order, error) {
+	return tx.orders(orderColumns+"WHERE account = $1 ORDER BY created DESC, id LIMIT $2", account, limit)
+}
+
+func (tx *Tx) orders(query string, args ...any) ([]Order, error) {
+	var all []Order
+	err := tx.each(func(scan func(...any) error) error {
+		o, err := scanOrder(scan)
+		all = append(all, o)
+		return err
+	}, query, args...)
+	return all, err
+}
+
+// CountOrders returns how many orders are in each state.
+func (tx *Tx) CountOrders() (map[string]int64, error) {
+	counts := make(map[string]int64)
+	err := tx.each(func(scan func(...any) error) error {
+		var status string
+		var n int64
+		if err := scan(&status, &n); err != nil {
+			return err
+		}
+		counts[status] = n
+		return nil
+	}, "SELECT status, count(*) FROM orders GROUP BY status")
+	return counts, err
+}
+
+// CountOpenOrders returns how many orders of an account have not come to an end.
+func (tx *Tx) CountOpenOrders(account int64, now time.Time) (int, error) {
+	var n int
+	err := tx.row("SELECT count(*) FROM orders WHERE account = $1 AND (status = 'processing' OR status IN ('pending', 'ready') AND expires >= $2)",
+		account, unix(now))(&n)
+	return n, err
+}
+
+// MoveOrder changes an order's state from one to another.
+func (tx *Tx) MoveOrder(id, from, to, reason string) error {
+	return tx.change("UPDATE orders SET status = $1, reason = $2 WHERE id = $3 AND status = $4", to, reason, id, from)
+}
+
+// FinalizeOrder stores the CSR of a ready order, which is "processing" from then on.
+func (tx *Tx) FinalizeOrder(id string, csr []byte) error {
+	return tx.change("UPDATE orders SET status = 'processing', csr = $1 WHERE id = $2 AND status = 'ready'", csr, id)
+}
+
+const authorizationColumns = "SELECT id, order_id, token, status, reason, expires, validated, evidence, result FROM authorizations "
+
+// Authorization finds an authorization.
+func (tx *Tx) Authorization(id string) (Authorization, error) {
+	return scanAuthorization(tx.row(authorizationColumns+"WHERE id = $1", id))
+}
+
+// OrderAuthorization finds the authorization of an order.
+func (tx *Tx) OrderAuthorization(order string) (Authorization, error) {
+	return scanAuthorization(tx.row(authorizationColumns+"WHERE order_id = $1", order))
+}
+
+// CloseAuthorization stores what a challenge brought, once.
+func (tx *Tx) CloseAuthorization(a Authorization) error {
+	return tx.change(`UPDATE authorizations SET status = $1, reason = $2, validated = $3, evidence = $4, result = $5
+		WHERE id = $6 AND status = 'pending'`, a.Status, a.Reason, unix(a.Validated), blob(a.Evidence), blob(a.Result), a.ID)
+}
+
+func blob(b []byte) []byte {
+	if b == nil {
+		return []byte{}
+	}
+	return b
+}
+
+func scanOrder(scan func(...any) error) (Order, error) {
+	var o Order
+	var device []byte
+	var created, expires int64
+	err := scan(&o.ID, &o.Account, &device, &o.Profile, &o.Approvals, &o.Status, &o.Reason, &created, &expires, &o.CSR)
+	if err != nil {
+		return o, wrapScan(err)
+	}
+	if copy(o.Device[:], device) != len(o.Device) {
+		return o, fmt.Errorf("authority: order %s is damaged", o.ID)
+	}
+	o.Created, o.Expires = fromUnix(created), fromUnix(expires)
+	return o, nil
+}
+
+func scanAuthorization(scan func(...any) error) (Authorization, error) {
+	var a Authorization
+	var expires, validated int64
+	err := scan(&a.ID, &a.Order, &a.Token, &a.Status, &a.Reason, &expires, &validated, &a.Evidence, &a.Result)
+	if err != nil {
+		return a, wrapScan(err)
+	}
+	a.Expires, a.Validated = fromUnix(expires), fromUnix(validated)
+	return a, nil
+}
+
+// An Issuance is a certificate on its way: from the moment its leaf is in the
+// ledger until, and after, it is signed.
+type Issuance struct {
+	ID          int64
+	Ref         string
+	Kind        string
+	Subject     string
+	Request     []byte // SHA-256 of the CSR
+	Serial      []byte
+	Leaf        int64
+	TBS         []byte
+	Certificate []byte // empty until signed
+	Created     time.Time
+	NotAfter    time.Time
+}
+
+// Done reports whether the certificate exists.
+func (i *Issuance) Done() bool { return len(i.Certificate) > 0 }
+
+// AddIssuance stores the TBS of a certificate that will be signed.
+func (tx *Tx) AddIssuance(i Issuance) error {
+	return tx.exec(`INSERT INTO issuances (id, ref, kind, subject, request, serial, leaf, tbs, created, not_after)
+		SELECT coalesce(max(id), 0) + 1, $1, $2, $3, $4, $5, $6, $7, $8, $9 FROM issuances WHERE true`,
+		i.Ref, i.Kind, i.Subject, i.Request, i.Serial, i.Leaf, i.TBS, unix(i.Created), unix(i.NotAfter))
+}
+
+// CompleteIssuance stores the signed certificate, once: ErrState means that another
+// one was faster, and that its certificate is the one that counts.
+func (tx *Tx) CompleteIssuance(ref string, certificate []byte) error {
+	return tx.change("UPDATE issuances SET certificate = $1 WHERE ref = $2 AND certificate = x''", certificate, ref)
+}
+
+const issuanceColumns = "SELECT id, ref, kind, subject, request, serial, leaf, tbs, certificate, created, not_after FROM issuances "
+
+// Issuance finds an issuance by its reference.
+func (tx *Tx) Issuance(ref string) (Issuance, error) {
+	return scanIssuance(tx.row(issuanceColumns+"WHERE ref = $1", ref))
+}
+
+// OpenIssuance finds the unsigned issuance for a request, if a crash left one.
+func (tx *Tx) OpenIssuance(kind, subject string, request []byte) (Issuance, error) {
+	return scanIssuance(tx.row(issuanceColumns+"WHERE request = $1 AND kind = $2 AND subject = $3 AND certificate = x'' ORDER BY id LIMIT 1",
+		request, kind, subject))
+}
+
+// Issuances returns everything that was issued, oldest first.
+func (tx *Tx) Issuances() ([]Issuance, error) {
+	var all []Issuance
+	err := tx.each(func(scan func(...any) error) error {
+		i, err := scanIssuance(scan)
+		all = append(all, i)
+		return err
+	}, issuanceColumns+"ORDER BY id")
+	return all, err
+}
+
+func scanIssuance(scan func(...any) error) (Issuance, error) {
+	var i Issuance
+	var created, notAfter int64
+	err := scan(&i.ID, &i.Ref, &i.Kind, &i.Subject, &i.Request, &i.Serial, &i.Leaf, &i.TBS, &i.Certificate, &created, &notAfter)
+	if err != nil {
+		return i, wrapScan(err)
+	}
+	i.Created, i.NotAfter = fromUnix(created), fromUnix(notAfter)
+	return i, nil
+}

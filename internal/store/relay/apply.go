@@ -1,0 +1,336 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package relay
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"valise/gateway/mailbox"
+	"valise/internal/store"
+)
+
+// Apply implements mailbox.Store.
+func (s *Store) Apply(ctx context.Context, submissions []*mailbox.Submission, acks []mailbox.Ack) ([]mailbox.Outcome, error) {
+	var outcomes []mailbox.Outcome
+	var b *batch
+	err := s.db.Update(ctx, func(tx *store.Tx) error {
+		b = s.newBatch(ctx, tx)
+		outcomes = make([]mailbox.Outcome, len(submissions))
+		for _, a := range acks {
+			if err := b.acknowledge(a); err != nil {
+				return err
+			}
+		}
+		for i, sub := range submissions {
+			var err error
+			if outcomes[i], err = b.submit(sub); err != nil {
+				return err
+			}
+		}
+		return b.save()
+	})
+	if err != nil {
+		s.cache.reset() // whether the last commit took place may be unknown
+		return nil, fmt.Errorf("relay store: %w", err)
+	}
+	b.remember()
+	return outcomes, nil
+}
+
+// submit checks everything first and then writes: a submission that is refused
+// leaves no trace in the batch's transaction.
+func (b *batch) submit(sub *mailbox.Submission) (mailbox.Outcome, error) {
+	from, err := b.state(sub.Device)
+	if err != nil {
+		return mailbox.Outcome{}, err
+	}
+	refusal, err := b.checkMark(sub, from)
+	if refusal != nil || err != nil {
+		return orZero(refusal), err
+	}
+	if refusal, err = b.checkEpoch(sub); refusal != nil || err != nil {
+		return orZero(refusal), err
+	}
+	if refusal, err = b.checkRoom(sub, from); refusal != nil || err != nil {
+		return orZero(refusal), err
+	}
+	return b.write(sub, from)
+}
+
+func orZero(o *mailbox.Outcome) mailbox.Outcome {
+	if o == nil {
+		return mailbox.Outcome{}
+	}
+	return *o
+}
+
+func refuse(v mailbox.Verdict) *mailbox.Outcome { return &mailbox.Outcome{Verdict: v} }
+
+// checkMark finds out whether a submission is the device's next one, one that
+// was done before, or neither. See spec/wire.md, Section 5.
+func (b *batch) checkMark(sub *mailbox.Submission, from *state) (*mailbox.Outcome, error) {
+	switch {
+	case from == nil || from.incarnation == [16]byte{} || from.incarnation != sub.Incarnation:
+		return refuse(mailbox.OldIncarnation), nil
+	case sub.Counter > from.counter+1:
+		return refuse(mailbox.CounterGap), nil
+	case sub.Counter == from.counter+1:
+		return nil, nil
+	}
+	hash, err := recall(b.ctx, b.tx, from.id, sub.Counter)
+	switch {
+	case errors.Is(err, mailbox.ErrNotFound):
+		return refuse(mailbox.StateConflict), nil
+	case err != nil:
+		return nil, err
+	case hash != sub.Hash:
+		return refuse(mailbox.StateConflict), nil
+	}
+	return refuse(mailbox.Repeated), nil
+}
+
+// recall reads the hash of a submission that was done.
+func recall(ctx context.Context, tx *store.Tx, device int64, counter uint64) (hash [32]byte, err error) {
+	var stored []byte
+	err = tx.QueryRowContext(ctx, `SELECT hash FROM submissions WHERE device = $1 AND slot = $2 AND counter = $3`,
+		device, int64(counter%mailbox.KeptHashes), int64(counter)).Scan(&stored)
+	if errors.Is(err, sql.ErrNoRows) {
+		return hash, mailbox.ErrNotFound
+	}
+	copy(hash[:], stored)
+	return hash, err
+}
+
+// checkEpoch is the compare of compare-and-set: what a submission was made for
+// must still be so in this transaction.
+func (b *batch) checkEpoch(sub *mailbox.Submission) (*mailbox.Outcome, error) {
+	var id []byte
+	var want uint64
+	switch {
+	case sub.Step != nil:
+		id, want = sub.Step.Group, sub.Step.From
+	case sub.Require != nil:
+		id, want = sub.Require.Group, sub.Require.Epoch
+	default:
+		return nil, nil
+	}
+	g, err := b.group(id)
+	if err != nil {
+		return nil, err
+	}
+	create := sub.Step != nil && sub.Step.Create
+	switch {
+	case create && g != nil:
+		return refuse(mailbox.GroupExists), nil
+	case create:
+		return nil, nil
+	case g == nil:
+		return refuse(mailbox.UnknownGroup), nil
+	case g.epoch != want:
+		return &mailbox.Outcome{Verdict: mailbox.StaleEpoch, Epoch: g.epoch}, nil
+	}
+	return nil, nil
+}
+
+// checkRoom refuses what would overfill a mailbox or a stock of KeyPackages.
+func (b *batch) checkRoom(sub *mailbox.Submission, from *state) (*mailbox.Outcome, error) {
+	type load struct{ held, bytes int64 }
+	loads := make(map[mailbox.Device]load)
+	for i := range sub.Messages {
+		m := &sub.Messages[i]
+		factor := int64(1)
+		if m.Kind != mailbox.Content {
+			factor = 2 // a group must be able to go on past a full mailbox
+		}
+		for _, d := range m.To {
+			st, err := b.state(d)
+			if err != nil {
+				return nil, err
+			}
+			if st == nil {
+				return &mailbox.Outcome{Verdict: mailbox.UnknownRecipient, Device: d}, nil
+			}
+			l := loads[d]
+			l.held++
+			l.bytes += int64(len(m.Payload))
+			loads[d] = l
+			if st.held+l.held > factor*int64(b.s.quota.Messages) || st.bytes+l.bytes > factor*b.s.quota.Bytes {
+				return &mailbox.Outcome{Verdict: mailbox.MailboxFull, Device: d}, nil
+			}
+		}
+	}
+	return b.checkStock(sub, from)
+}
+
+func (b *batch) checkStock(sub *mailbox.Submission, from *state) (*mailbox.Outcome, error) {
+	adding := make(map[uint16]int)
+	for _, kp := range sub.KeyPackages {
+		if !kp.LastResort {
+			adding[kp.Suite]++
+		}
+	}
+	for suite, n := range adding {
+		var stock int
+		err := b.tx.StmtContext(b.ctx, b.s.q.countPackages).QueryRowContext(b.ctx, from.id, int64(suite)).Scan(&stock)
+		if err != nil {
+			return nil, err
+		}
+		if stock+n > b.s.quota.Packages {
+			return refuse(mailbox.TooManyPackages), nil
+		}
+	}
+	return nil, nil
+}
+
+func (b *batch) write(sub *mailbox.Submission, from *state) (mailbox.Outcome, error) {
+	from.counter = sub.Counter
+	b.changed(from)
+	_, err := b.tx.StmtContext(b.ctx, b.s.q.remember).ExecContext(b.ctx,
+		from.id, int64(sub.Counter%mailbox.KeptHashes), int64(sub.Counter), sub.Hash[:])
+	if err != nil {
+		return mailbox.Outcome{}, err
+	}
+	if sub.Step != nil {
+		if err := b.step(sub.Step); err != nil {
+			return mailbox.Outcome{}, err
+		}
+	}
+	outcome := mailbox.Outcome{Verdict: mailbox.Done}
+	for i := range sub.Messages {
+		if err := b.deliver(sub, i, from, &outcome); err != nil {
+			return mailbox.Outcome{}, err
+		}
+	}
+	return outcome, b.publish(sub.KeyPackages, from)
+}
+
+func (b *batch) step(step *mailbox.Step) error {
+	g, err := b.group(step.Group)
+	if err != nil {
+		return err
+	}
+	if step.Create {
+		g = new(groupRow)
+		err := b.tx.StmtContext(b.ctx, b.s.q.newGroup).QueryRowContext(b.ctx, step.Group, int64(step.To), step.Info).Scan(&g.id)
+		if err != nil {
+			return err
+		}
+		b.groups[string(step.Group)] = g
+	} else {
+		result, err := b.tx.StmtContext(b.ctx, b.s.q.stepGroup).ExecContext(b.ctx, int64(step.To), step.Info, g.id, int64(step.From))
+		if err != nil {
+			return err
+		}
+		if n, err := result.RowsAffected(); err != nil || n != 1 {
+			return fmt.Errorf("group epoch moved inside a transaction (%d rows, %w)", n, err)
+		}
+	}
+	g.epoch = step.To
+	for _, r := range step.Records {
+		if r.Value == nil {
+			_, err = b.tx.StmtContext(b.ctx, b.s.q.dropRecord).ExecContext(b.ctx, g.id, r.Key)
+		} else {
+			_, err = b.tx.StmtContext(b.ctx, b.s.q.putRecord).ExecContext(b.ctx, g.id, r.Key, r.Value)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// deliver stores a message once and points to it from each recipient's mailbox,
+// under the next number of that mailbox's own.
+func (b *batch) deliver(sub *mailbox.Submission, i int, from *state, outcome *mailbox.Outcome) error {
+	m := &sub.Messages[i]
+	if len(m.To) == 0 {
+		return nil
+	}
+	g, err := b.group(m.Group)
+	if err != nil {
+		return err
+	}
+	if g == nil {
+		return fmt.Errorf("message for an unknown group: %w", mailbox.ErrNotFound)
+	}
+	var id int64
+	err = b.tx.StmtContext(b.ctx, b.s.q.putMessage).QueryRowContext(b.ctx,
+		int64(m.Kind), g.id, int64(m.Epoch), from.id, sub.Time.UnixMilli(), len(m.To), m.Payload).Scan(&id)
+	if err != nil {
+		return err
+	}
+	point := b.tx.StmtContext(b.ctx, b.s.q.putPointer)
+	for _, d := range m.To {
+		st := b.states[d]
+		st.last++
+		st.held++
+		st.bytes += int64(len(m.Payload))
+		b.changed(st)
+		if _, err := point.ExecContext(b.ctx, st.id, int64(st.last), id); err != nil {
+			return err
+		}
+		outcome.Placed = append(outcome.Placed, mailbox.Placed{Device: d, Number: st.last, Message: i})
+	}
+	return nil
+}
+
+func (b *batch) publish(packages []mailbox.KeyPackage, owner *state) error {
+	for _, kp := range packages {
+		if kp.LastResort {
+			if _, err := b.tx.StmtContext(b.ctx, b.s.q.dropLastResort).ExecContext(b.ctx, owner.id, int64(kp.Suite)); err != nil {
+				return err
+			}
+		}
+		_, err := b.tx.StmtContext(b.ctx, b.s.q.putPackage).ExecContext(b.ctx,
+			owner.id, int64(kp.Suite), kp.LastResort, kp.Expires, kp.Package)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// acknowledge removes the mail that a device has, and messages that nobody
+// waits for any more.
+func (b *batch) acknowledge(a mailbox.Ack) error {
+	st, err := b.state(a.Device)
+	if err != nil || st == nil || a.Number <= st.acked || a.Number > st.last {
+		return err
+	}
+	rows, err := b.tx.StmtContext(b.ctx, b.s.q.pointers).QueryContext(b.ctx, st.id, int64(a.Number))
+	if err != nil {
+		return err
+	}
+	type pointed struct{ message, refs, size int64 }
+	var all []pointed
+	for rows.Next() {
+		var p pointed
+		if err := rows.Scan(&p.message, &p.refs, &p.size); err != nil {
+			return errors.Join(err, rows.Close())
+		}
+		all = append(all, p)
+	}
+	if err := rows.Err(); err != nil {
+		return err
+	}
+	if _, err := b.tx.StmtContext(b.ctx, b.s.q.dropPointers).ExecContext(b.ctx, st.id, int64(a.Number)); err != nil {
+		return err
+	}
+	for _, p := range all {
+		stmt := b.s.q.unref
+		if p.refs == 1 {
+			stmt = b.s.q.dropLast
+		}
+		if _, err := b.tx.StmtContext(b.ctx, stmt).ExecContext(b.ctx, p.message); err != nil {
+			return err
+		}
+		st.held--
+		st.bytes -= p.size
+	}
+	st.acked = a.Number
+	b.changed(st)
+	return nil
+}
