@@ -56,6 +56,8 @@ var (
 		"choose a free one (PIV: 9a, 9c, 9d, 9e, 82 to 95); an occupied one is overwritten only if it is named for that")
 	ErrManagementKey = sentinel("the card refuses the management key",
 		"ask whoever issued the card for its management key")
+	ErrNoModule = sentinel("the PKCS#11 module cannot be loaded",
+		"check module-path, and that the HSM's software is installed (SoftHSM: package softhsm2)")
 	ErrNoToken = sentinel("no such token",
 		"check the token's label or serial, and that the module can see it: pkcs11-tool --module MODULE --list-token-slots")
 	ErrManyTokens = sentinel("more than one token fits",

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"fmt"
 	"time"
@@ -15,8 +16,9 @@ import (
 type Algorithm int
 
 const (
-	P384 Algorithm = iota // ECDSA and ECDH on P-384, the default
-	P256                  // ECDSA and ECDH on P-256
+	P384    Algorithm = iota // ECDSA and ECDH on P-384, the default
+	P256                     // ECDSA and ECDH on P-256
+	Ed25519                  // EdDSA (RFC 8032), PKCS#11 tokens only; for keys that sign the ledger
 )
 
 // String names the curve as FIPS 186-5 does.
@@ -26,11 +28,13 @@ func (a Algorithm) String() string {
 		return "P-384"
 	case P256:
 		return "P-256"
+	case Ed25519:
+		return "Ed25519"
 	}
 	return fmt.Sprintf("algorithm %d", int(a))
 }
 
-// Curve returns the algorithm's curve, nil for an unknown algorithm.
+// Curve returns the algorithm's curve, nil for Ed25519 and unknown ones.
 func (a Algorithm) Curve() elliptic.Curve {
 	switch a {
 	case P384:
@@ -44,6 +48,9 @@ func (a Algorithm) Curve() elliptic.Curve {
 // AlgorithmOf tells the algorithm of a public key; false for any that Valise
 // does not use in hardware.
 func AlgorithmOf(pub crypto.PublicKey) (Algorithm, bool) {
+	if _, ok := pub.(ed25519.PublicKey); ok {
+		return Ed25519, true
+	}
 	key, ok := pub.(*ecdsa.PublicKey)
 	if !ok {
 		return 0, false
@@ -65,7 +72,9 @@ type Evidence struct {
 }
 
 // A Key is a private key in hardware. Signatures are ECDSA in ASN.1 DER, and
-// Public returns an *ecdsa.PublicKey. It is safe for concurrent use.
+// Public returns an *ecdsa.PublicKey; only a key that was made as Ed25519 has an
+// ed25519.PublicKey and signs messages instead of digests, as crypto/ed25519
+// does. It is safe for concurrent use.
 type Key interface {
 	crypto.Signer
 

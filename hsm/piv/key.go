@@ -34,13 +34,13 @@ var (
 )
 
 func newKey(t *Token, ref string, slot pivgo.Slot, pub crypto.PublicKey, policy pivgo.PINPolicy) (*key, error) {
-	if _, ok := hsm.AlgorithmOf(pub); !ok {
-		return nil, fmt.Errorf("piv: slot %s holds a %T: %w", ref, pub, hsm.ErrAlgorithm)
+	ec, ok := pub.(*ecdsa.PublicKey)
+	if _, known := hsm.AlgorithmOf(pub); !ok || !known {
+		return nil, fmt.Errorf("it holds a %T: %w", pub, hsm.ErrAlgorithm)
 	}
-	ec := pub.(*ecdsa.PublicKey)
 	agree, err := ec.ECDH() // refuses a point that is not on the curve
 	if err != nil {
-		return nil, fmt.Errorf("piv: slot %s: the card's public key: %w", ref, err)
+		return nil, fmt.Errorf("the card's public key: %w", err)
 	}
 	return &key{token: t, ref: ref, slot: slot, pub: ec, agree: agree, policy: policy}, nil
 }
