@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package file
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"valise/wire"
+)
+
+// An OpenFunc begins to read a file's ciphertext at an offset.
+type OpenFunc func(ctx context.Context, offset uint64) (io.ReadCloser, error)
+
+// Fetch brings a file into a folder and returns its path there. What an earlier,
+// broken attempt left in the folder is gone on from. If the folder holds the very
+// file under its name already, that one is returned.
+func Fetch(ctx context.Context, ref *wire.FileReference, dir string, open OpenFunc, progress Progress) (string, error) {
+	if err := Check(ref); err != nil {
+		return "", err
+	}
+	want := filepath.Join(dir, CleanName(string(ref.Name)))
+	if same(want, ref) {
+		return want, nil
+	}
+	part := filepath.Join(dir, ".valise-"+hex.EncodeToString(ref.Blob[:8])+".part")
+	f, err := openPart(part)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	sum, err := fill(ctx, f, ref, open, progress)
+	if err == nil && !bytes.Equal(sum, ref.PlainHash[:]) {
+		err = fmt.Errorf("%w: its SHA-256 differs", ErrAltered)
+	}
+	if errors.Is(err, ErrAltered) {
+		// Nothing of it can be used; the next attempt begins afresh.
+		return "", errors.Join(err, f.Close(), os.Remove(part))
+	}
+	if err != nil {
+		return "", err
+	}
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		return "", err
+	}
+	return settle(part, want)
+}
+
+// openPart opens the unfinished file, which must be a plain file of ours: another
+// could have been put there to lead the bytes elsewhere.
+func openPart(path string) (*os.File, error) {
+	if info, err := os.Lstat(path); err == nil && !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a plain file: remove it", path)
+	}
+	return os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+}
+
+// fill brings the unfinished file to its full size and returns its SHA-256.
+func fill(ctx context.Context, f *os.File, ref *wire.FileReference, open OpenFunc, progress Progress) ([]byte, error) {
+	c, err := newCutter(&ref.Key, ref.ChunkSize, ref.PlainSize)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	first := min(uint64(info.Size()), ref.PlainSize) / c.chunk // whole chunks that are there
+	if first == c.count() {
+		first--
+	}
+	if err := f.Truncate(int64(first * c.chunk)); err != nil {
+		return nil, err
+	}
+	h := sha256.New()
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return nil, err
+	}
+	if _, err := io.Copy(h, f); err != nil {
+		return nil, err
+	}
+	body, err := open(ctx, first*(c.chunk+overhead))
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	return c.receive(ctx, body, f, h, first, progress)
+}
+
+func (c *cutter) receive(ctx context.Context, body io.Reader, f io.Writer, h hash.Hash, first uint64, progress Progress) ([]byte, error) {
+	box := make([]byte, c.chunk+overhead)
+	text := make([]byte, 0, c.chunk)
+	for i := first; i < c.count(); i++ {
+		if err := context.Cause(ctx); err != nil {
+			return nil, err
+		}
+		part := box[:c.length(i)+overhead]
+		if _, err := io.ReadFull(body, part); err != nil {
+			return nil, fmt.Errorf("the file broke off after %d of %d bytes: %w", i*c.chunk, c.plain, err)
+		}
+		plain, err := c.open(text[:0], i, part)
+		if err != nil {
+			return nil, err
+		}
+		if _, err := f.Write(plain); err != nil {
+			return nil, err
+		}
+		h.Write(plain)
+		progress.tell(i*c.chunk+uint64(len(plain)), c.plain)
+	}
+	if n, _ := body.Read(make([]byte, 1)); n > 0 {
+		return nil, fmt.Errorf("%w: it goes on after its last chunk", ErrAltered)
+	}
+	return h.Sum(nil), nil
+}
+
+// settle gives the finished file its name, or the next free one like it.
+func settle(part, want string) (string, error) {
+	ext := filepath.Ext(want)
+	stem := strings.TrimSuffix(want, ext)
+	for n := range maxNumbered {
+		path := want
+		if n > 0 {
+			path = fmt.Sprintf("%s (%d)%s", stem, n, ext)
+		}
+		switch err := place(part, path); {
+		case err == nil:
+			return path, syncDir(filepath.Dir(path))
+		case !errors.Is(err, fs.ErrExist):
+			return "", err
+		}
+	}
+	return "", fmt.Errorf("%s: too many files of this name: move some away", want)
+}
+
+// place moves part to path unless there is something. A hard link does it in one
+// step; file systems without links get an empty file first.
+func place(part, path string) error {
+	err := os.Link(part, path)
+	if err == nil {
+		return os.Remove(part)
+	}
+	if errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Close(), os.Rename(part, path))
+}
+
+// same says whether path already is the file that ref describes.
+func same(path string, ref *wire.FileReference) bool {
+	info, err := os.Lstat(path)
+	if err != nil || !info.Mode().IsRegular() || uint64(info.Size()) != ref.PlainSize {
+		return false
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return false
+	}
+	return bytes.Equal(h.Sum(nil), ref.PlainHash[:])
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := d.Sync(); err != nil && !errors.Is(err, errors.ErrUnsupported) && !errors.Is(err, fs.ErrPermission) {
+		return err // Windows cannot sync a folder and says "access denied"
+	}
+	return nil
+}
