@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package identity
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+)
+
+func testInvitation(t testing.TB) Invitation {
+	t.Helper()
+	address, err := ParseAddress("alice@interieur.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Invitation{
+		URL: "https://enroll.interieur.example:8443", KID: "k-1", Key: bytes.Repeat([]byte{7}, 32),
+		Root: [32]byte{1, 2, 3}, Address: address, Expires: time.Unix(1_800_000_000, 0).UTC(),
+	}
+}
+
+func TestInvitationRoundTrip(t *testing.T) {
+	want := testInvitation(t)
+	code, err := want.Code()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.ContainsAny(code, " \n=") || !strings.HasPrefix(code, "valise1:") {
+		t.Errorf("code %q", code)
+	}
+	got, err := ParseInvitation("  " + code + "\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.URL != want.URL || got.KID != want.KID || !bytes.Equal(got.Key, want.Key) || got.Root != want.Root ||
+		got.Address != want.Address || !got.Expires.Equal(want.Expires) {
+		t.Errorf("got %+v", got)
+	}
+}
+
+func TestInvitationRefusesEveryChangedCharacter(t *testing.T) {
+	inv := testInvitation(t)
+	code, err := inv.Code()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range code {
+		changed := []byte(code)
+		changed[i] = 'A'
+		if string(changed) == code {
+			changed[i] = 'B'
+		}
+		if _, err := ParseInvitation(string(changed)); !errors.Is(err, ErrInvitation) {
+			t.Errorf("position %d: got %v", i, err)
+		}
+		if _, err := ParseInvitation(code[:i]); !errors.Is(err, ErrInvitation) {
+			t.Errorf("cut at %d: got %v", i, err)
+		}
+	}
+}
+
+func TestInvitationCheck(t *testing.T) {
+	for name, spoil := range map[string]func(*Invitation){
+		"http":       func(i *Invitation) { i.URL = "http://enroll.example" },
+		"path":       func(i *Invitation) { i.URL = "https://enroll.example/" },
+		"query":      func(i *Invitation) { i.URL = "https://enroll.example?" },
+		"user":       func(i *Invitation) { i.URL = "https://me@enroll.example" },
+		"no host":    func(i *Invitation) { i.URL = "https://" },
+		"long url":   func(i *Invitation) { i.URL = "https://" + strings.Repeat("a", 250) },
+		"no kid":     func(i *Invitation) { i.KID = "" },
+		"kid spaces": func(i *Invitation) { i.KID = "a b" },
+		"short key":  func(i *Invitation) { i.Key = i.Key[:15] },
+		"long key":   func(i *Invitation) { i.Key = make([]byte, 65) },
+		"no address": func(i *Invitation) { i.Address = Address{} },
+		"no expiry":  func(i *Invitation) { i.Expires = time.Time{} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inv := testInvitation(t)
+			if _, err := inv.Code(); err != nil {
+				t.Fatalf("control: %v", err)
+			}
+			spoil(&inv)
+			if code, err := inv.Code(); err == nil {
+				t.Errorf("got %s", code)
+			}
+		})
+	}
+}
+
+// What parses is written back as the same code.
+func FuzzParseInvitation(f *testing.F) {
+	inv := testInvitation(f)
+	code, err := inv.Code()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(code)
+	f.Add("valise1:")
+	f.Add("valise1:AAAA")
+	f.Fuzz(func(t *testing.T, code string) {
+		got, err := ParseInvitation(code)
+		if err != nil {
+			return
+		}
+		again, err := got.Code()
+		if err != nil || again != strings.TrimSpace(code) {
+			t.Errorf("%q became %q, %v", code, again, err)
+		}
+	})
+}
