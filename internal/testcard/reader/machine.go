@@ -77,9 +77,9 @@ func (m *machine) insertFile(path string) (uint32, error) {
 		return 0, err
 	}
 	serial := card.Serial()
-	if other := m.known[serial]; other != "" && other != path {
+	if m.find(serial) >= 0 {
 		card.Close()
-		return 0, fmt.Errorf("reader: serial number %d belongs to %s already", serial, other)
+		return 0, fmt.Errorf("reader: a card with serial number %d is inserted already", serial)
 	}
 	m.known[serial] = path
 	ctx, cancel := context.WithCancel(context.Background())
