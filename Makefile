@@ -47,9 +47,9 @@ lint: ## gofumpt, vet, staticcheck, deadcode
 fmt: ## format every Go file
 	$(TOOL) gofumpt -w .
 
-bench: ## every benchmark; figures against bench/targets.txt, kept under bench/results/
+bench: ## every benchmark; figures against bench/targets.txt, kept under bench/results/ (BENCH=./hsm/... for some)
 	@scripts/setup bench
-	@scripts/bench
+	@go run ./internal/benches $(BENCH)
 
 fuzz: ## every fuzz target of the module for FUZZTIME each (30s)
 	@scripts/setup fuzz

@@ -50,6 +50,7 @@ var mayImport = map[string][]string{
 	"internal/testcard":        {},
 	"internal/testcard/reader": {"internal/testcard"},
 	"internal/figure":          {},
+	"internal/benches":         {"internal/figure"},
 	"internal/mutants":         {},
 	"internal/testsum":         {},
 
