@@ -5,8 +5,8 @@ package attest
 // Bounds on what an applicant may send.
 const (
 	// MaxCertificateSize bounds one certificate; a YubiKey's are below 1 KiB,
-	// a vendor's with an RSA-4096 key below 2 KiB.
-	MaxCertificateSize = 4 << 10
+	// a vendor's with RSA-4096 and long names below 3 KiB.
+	MaxCertificateSize = 8 << 10
 
 	// MaxEvidenceCertificates bounds a chain in evidence: slot and f9, and as
 	// many copies of known intermediates and root as a client might add.
