@@ -46,12 +46,15 @@ func is(err error, code uint) bool {
 	return errors.As(err, &e) && e == p11.Error(code)
 }
 
-// needsPerson tells whether a login failed in a way that trying again by
-// itself could make worse.
-func needsPerson(err error) bool {
+// refuses tells whether the token refused a PIN, so that sending it again would
+// cost another try.
+func refuses(err error) bool {
 	var pin *hsm.PINError
-	return errors.As(err, &pin) || errors.Is(err, hsm.ErrLocked) || errors.Is(err, errAskPIN)
+	return errors.As(err, &pin) || errors.Is(err, hsm.ErrLocked)
 }
+
+// needsPerson tells whether a login failed in a way that no waiting mends.
+func needsPerson(err error) bool { return refuses(err) || errors.Is(err, errAskPIN) }
 
 // errAskPIN marks a failure to obtain a PIN.
 var errAskPIN = errors.New("no PIN was obtained")

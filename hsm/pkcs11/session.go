@@ -60,11 +60,8 @@ func (t *Token) ready(ctx context.Context) error {
 		return fmt.Errorf("%w: %w", hsm.ErrDevice, t.module.health().Err)
 	}
 	t.module.mu.RLock()
-	live, broken := t.live, t.broken
+	live := t.live
 	t.module.mu.RUnlock()
-	if broken != nil {
-		return broken
-	}
 	if live {
 		return nil
 	}

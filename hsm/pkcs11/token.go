@@ -43,12 +43,13 @@ type Token struct {
 	gate   chan struct{} // a place for each session that may be open
 
 	// Written with module.mu held for writing, read with it held for reading.
-	info   hsm.TokenInfo
-	slot   uint
-	anchor p11.SessionHandle // stays open: login lasts as long as a session does
-	live   bool              // logged in
-	broken error             // a login that needs a person; ends with the next Open
-	epoch  uint64            // handles from an earlier one are dead
+	info    hsm.TokenInfo
+	slot    uint
+	anchor  p11.SessionHandle // stays open: login lasts as long as a session does
+	live    bool              // logged in
+	refused error             // the PIN was: not sent again until the next Open
+	trouble error             // why the last login failed, for Health
+	epoch   uint64            // handles from an earlier one are dead
 
 	pool sync.Mutex // guards idle
 	idle []p11.SessionHandle
@@ -114,9 +115,17 @@ func trim(s string) string { return strings.Trim(s, " \x00") }
 // connect finds the token, opens the anchor session and logs in. Callers hold
 // module.mu for writing.
 func (t *Token) connect(ctx context.Context) error {
-	if t.broken != nil {
-		return t.broken
+	if t.refused != nil {
+		return t.refused
 	}
+	t.trouble = t.establish(ctx)
+	if refuses(t.trouble) {
+		t.refused = t.trouble
+	}
+	return t.trouble
+}
+
+func (t *Token) establish(ctx context.Context) error {
 	slot, info, err := t.locate()
 	if err != nil {
 		return err
@@ -127,9 +136,6 @@ func (t *Token) connect(ctx context.Context) error {
 	}
 	if err := t.login(ctx, slot, anchor); err != nil {
 		_ = t.module.ctx.CloseSession(anchor)
-		if needsPerson(err) {
-			t.broken = err
-		}
 		return fmt.Errorf("token %q: %w", trim(info.Label), err)
 	}
 	t.slot, t.anchor, t.live = slot, anchor, true
@@ -273,8 +279,8 @@ func (t *Token) Health() hsm.Health {
 	}
 	t.module.mu.RLock()
 	defer t.module.mu.RUnlock()
-	if t.broken != nil {
-		h.OK, h.Err = false, t.broken
+	if t.trouble != nil {
+		h.OK, h.Err = false, t.trouble
 	}
 	return h
 }

@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build cgo
+
+package pkcs11
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	p11 "github.com/miekg/pkcs11"
+
+	"valise/hsm"
+)
+
+// The HSM goes and comes back. Keys that were open go on working.
+func TestDeviceRestart(t *testing.T) {
+	softHSM(t, "ca")
+	hsmServer := startServer(t)
+	pad := &pinPad{pin: testPIN}
+	token := openConfig(t, Config{Module: p11client, Label: "ca", PIN: pad.enter})
+	key := generate(t, token, "k", hsm.P256)
+	signs(t, key)
+	if h := token.Health(); !h.OK || h.Restarts != 0 {
+		t.Fatalf("health before: %+v", h)
+	}
+
+	hsmServer.kill()
+	if _, err := sign(key); !errors.Is(err, hsm.ErrDevice) || hsm.Hint(err) == "" {
+		t.Fatalf("sign without a device: %v", err)
+	}
+	if h := token.Health(); h.OK || h.Err == nil || h.Attempts < 1 {
+		t.Fatalf("health meanwhile: %+v", h)
+	}
+	if _, err := token.Key(context.Background(), "k"); !errors.Is(err, hsm.ErrDevice) {
+		t.Fatalf("find without a device: %v", err)
+	}
+
+	hsmServer.start()
+	until(t, "recovery", func() bool { return token.Health().OK })
+	signs(t, key)
+	signs(t, mustKey(t, token, "k"))
+	if h := token.Health(); h.Restarts != 1 || h.Err != nil {
+		t.Errorf("health after: %+v", h)
+	}
+	if n := pad.asked.Load(); n != 2 {
+		t.Errorf("the PIN was asked %d times, not once for each login", n)
+	}
+}
+
+// A restart that is over when the next operation comes goes unnoticed by the
+// caller, time after time.
+func TestDeviceRestartBetweenOperations(t *testing.T) {
+	softHSM(t, "ca")
+	hsmServer := startServer(t)
+	token := openConfig(t, Config{Module: p11client, Label: "ca", PIN: rightPIN})
+	key := generate(t, token, "k", hsm.P256)
+	for range 5 {
+		signs(t, key)
+		hsmServer.kill()
+		hsmServer.start()
+	}
+	signs(t, key)
+	if h := token.Health(); !h.OK || h.Restarts != 5 {
+		t.Errorf("health: %+v", h)
+	}
+}
+
+// Signers that are busy while the device restarts get ErrDevice or a good
+// signature, and all sign again afterwards.
+func TestDeviceRestartUnderLoad(t *testing.T) {
+	softHSM(t, "ca")
+	hsmServer := startServer(t)
+	token := openConfig(t, Config{Module: p11client, Label: "ca", PIN: rightPIN})
+	key := generate(t, token, "k", hsm.P256)
+	var group sync.WaitGroup
+	var stop atomic.Bool
+	var signed atomic.Int32
+	for range 4 {
+		group.Go(func() {
+			for !stop.Load() {
+				switch _, err := sign(key); {
+				case err == nil:
+					signed.Add(1)
+				case !errors.Is(err, hsm.ErrDevice):
+					t.Errorf("sign: %v", err)
+					return
+				}
+			}
+		})
+	}
+	for range 3 {
+		before := signed.Load()
+		until(t, "signatures", func() bool { return signed.Load() > before+20 })
+		hsmServer.kill()
+		hsmServer.start()
+	}
+	before := signed.Load()
+	until(t, "signatures after the last restart", func() bool { return signed.Load() > before+20 })
+	stop.Store(true)
+	group.Wait()
+}
+
+// After a restart a PIN that is no longer right is sent once, and not again
+// until somebody opens the token anew.
+func TestRecoveryDoesNotRepeatWrongPIN(t *testing.T) {
+	softHSM(t, "ca")
+	hsmServer := startServer(t)
+	pad := &pinPad{pin: testPIN}
+	token := openConfig(t, Config{Module: p11client, Label: "ca", PIN: pad.enter})
+	key := generate(t, token, "k", hsm.P256)
+	signs(t, key)
+	pad.pin = "000000"
+	hsmServer.kill()
+	hsmServer.start()
+	var pin *hsm.PINError
+	for range 3 {
+		if _, err := sign(key); !errors.As(err, &pin) {
+			t.Fatalf("sign: %v", err)
+		}
+	}
+	if n := pad.asked.Load(); n != 2 {
+		t.Errorf("the PIN was asked %d times", n)
+	}
+	if h := token.Health(); h.OK || !errors.As(h.Err, &pin) {
+		t.Errorf("health: %+v", h)
+	}
+	token.Close()
+	again := openConfig(t, Config{Module: p11client, Label: "ca", PIN: rightPIN}) // control
+	signs(t, mustKey(t, again, "k"))
+}
+
+// Sessions that the token dropped, and a login that it forgot, are renewed
+// without starting the module again.
+func TestSessionLost(t *testing.T) {
+	softHSM(t, "ca")
+	pad := &pinPad{pin: testPIN}
+	token := openConfig(t, Config{Module: softhsm, Label: "ca", PIN: pad.enter})
+	key := generate(t, token, "k", hsm.P256)
+	signs(t, key)
+	if err := token.module.ctx.CloseAllSessions(token.slot); err != nil {
+		t.Fatal(err)
+	}
+	signs(t, key)
+	if err := token.module.ctx.Logout(token.anchor); err != nil {
+		t.Fatal(err)
+	}
+	signs(t, key)
+	if n := pad.asked.Load(); n != 3 {
+		t.Errorf("the PIN was asked %d times", n)
+	}
+	if h := token.Health(); !h.OK || h.Restarts != 0 {
+		t.Errorf("health: %+v", h)
+	}
+}
+
+// A key that was replaced while the device was away is not used in its stead.
+func TestReplacedKeyIsRefused(t *testing.T) {
+	softHSM(t, "ca")
+	token := openSoft(t, "ca")
+	old := generate(t, token, "k", hsm.P256)
+	destroy(t, token, "k")
+	generate(t, token, "k", hsm.P256)
+	if err := token.module.ctx.CloseAllSessions(token.slot); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sign(old); !errors.Is(err, hsm.ErrNoKey) {
+		t.Errorf("sign: %v", err)
+	}
+	signs(t, mustKey(t, token, "k")) // control
+}
+
+func TestCheckNoticesALostDevice(t *testing.T) {
+	softHSM(t, "ca")
+	hsmServer := startServer(t)
+	token := openConfig(t, Config{Module: p11client, Label: "ca", PIN: rightPIN})
+	if err := token.Check(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	hsmServer.kill()
+	if err := token.Check(context.Background()); !errors.Is(err, hsm.ErrDevice) {
+		t.Errorf("check: %v", err)
+	}
+}
+
+func destroy(t *testing.T, token *Token, label string) {
+	t.Helper()
+	err := token.useWritable(context.Background(), func(s p11.SessionHandle) error {
+		objects, err := find(token.module.ctx, s, p11.NewAttribute(p11.CKA_LABEL, label))
+		for _, o := range objects {
+			err = errors.Join(err, token.module.ctx.DestroyObject(s, o))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
