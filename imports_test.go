@@ -34,7 +34,10 @@ var mayImport = map[string][]string{
 
 	"enroll/...":  {"attest", "identity", "statement", "bulletin", "ledger", "policy", "internal/store/authority"},
 	"gateway/...": {"wire", "mls", "identity", "statement", "bulletin", "ledger", "policy"},
-	"client/...":  {"wire", "mls", "attest", "identity", "statement", "bulletin", "ledger", "policy"},
+	"gateway/group": { // a commit's step and its fan-out are one batch of the mailbox store
+		"wire", "mls", "identity", "statement", "bulletin", "ledger", "policy", "gateway/mailbox",
+	},
+	"client/...": {"wire", "mls", "attest", "identity", "statement", "bulletin", "ledger", "policy"},
 	"client/vault": {
 		"wire", "mls", "attest", "identity", "statement", "bulletin", "ledger", "policy", "internal/store",
 	},
