@@ -229,7 +229,8 @@ func (c *counter) show(e event, p *pkg) {
 
 // finish counts what the stream left open, and a failure of go test itself
 // that no event explains.
-func (c *counter) finish(exitedBadly bool) {
+func (c *counter) finish(unexplained bool) {
+	before := c.failed
 	var open []string
 	for path, p := range c.packages {
 		if !p.ended {
@@ -240,7 +241,7 @@ func (c *counter) finish(exitedBadly bool) {
 	for _, path := range open {
 		c.end(event{Action: "fail", Package: path}, c.packages[path])
 	}
-	if exitedBadly && c.failed == 0 {
+	if unexplained && c.failed == before {
 		c.failed++
 		c.failures = append(c.failures, "go test itself (see above)")
 	}

@@ -28,10 +28,13 @@ func module(t *testing.T, files map[string]string) {
 	t.Chdir(dir)
 }
 
+// vetted is what goTest vets; go test -vet=off alone would not notice.
+var vetted = []string{"./..."}
+
 func goTest(t *testing.T, rules []skipRule, args ...string) (string, bool) {
 	t.Helper()
 	var out strings.Builder
-	ok, err := run(t.Context(), &out, rules, append(args, "./..."))
+	ok, err := run(t.Context(), &out, rules, vetted, append(args, "./..."))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,40 +54,74 @@ func TestRun(t *testing.T) {
 		ok    bool
 		want  []string
 	}{
-		{"passes", `func TestA(t *testing.T) {}`, nil, true,
-			[]string{"tests: 1 passed, 0 failed, 0 skipped"}},
-		{"subtests stand for their test", `func TestA(t *testing.T) { t.Run("x", func(t *testing.T) {}); t.Run("y", func(t *testing.T) {}) }`, nil, true,
-			[]string{"tests: 2 passed, 0 failed, 0 skipped"}},
-		{"fails", `func TestA(t *testing.T) { t.Error("the reason") }; func TestB(t *testing.T) {}`, nil, false,
-			[]string{"the reason", "failed: m TestA\n", "tests: 1 passed, 1 failed, 0 skipped"}},
-		{"a failed subtest counts once", `func TestA(t *testing.T) { t.Run("x", func(t *testing.T) { t.Fatal() }); t.Run("y", func(t *testing.T) {}) }`, nil, false,
-			[]string{"failed: m TestA/x\n", "tests: 1 passed, 1 failed, 0 skipped"}},
-		{"a test that fails beside good subtests", `func TestA(t *testing.T) { t.Run("y", func(t *testing.T) {}); t.Error("late") }`, nil, false,
-			[]string{"failed: m TestA\n", "tests: 1 passed, 1 failed, 0 skipped"}},
-		{"panics", `func TestA(t *testing.T) {}; func TestB(t *testing.T) { panic("boom") }`, nil, false,
-			[]string{"boom", "failed: m TestB", "tests: 1 passed, 1 failed, 0 skipped"}},
-		{"hangs", `func TestA(t *testing.T) { select {} }`, nil, false,
-			[]string{"failed: m TestA", "0 passed, 1 failed, 0 skipped"}},
-		{"exits well in the middle", `func TestA(t *testing.T) { os.Exit(0) }`, nil, false,
-			[]string{"tests: 0 passed, 1 failed, 0 skipped"}},
-		{"does not build", `func TestA(t *testing.T) { nonsense }`, nil, false,
-			[]string{"undefined: nonsense", "failed: m (does not build)", "tests: 0 passed, 1 failed, 0 skipped"}},
-		{"fails outside its tests", `func TestA(t *testing.T) {}; func TestMain(m *testing.M) { m.Run(); os.Exit(3) }`, nil, false,
-			[]string{"failed: m (failed outside its tests)", "tests: 1 passed, 1 failed, 0 skipped"}},
-		{"seeds are one test", `func FuzzA(f *testing.F) { f.Add(1); f.Add(2); f.Fuzz(func(t *testing.T, n int) {}) }`, nil, true,
-			[]string{"tests: 1 passed, 0 failed, 0 skipped"}},
-		{"a bad seed", `func FuzzA(f *testing.F) { f.Add(1); f.Add(2); f.Fuzz(func(t *testing.T, n int) { if n == 2 { t.Fatal("two") } }) }`, nil, false,
-			[]string{"two", "failed: m FuzzA\n", "tests: 0 passed, 1 failed, 0 skipped"}},
-		{"an allowed skip", `func TestA(t *testing.T) { t.Skip("vectors: none here") }; func TestB(t *testing.T) {}`, vectors, true,
-			[]string{`skipped with leave: 1 × "vectors:"`, "tests: 1 passed, 0 failed, 1 skipped"}},
-		{"the same skip where its condition does not hold", `func TestA(t *testing.T) { t.Skip("vectors: none here") }; func TestB(t *testing.T) {}`, closed, false,
-			[]string{"skipped without leave: m TestA: vectors: none here", "tests: 1 passed, 0 failed, 1 skipped"}},
-		{"another skip", `func TestA(t *testing.T) { t.Skip("no time for vectors:") }`, vectors, false,
-			[]string{"skipped without leave: m TestA: no time for vectors:", "tests: 0 passed, 0 failed, 1 skipped"}},
-		{"a skip without a word", `func TestA(t *testing.T) { t.SkipNow() }`, vectors, false,
-			[]string{"skipped without leave: m TestA: no reason given"}},
-		{"nothing", ``, nil, false,
-			[]string{"no test ran", "tests: 0 passed, 0 failed, 0 skipped"}},
+		{
+			"passes", `func TestA(t *testing.T) {}`, nil, true,
+			[]string{"tests: 1 passed, 0 failed, 0 skipped"},
+		},
+		{
+			"subtests stand for their test", `func TestA(t *testing.T) { t.Run("x", func(t *testing.T) {}); t.Run("y", func(t *testing.T) {}) }`, nil, true,
+			[]string{"tests: 2 passed, 0 failed, 0 skipped"},
+		},
+		{
+			"fails", `func TestA(t *testing.T) { t.Error("the reason") }; func TestB(t *testing.T) {}`, nil, false,
+			[]string{"the reason", "failed: m TestA\n", "tests: 1 passed, 1 failed, 0 skipped"},
+		},
+		{
+			"a failed subtest counts once", `func TestA(t *testing.T) { t.Run("x", func(t *testing.T) { t.Fatal() }); t.Run("y", func(t *testing.T) {}) }`, nil, false,
+			[]string{"failed: m TestA/x\n", "tests: 1 passed, 1 failed, 0 skipped"},
+		},
+		{
+			"a test that fails beside good subtests", `func TestA(t *testing.T) { t.Run("y", func(t *testing.T) {}); t.Error("late") }`, nil, false,
+			[]string{"failed: m TestA\n", "tests: 1 passed, 1 failed, 0 skipped"},
+		},
+		{
+			"panics", `func TestA(t *testing.T) {}; func TestB(t *testing.T) { panic("boom") }`, nil, false,
+			[]string{"boom", "failed: m TestB", "tests: 1 passed, 1 failed, 0 skipped"},
+		},
+		{
+			"hangs", `func TestA(t *testing.T) { select {} }`, nil, false,
+			[]string{"failed: m TestA", "0 passed, 1 failed, 0 skipped"},
+		},
+		{
+			"exits well in the middle", `func TestA(t *testing.T) { os.Exit(0) }`, nil, false,
+			[]string{"tests: 0 passed, 1 failed, 0 skipped"},
+		},
+		{
+			"does not build", `func TestA(t *testing.T) { nonsense }`, nil, false,
+			[]string{"undefined: nonsense", "failed: m (does not build)", "failed: go vet", "tests: 0 passed, 2 failed, 0 skipped"},
+		},
+		{
+			"fails outside its tests", `func TestA(t *testing.T) {}; func TestMain(m *testing.M) { m.Run(); os.Exit(3) }`, nil, false,
+			[]string{"failed: m (failed outside its tests)", "tests: 1 passed, 1 failed, 0 skipped"},
+		},
+		{
+			"seeds are one test", `func FuzzA(f *testing.F) { f.Add(1); f.Add(2); f.Fuzz(func(t *testing.T, n int) {}) }`, nil, true,
+			[]string{"tests: 1 passed, 0 failed, 0 skipped"},
+		},
+		{
+			"a bad seed", `func FuzzA(f *testing.F) { f.Add(1); f.Add(2); f.Fuzz(func(t *testing.T, n int) { if n == 2 { t.Fatal("two") } }) }`, nil, false,
+			[]string{"two", "failed: m FuzzA\n", "tests: 0 passed, 1 failed, 0 skipped"},
+		},
+		{
+			"an allowed skip", `func TestA(t *testing.T) { t.Skip("vectors: none here") }; func TestB(t *testing.T) {}`, vectors, true,
+			[]string{`skipped with leave: 1 × "vectors:"`, "tests: 1 passed, 0 failed, 1 skipped"},
+		},
+		{
+			"the same skip where its condition does not hold", `func TestA(t *testing.T) { t.Skip("vectors: none here") }; func TestB(t *testing.T) {}`, closed, false,
+			[]string{"skipped without leave: m TestA: vectors: none here", "tests: 1 passed, 0 failed, 1 skipped"},
+		},
+		{
+			"another skip", `func TestA(t *testing.T) { t.Skip("no time for vectors:") }`, vectors, false,
+			[]string{"skipped without leave: m TestA: no time for vectors:", "tests: 0 passed, 0 failed, 1 skipped"},
+		},
+		{
+			"a skip without a word", `func TestA(t *testing.T) { t.SkipNow() }`, vectors, false,
+			[]string{"skipped without leave: m TestA: no reason given"},
+		},
+		{
+			"nothing", ``, nil, false,
+			[]string{"no test ran", "tests: 0 passed, 0 failed, 0 skipped"},
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			imports := head
@@ -95,7 +132,7 @@ func TestRun(t *testing.T) {
 				imports = "package p\n"
 			}
 			module(t, map[string]string{"a_test.go": imports + c.code + "\n"})
-			out, ok := goTest(t, c.rules, "-timeout", "3s")
+			out, ok := goTest(t, c.rules, "-vet=off", "-timeout", "3s")
 			if ok != c.ok {
 				t.Errorf("green: %v, want %v", ok, c.ok)
 			}
@@ -121,11 +158,11 @@ func TestRunSeveral(t *testing.T) {
 		"c/c.go":      "package c\n",
 	})
 	out, ok := goTest(t, nil)
-	if ok || !strings.Contains(out, "tests: 1 passed, 1 failed, 0 skipped") || !strings.Contains(out, "no tests") {
+	if ok || !strings.Contains(out, "tests: 1 passed, 2 failed, 0 skipped") || !strings.Contains(out, "no tests") {
 		t.Errorf("green: %v\n%s", ok, out)
 	}
-	out, ok = goTest(t, nil, "-no-such-flag")
-	if ok || !strings.Contains(out, "tests: 0 passed, 1 failed, 0 skipped") {
+	out, ok = goTest(t, nil, "-timeout", "never")
+	if ok || !strings.Contains(out, "go test itself") || !strings.Contains(out, "tests: 0 passed, 2 failed, 0 skipped") {
 		t.Errorf("green: %v\n%s", ok, out)
 	}
 }
