@@ -43,6 +43,7 @@ const (
 	InvitationKey      Reason = "invitation_key"
 	NotOnRoster        Reason = "not_on_roster"
 	WrongIdentifier    Reason = "wrong_identifier"
+	DeviceTaken        Reason = "device_taken"
 	TooManyOrders      Reason = "too_many_orders"
 	NotFound           Reason = "not_found"
 	NotYours           Reason = "not_yours"
@@ -73,6 +74,7 @@ var kinds = map[Reason]kind{
 	UnknownAccount:     {"accountDoesNotExist", http.StatusBadRequest},
 	InvitationRequired: {"externalAccountRequired", http.StatusForbidden},
 	WrongIdentifier:    {"rejectedIdentifier", http.StatusForbidden},
+	DeviceTaken:        {"rejectedIdentifier", http.StatusForbidden},
 	TooManyOrders:      {"rateLimited", http.StatusTooManyRequests},
 	NotFound:           {"malformed", http.StatusNotFound},
 	ChallengeReused:    {"malformed", http.StatusConflict},

@@ -215,6 +215,12 @@ func (tx *Tx) OpenIssuance(kind, subject string, request []byte) (Issuance, erro
 		request, kind, subject))
 }
 
+// LatestIssuance finds the newest issuance for a request, signed or not.
+func (tx *Tx) LatestIssuance(kind, subject string, request []byte) (Issuance, error) {
+	return scanIssuance(tx.row(issuanceColumns+"WHERE request = $1 AND kind = $2 AND subject = $3 ORDER BY id DESC LIMIT 1",
+		request, kind, subject))
+}
+
 // Issuances returns everything that was issued, oldest first.
 func (tx *Tx) Issuances() ([]Issuance, error) {
 	var all []Issuance

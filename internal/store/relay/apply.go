@@ -14,6 +14,8 @@ import (
 
 // Apply implements mailbox.Store.
 func (s *Store) Apply(ctx context.Context, submissions []*mailbox.Submission, acks []mailbox.Ack) ([]mailbox.Outcome, error) {
+	s.writing.Lock()
+	defer s.writing.Unlock()
 	var outcomes []mailbox.Outcome
 	var b *batch
 	err := s.db.Update(ctx, func(tx *store.Tx) error {

@@ -23,6 +23,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"sync"
 	"syscall"
 
 	"valise/gateway/mailbox"
@@ -52,7 +53,11 @@ type Store struct {
 	lock  *os.File
 	quota mailbox.Quota
 	q     statements
-	cache cache
+
+	// writing is held from the first read of a transaction that changes states
+	// until the cache shows what it committed.
+	writing sync.Mutex
+	cache   cache
 }
 
 var _ mailbox.Store = (*Store)(nil)

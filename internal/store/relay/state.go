@@ -51,12 +51,6 @@ func (c *cache) put(changed map[mailbox.Device]*state) {
 	}
 }
 
-func (c *cache) drop(d mailbox.Device) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.states, d)
-}
-
 func (c *cache) reset() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

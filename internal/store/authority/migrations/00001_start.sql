@@ -35,6 +35,7 @@ CREATE TABLE accounts (
     device     BLOB NOT NULL, -- empty until the first evidence is accepted
     created    BIGINT NOT NULL
 ) STRICT;
+CREATE INDEX accounts_device ON accounts (device);
 
 CREATE TABLE nonces ( -- those that were used, until they would have expired
     nonce   BLOB PRIMARY KEY,

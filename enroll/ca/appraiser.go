@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ca
+
+import (
+	"crypto"
+	"time"
+
+	"valise/attest"
+	"valise/identity"
+)
+
+// An Appraiser judges evidence: first when it arrives, and again from the stored
+// bytes when the certificate is built, so that a row in the database that says
+// "accepted" is worth nothing by itself.
+type Appraiser struct {
+	Endorsements *attest.Endorsements
+	Policy       *attest.AppraisalPolicy
+}
+
+// Appraise judges an attestation object as the answer to a key authorization (RFC
+// 8555, Section 8.1) for the key whose device id is given.
+func (a *Appraiser) Appraise(object []byte, keyAuthorization string, device identity.DeviceID, now time.Time) *attest.Result {
+	o, err := attest.ParseAttestationObject(object)
+	if err != nil {
+		return refusedFor(err)
+	}
+	claims, err := attest.Verify(o.Evidence(), o.Challenge([]byte(keyAuthorization)), a.Endorsements, now)
+	if err != nil {
+		return refusedFor(err)
+	}
+	// The identifier commits to the key. Evidence for any other key is given to the
+	// policy with no key at all, which refuses it as key_mismatch.
+	var want crypto.PublicKey
+	if id, err := identity.DeviceIDOf(claims.Key.PublicKey); err == nil && id == device {
+		want = claims.Key.PublicKey
+	}
+	return a.Policy.Appraise(claims, attest.Input{PublicKey: want, Now: now})
+}
+
+func refusedFor(err error) *attest.Result {
+	reason := attest.ReasonOf(err)
+	if reason == "" {
+		reason = attest.ReasonMalformed
+	}
+	return &attest.Result{
+		Verdict: attest.Refused,
+		Reasons: []attest.Rule{{Name: "evidence", Reason: reason, Detail: err.Error()}},
+	}
+}

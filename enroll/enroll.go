@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package enroll decides who gets a certificate: it keeps the roster, makes
+// invitations, and leads an order from its first request to the HSM's signature.
+// Package acme translates the network's requests for it, package ca signs.
+//
+// First call: New, once the CA is open; its Authority is the acme.Backend, and Work
+// must run beside it:
+//
+//	authority, err := enroll.New(enroll.Config{Store: store, CA: ca, Appraiser: appraiser, …})
+//	front, err := acme.New(acme.Config{Backend: authority, …})
+//	go authority.Work(ctx)
+//
+// An order's life, in RFC 8555's words (Section 7.1.6):
+//
+//	pending     until the attested key has answered the challenge
+//	ready       until its CSR comes
+//	processing  until the profile's approvals are in and the HSM has signed
+//	valid       the certificate can be fetched
+//	invalid     evidence refused, or too late: begin a new order
+//
+// Everything that may happen once (invitation, nonce, challenge, order) is made so
+// by a conditional change in one transaction, never by a look before.
+//
+// Never take an address or a right from what a request says. The address comes from
+// the invitation, the clearance from the roster, the key from the evidence.
+package enroll
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"valise/enroll/acme"
+	"valise/enroll/ca"
+	"valise/identity"
+	"valise/internal/store/authority"
+)
+
+// A Config holds what an Authority needs. Store, CA, Appraiser, Domain, URL and
+// Event are required.
+type Config struct {
+	Store     *authority.Store
+	CA        *ca.CA
+	Appraiser *ca.Appraiser
+	Domain    string // of all addresses
+	URL       string // where devices find the authority: https://HOST[:PORT]
+	// Event writes the audit stream. Nothing is issued while it fails.
+	Event func(ctx context.Context, event string, attrs ...slog.Attr) error
+	Log   *slog.Logger
+	Now   func() time.Time
+	// Issued, if set, is called after each certificate; it counts.
+	Issued func(kind string)
+}
+
+// An Authority decides. Its methods may be called by any goroutine.
+type Authority struct {
+	cfg Config
+}
+
+var _ acme.Backend = (*Authority)(nil)
+
+// New returns an authority.
+func New(cfg Config) (*Authority, error) {
+	if cfg.Store == nil || cfg.CA == nil || cfg.Appraiser == nil || cfg.Event == nil {
+		return nil, errors.New("enroll: store, CA, appraiser and event must be given")
+	}
+	if err := identity.CheckDomain(cfg.Domain); err != nil {
+		return nil, fmt.Errorf("enroll: %w", err)
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Issued == nil {
+		cfg.Issued = func(string) {}
+	}
+	return &Authority{cfg: cfg}, nil
+}
+
+// NewNonce implements acme.Backend.
+func (a *Authority) NewNonce() string { return a.cfg.Store.NewNonce(a.cfg.Now()) }
+
+// CheckNonce implements acme.Backend.
+func (a *Authority) CheckNonce(nonce string) error {
+	return nonceError(a.cfg.Store.CheckNonce(nonce, a.cfg.Now()))
+}
+
+// UseNonce implements acme.Backend.
+func (a *Authority) UseNonce(ctx context.Context, nonce string) error {
+	return nonceError(a.cfg.Store.UseNonce(ctx, nonce, a.cfg.Now()))
+}
+
+func nonceError(err error) error {
+	if errors.Is(err, authority.ErrNonce) {
+		return acme.Refuse(acme.BadNonce, "the nonce is unknown, expired or was used before")
+	}
+	return err
+}
+
+// event writes one line of the audit stream about an account.
+func (a *Authority) event(ctx context.Context, event string, account *authority.Account, attrs ...slog.Attr) error {
+	attrs = append([]slog.Attr{
+		slog.String("address", account.Address.String()), slog.Int64("account", account.ID),
+	}, attrs...)
+	return a.cfg.Event(ctx, event, attrs...)
+}

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package enroll
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"time"
+
+	"valise/attest"
+	"valise/enroll/acme"
+	"valise/identity"
+	"valise/internal/store/authority"
+)
+
+// NewOrder implements acme.Backend.
+func (a *Authority) NewOrder(ctx context.Context, account authority.Account, device identity.DeviceID) (authority.Order, authority.Authorization, error) {
+	now := a.cfg.Now().UTC().Truncate(time.Second)
+	profile := a.cfg.CA.Device()
+	order := authority.Order{
+		ID: rand.Text(), Account: account.ID, Device: device, Profile: profile.Name, Approvals: profile.Approvals,
+		Status: authority.Pending, Created: now, Expires: now.Add(orderLife),
+	}
+	authz := authority.Authorization{
+		ID: rand.Text(), Order: order.ID, Token: rand.Text(), // at least 128 random bits
+		Status: authority.Pending, Expires: order.Expires,
+	}
+	err := a.cfg.Store.Update(ctx, func(tx *authority.Tx) error {
+		if err := a.mayOrder(tx, account.ID, device, now); err != nil {
+			return err
+		}
+		return tx.AddOrder(order, authz)
+	})
+	if err != nil {
+		return authority.Order{}, authority.Authorization{}, err
+	}
+	return order, authz, a.event(ctx, "order made", &account, slog.String("order", order.ID), slog.String("device", device.String()))
+}
+
+func (a *Authority) mayOrder(tx *authority.Tx, id int64, device identity.DeviceID, now time.Time) error {
+	account, err := tx.Account(id)
+	if err != nil {
+		return err
+	}
+	if err := onRoster(tx, account.Address); err != nil {
+		return err
+	}
+	if err := mayHave(tx, &account, device); err != nil {
+		return err
+	}
+	open, err := tx.CountOpenOrders(id, now)
+	if err == nil && open >= maxOpenOrders {
+		err = acme.Refuse(acme.TooManyOrders, "too many unfinished orders; finish one or wait until they expire")
+	}
+	return err
+}
+
+// mayHave ties an account to one device, and a device to one person.
+func mayHave(tx *authority.Tx, account *authority.Account, device identity.DeviceID) error {
+	if account.Device != nil && *account.Device != device {
+		return acme.Refuse(acme.WrongIdentifier, "this account enrolled another device; each device needs its own invitation")
+	}
+	owners, err := tx.DeviceAddresses(device)
+	if err != nil {
+		return err
+	}
+	for _, owner := range owners {
+		if owner != account.Address {
+			return acme.Refuse(acme.DeviceTaken, "this key is enrolled for somebody else")
+		}
+	}
+	return nil
+}
+
+// Order implements acme.Backend.
+func (a *Authority) Order(ctx context.Context, account authority.Account, id string) (o authority.Order, z authority.Authorization, err error) {
+	err = a.cfg.Store.View(ctx, func(tx *authority.Tx) error {
+		o, z, err = ownOrder(tx, account.ID, id)
+		return err
+	})
+	return o, z, err
+}
+
+func ownOrder(tx *authority.Tx, account int64, id string) (o authority.Order, z authority.Authorization, err error) {
+	if o, err = tx.Order(id); err == nil {
+		z, err = tx.OrderAuthorization(id)
+	}
+	return o, z, owned(o, account, err)
+}
+
+// owned turns what was looked up into a refusal if it is not the account's. Whether
+// a stranger's identifier exists is not told.
+func owned(o authority.Order, account int64, err error) error {
+	if errors.Is(err, authority.ErrNotFound) || err == nil && o.Account != account {
+		return acme.Refuse(acme.NotFound, "this account has no such resource")
+	}
+	return err
+}
+
+// Orders implements acme.Backend.
+func (a *Authority) Orders(ctx context.Context, account authority.Account, limit int) (all []authority.Order, err error) {
+	err = a.cfg.Store.View(ctx, func(tx *authority.Tx) error {
+		all, err = tx.AccountOrders(account.ID, limit)
+		return err
+	})
+	return all, err
+}
+
+// Authorization implements acme.Backend.
+func (a *Authority) Authorization(ctx context.Context, account authority.Account, id string) (o authority.Order, z authority.Authorization, err error) {
+	err = a.cfg.Store.View(ctx, func(tx *authority.Tx) error {
+		o, z, err = ownAuthorization(tx, account.ID, id)
+		return err
+	})
+	return o, z, err
+}
+
+func ownAuthorization(tx *authority.Tx, account int64, id string) (o authority.Order, z authority.Authorization, err error) {
+	if z, err = tx.Authorization(id); err == nil {
+		o, err = tx.Order(z.Order)
+	}
+	return o, z, owned(o, account, err)
+}
+
+// Attest implements acme.Backend. The evidence is judged without a transaction; the
+// outcome is stored in one, if the challenge is still open.
+func (a *Authority) Attest(ctx context.Context, account authority.Account, id string, evidence []byte) (authority.Authorization, error) {
+	order, authz, err := a.Authorization(ctx, account, id)
+	if err != nil {
+		return authz, err
+	}
+	now := a.cfg.Now().UTC().Truncate(time.Second)
+	if err := openChallenge(&authz, now); err != nil {
+		return authz, err
+	}
+	result := a.cfg.Appraiser.Appraise(evidence, authz.Token+"."+account.Thumbprint, order.Device, now)
+	authz.Evidence, authz.Validated = evidence, now
+	if authz.Result, err = marshalResult(result); err != nil {
+		return authz, err
+	}
+	reason := acme.Reason(result.Reason())
+	err = a.cfg.Store.Update(ctx, func(tx *authority.Tx) error {
+		return closeChallenge(tx, &account, &authz, order.Device, reason)
+	})
+	if errors.Is(err, authority.ErrState) {
+		return authz, errChallengeReused
+	}
+	if err != nil {
+		return authz, err
+	}
+	if authz.Status == authority.Invalid {
+		return authz, nil // the front writes refusals to the audit stream
+	}
+	return authz, a.event(ctx, "evidence accepted", &account, slog.String("order", order.ID),
+		slog.String("device", order.Device.String()), slog.String("evidence", hex.EncodeToString(result.EvidenceHash[:])))
+}
+
+var errChallengeReused = acme.Refuse(acme.ChallengeReused, "the challenge was answered before; make a new order")
+
+func openChallenge(z *authority.Authorization, now time.Time) error {
+	switch {
+	case z.Status == authority.Expired, z.Status == authority.Pending && now.After(z.Expires):
+		return acme.Refuse(acme.ChallengeExpired, "the challenge was not answered in time; make a new order")
+	case z.Status != authority.Pending:
+		return errChallengeReused
+	}
+	return nil
+}
+
+// closeChallenge stores the outcome. The account gets its device with the first
+// evidence that is accepted.
+func closeChallenge(tx *authority.Tx, account *authority.Account, z *authority.Authorization, device identity.DeviceID, reason acme.Reason) error {
+	if reason == "" {
+		fresh, err := tx.Account(account.ID)
+		if err != nil {
+			return err
+		}
+		err = errors.Join(onRoster(tx, fresh.Address), mayHave(tx, &fresh, device))
+		var refusal *acme.Refusal
+		if errors.As(err, &refusal) {
+			reason = refusal.Reason
+		} else if err != nil {
+			return err
+		}
+	}
+	z.Status, z.Reason = authority.Valid, ""
+	next := authority.Ready
+	if reason != "" {
+		z.Status, z.Reason, next = authority.Invalid, string(reason), authority.Invalid
+	}
+	if err := tx.CloseAuthorization(*z); err != nil {
+		return err
+	}
+	if err := tx.MoveOrder(z.Order, authority.Pending, next, z.Reason); err != nil {
+		return err
+	}
+	if reason != "" {
+		return nil
+	}
+	return tx.BindAccount(account.ID, device)
+}
+
+// storedResult is an appraisal's result as officers and auditors read it. Nothing is
+// issued on it: the evidence is judged again.
+type storedResult struct {
+	Verdict  attest.Verdict `json:"verdict"`
+	Tier     string         `json:"tier,omitempty"`
+	Rules    []attest.Rule  `json:"rules"`
+	Evidence string         `json:"evidence_sha256"`
+	Policy   string         `json:"policy_sha256"`
+	Expiry   *time.Time     `json:"expiry,omitempty"`
+}
+
+func marshalResult(r *attest.Result) ([]byte, error) {
+	s := storedResult{
+		Verdict: r.Verdict, Tier: r.Tier, Rules: r.Reasons,
+		Evidence: hex.EncodeToString(r.EvidenceHash[:]), Policy: hex.EncodeToString(r.PolicyHash[:]),
+	}
+	if !r.Expiry.IsZero() {
+		s.Expiry = &r.Expiry
+	}
+	return json.Marshal(s)
+}

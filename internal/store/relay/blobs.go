@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package relay
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"valise/gateway/mailbox"
+	"valise/internal/store"
+)
+
+const blobColumns = `SELECT b.name, b.id, g.group_id, b.size, d.device, b.complete, b.created, b.expires
+	FROM blobs b JOIN groups g ON g.id = b.grp JOIN devices d ON d.id = b.owner `
+
+// BeginBlob implements mailbox.Store.
+func (s *Store) BeginBlob(ctx context.Context, b mailbox.Blob) (blob mailbox.Blob, owned uint64, err error) {
+	err = s.db.Update(ctx, func(tx *store.Tx) error {
+		var grp int64
+		err := tx.QueryRowContext(ctx, `SELECT id FROM groups WHERE group_id = $1`, b.Group).Scan(&grp)
+		if errors.Is(err, sql.ErrNoRows) {
+			return mailbox.ErrNotFound
+		}
+		if err != nil {
+			return err
+		}
+		owner, err := deviceRow(ctx, tx, b.Owner)
+		if err != nil {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, `INSERT INTO blobs (name, id, grp, size, owner, complete, created, expires)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING`,
+			b.Name, b.ID[:], grp, int64(b.Size), owner, false, b.Created, b.Expires)
+		if err != nil {
+			return err
+		}
+		blob, err = scanBlob(tx.QueryRowContext(ctx, blobColumns+`WHERE b.id = $1 AND b.grp = $2`, b.ID[:], grp))
+		if err != nil {
+			return err
+		}
+		return tx.QueryRowContext(ctx, `SELECT coalesce(sum(size), 0) FROM blobs WHERE owner = $1`, owner).Scan(&owned)
+	})
+	if err != nil {
+		return mailbox.Blob{}, 0, fmt.Errorf("relay store: begin a file: %w", err)
+	}
+	return blob, owned, nil
+}
+
+func scanBlob(row interface{ Scan(...any) error }) (b mailbox.Blob, err error) {
+	var id, owner []byte
+	if err := row.Scan(&b.Name, &id, &b.Group, &b.Size, &owner, &b.Complete, &b.Created, &b.Expires); err != nil {
+		return b, err
+	}
+	copy(b.ID[:], id)
+	copy(b.Owner[:], owner)
+	return b, nil
+}
+
+func (s *Store) blobs(ctx context.Context, where string, args ...any) (list []mailbox.Blob, err error) {
+	err = s.db.View(ctx, func(tx *store.Tx) error {
+		list = nil
+		rows, err := tx.QueryContext(ctx, blobColumns+where, args...)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			b, err := scanBlob(rows)
+			if err != nil {
+				return err
+			}
+			list = append(list, b)
+		}
+		return rows.Err()
+	})
+	return list, err
+}
+
+// Blobs implements mailbox.Store.
+func (s *Store) Blobs(ctx context.Context, id [32]byte) ([]mailbox.Blob, error) {
+	return s.blobs(ctx, `WHERE b.id = $1 ORDER BY b.name`, id[:])
+}
+
+// ExpiredBlobs implements mailbox.Store.
+func (s *Store) ExpiredBlobs(ctx context.Context, now time.Time, limit int) ([]mailbox.Blob, error) {
+	return s.blobs(ctx, `WHERE b.expires <= $1 ORDER BY b.expires LIMIT $2`, now.Unix(), limit)
+}
+
+// FinishBlob implements mailbox.Store.
+func (s *Store) FinishBlob(ctx context.Context, name string) error {
+	return s.db.Update(ctx, func(tx *store.Tx) error {
+		_, err := tx.ExecContext(ctx, `UPDATE blobs SET complete = 1 WHERE name = $1`, name)
+		return err
+	})
+}
+
+// DropBlob implements mailbox.Store.
+func (s *Store) DropBlob(ctx context.Context, name string) error {
+	return s.db.Update(ctx, func(tx *store.Tx) error {
+		_, err := tx.ExecContext(ctx, `DELETE FROM blobs WHERE name = $1`, name)
+		return err
+	})
+}

@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package relay
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+
+	"valise/gateway/mailbox"
+	"valise/internal/store"
+)
+
+// Read implements mailbox.Store.
+func (s *Store) Read(ctx context.Context, device mailbox.Device, after uint64, count, bytes int) (entries []mailbox.Entry, err error) {
+	err = s.db.View(ctx, func(tx *store.Tx) error {
+		entries = nil
+		rows, err := tx.QueryContext(ctx, `SELECT b.number, m.kind, g.group_id, m.epoch, d.device, m.time, m.payload
+			FROM mailbox b
+			JOIN messages m ON m.id = b.message
+			JOIN groups g ON g.id = m.grp
+			JOIN devices d ON d.id = m.sender
+			WHERE b.device = (SELECT id FROM devices WHERE device = $1) AND b.number > $2
+			ORDER BY b.number LIMIT $3`, device[:], int64(after), count)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for total := 0; rows.Next(); {
+			e, err := scanEntry(rows)
+			if err != nil {
+				return err
+			}
+			if total += len(e.Payload); total > bytes && len(entries) > 0 {
+				break
+			}
+			entries = append(entries, e)
+		}
+		return rows.Err()
+	})
+	if err != nil {
+		return nil, fmt.Errorf("relay store: read a mailbox: %w", err)
+	}
+	return entries, nil
+}
+
+func scanEntry(rows *sql.Rows) (e mailbox.Entry, err error) {
+	var sender []byte
+	if err := rows.Scan(&e.Number, &e.Kind, &e.Group, &e.Epoch, &sender, &e.Time, &e.Payload); err != nil {
+		return e, err
+	}
+	copy(e.Sender[:], sender)
+	return e, nil
+}
+
+// Group implements mailbox.Store.
+func (s *Store) Group(ctx context.Context, id []byte) (*mailbox.Group, error) {
+	var g *mailbox.Group
+	err := s.db.View(ctx, func(tx *store.Tx) error {
+		g = &mailbox.Group{ID: id}
+		var row int64
+		err := tx.QueryRowContext(ctx, `SELECT id, epoch, info FROM groups WHERE group_id = $1`, id).Scan(&row, &g.Epoch, &g.Info)
+		if errors.Is(err, sql.ErrNoRows) {
+			return mailbox.ErrNotFound
+		}
+		if err != nil {
+			return err
+		}
+		rows, err := tx.QueryContext(ctx, `SELECT key, value FROM group_records WHERE grp = $1 ORDER BY key`, row)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var r mailbox.Record
+			if err := rows.Scan(&r.Key, &r.Value); err != nil {
+				return err
+			}
+			g.Records = append(g.Records, r)
+		}
+		return rows.Err()
+	})
+	if err != nil {
+		return nil, fmt.Errorf("relay store: group: %w", err)
+	}
+	return g, nil
+}
+
+// Known implements mailbox.Store.
+func (s *Store) Known(ctx context.Context, devices []mailbox.Device) (map[mailbox.Device]bool, error) {
+	known := make(map[mailbox.Device]bool, len(devices))
+	err := s.db.View(ctx, func(tx *store.Tx) error {
+		for _, d := range devices {
+			_, err := deviceRow(ctx, tx, d)
+			if err != nil && !errors.Is(err, mailbox.ErrNotFound) {
+				return err
+			}
+			known[d] = err == nil
+		}
+		return nil
+	})
+	return known, err
+}
+
+// Directory implements mailbox.Store.
+func (s *Store) Directory(ctx context.Context, prefix string, limit int) (list []mailbox.Listing, err error) {
+	err = s.db.View(ctx, func(tx *store.Tx) error {
+		list = nil
+		rows, err := tx.QueryContext(ctx, `SELECT device, address, chain FROM devices d
+			WHERE address LIKE $1 ESCAPE '\' AND EXISTS (SELECT 1 FROM key_packages k WHERE k.device = d.id)
+			ORDER BY address, id LIMIT $2`, likePrefix(prefix), limit)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var l mailbox.Listing
+			var device, chain []byte
+			if err := rows.Scan(&device, &l.Address, &chain); err != nil {
+				return err
+			}
+			copy(l.Device[:], device)
+			if l.Chain, err = parseChain(chain); err != nil {
+				return err
+			}
+			list = append(list, l)
+		}
+		return rows.Err()
+	})
+	return list, err
+}
+
+var likeEscape = strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)
+
+func likePrefix(prefix string) string { return likeEscape.Replace(prefix) + "%" }
+
+// Devices implements mailbox.Store.
+func (s *Store) Devices(ctx context.Context, address string) (devices []mailbox.Device, err error) {
+	err = s.db.View(ctx, func(tx *store.Tx) error {
+		devices = nil
+		rows, err := tx.QueryContext(ctx, `SELECT device FROM devices d
+			WHERE address = $1 AND EXISTS (SELECT 1 FROM key_packages k WHERE k.device = d.id) ORDER BY id`, address)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var raw []byte
+			if err := rows.Scan(&raw); err != nil {
+				return err
+			}
+			devices = append(devices, mailbox.Device(raw))
+		}
+		return rows.Err()
+	})
+	return devices, err
+}
+
+// Totals implements mailbox.Store.
+func (s *Store) Totals(ctx context.Context) (t mailbox.Totals, err error) {
+	err = s.db.View(ctx, func(tx *store.Tx) error {
+		return tx.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM devices), (SELECT count(*) FROM groups),
+			(SELECT count(*) FROM messages), (SELECT count(*) FROM mailbox),
+			(SELECT count(*) FROM key_packages), (SELECT count(*) FROM blobs)`).
+			Scan(&t.Devices, &t.Groups, &t.Messages, &t.Pointers, &t.KeyPackages, &t.Blobs)
+	})
+	return t, err
+}
