@@ -63,7 +63,7 @@ func parsePEM(data []byte) ([][]byte, error) {
 			}
 			certs = append(certs, more...)
 		default:
-			return nil, refuse(ReasonMalformed, "PEM block %.40q, want CERTIFICATE or PKCS7", block.Type)
+			return nil, refuse(ReasonUnknownFormat, "not YubiKey PIV evidence: PEM block %.40q, want CERTIFICATE or PKCS7", block.Type)
 		}
 	}
 }
@@ -74,7 +74,7 @@ func parseDER(data []byte) ([][]byte, error) {
 	}
 	parsed, err := x509.ParseCertificates(data)
 	if err != nil {
-		return nil, refuse(ReasonMalformed, "neither PEM nor certificates in DER nor PKCS #7: %w", err)
+		return nil, refuse(ReasonMalformed, "not YubiKey PIV evidence: neither PEM nor certificates in DER nor PKCS #7: %w", err)
 	}
 	var certs [][]byte
 	for _, cert := range parsed {

@@ -113,6 +113,9 @@ func (o *AttestationObject) check() error {
 	if len(o.Chain) == 0 {
 		return refuse(ReasonNoEvidence, "attestation statement: no certificates (x5c)")
 	}
+	if o.Algorithm == 0 { // reserved in COSE, and what a missing "alg" leaves
+		return refuse(ReasonMalformed, "attestation statement: no algorithm (alg)")
+	}
 	if len(o.Signature) == 0 || len(o.Signature) > maxSignature {
 		return refuse(ReasonMalformed, "attestation statement: signature of %d bytes, want 1 to %d", len(o.Signature), maxSignature)
 	}
@@ -183,8 +186,8 @@ func wrap(in [][]byte) []byteString {
 	return out
 }
 
-// decoding and encoding are the strict modes; the options are constants, so
-// that building them cannot fail at run time but in TestModes.
+// decoding and encoding are the strict modes. Their options are constants: if
+// one is wrong, no test and no program that links this package starts.
 var decoding, encoding = modes()
 
 func modes() (cbor.DecMode, cbor.EncMode) {

@@ -136,13 +136,12 @@ func (p *AppraisalPolicy) normal() (*AppraisalPolicy, error) {
 	if n.ValidHours < 0 || n.ValidHours > 24*366 {
 		return nil, fmt.Errorf("appraisal policy: valid_hours: %d is not within a year", n.ValidHours)
 	}
-	signing := slices.DeleteFunc(slices.Clone(pivSlots), func(s string) bool { return s == "9c" || s == "9d" || s == "9e" })
 	for _, list := range []struct {
 		name            string
 		values          *[]string
 		known, defaults []string
 	}{
-		{"slots", &n.Slots, pivSlots, signing},
+		{"slots", &n.Slots, pivSlots, append(RetiredSlots(), "9a")},
 		{"key_management_slots", &n.KeyManagementSlots, pivSlots, []string{"9d"}},
 		{"pin_policies", &n.PINPolicies, names(pinNames), without(names(pinNames), "never")},
 		{"touch_policies", &n.TouchPolicies, names(touchNames), names(touchNames)},

@@ -37,6 +37,12 @@ var pivSlots = func() []string {
 	return slots
 }()
 
+// RetiredSlots returns the slots for retired key management keys, 82 to 95,
+// where Valise's key lives when 9a is taken.
+func RetiredSlots() []string {
+	return slices.DeleteFunc(slices.Clone(pivSlots), func(slot string) bool { return slot[0] == '9' && slot[1] > '9' })
+}
+
 // Verify checks evidence against endorsements and returns what it says. The
 // error is an *Error: no claims follow from evidence that is not sound.
 //
