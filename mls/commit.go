@@ -2,17 +2,23 @@
 
 package mls
 
-import "time"
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+)
 
 // CommitParams says what a commit does.
 type CommitParams struct {
 	// Proposals are carried in the commit itself.
 	Proposals []Proposal
 	// IgnorePending leaves out the proposals that were received; without it
-	// all valid ones are committed by reference.
+	// all that go together are committed by reference.
 	IgnorePending bool
 	// NoPath leaves out the update path where RFC 9420, Section 12.4 allows
-	// it (adds and PSKs only): cheaper, heals nothing.
+	// it (adds, PSKs and ReInit only): cheaper, heals nothing.
 	NoPath bool
 	// Private sends the commit as a PrivateMessage.
 	Private bool
@@ -38,11 +44,10 @@ type PendingCommit struct {
 	Welcome   []byte // MLSMessage; nil if nobody is added
 	GroupInfo []byte // MLSMessage with external_pub, without the tree; nil under NoGroupInfo
 	Tree      []byte // ratchet tree of the next epoch, for joiners
+	// Spent must be written before the commit is sent, whatever becomes of
+	// it: the key that encrypted it. Empty unless CommitParams.Private is set.
+	Spent Delta
 }
-
-// PrepareCommit makes a commit, RFC 9420, Section 12.4.1, and leaves the group
-// as it is.
-func (g *Group) PrepareCommit(p CommitParams) (*PendingCommit, error) { return nil, errUnbuilt }
 
 // A Change is what a commit does to a group.
 type Change struct {
@@ -65,48 +70,249 @@ type Change struct {
 // A Staged commit has been checked and not applied.
 type Staged struct {
 	Change
-	Delta Delta // from the present state to the next
+	Delta Delta       // from the present state to the next
+	from  *epochState // nil for a joiner
+	next  *Group
+	spend *use // key of a commit that came as a PrivateMessage
 }
 
 // Group returns the group as it will be after the commit; nil if SelfGone.
-// It is how an external joiner obtains its group.
-func (s *Staged) Group() *Group { return nil }
+// It is how an external joiner obtains its group; a member calls Apply.
+func (s *Staged) Group() *Group { return s.next }
 
-// Apply moves the group to the state after a commit. The caller has persisted
-// the Delta before.
-func (g *Group) Apply(s *Staged) error { return errUnbuilt }
-
-// IsResync says whether a commit is an external commit that replaces exactly
-// the joiner's own old leaf and does nothing else. same decides whether two
-// leaves are one device; nil compares signature keys.
-func IsResync(c Change, same func(old, new Member) bool) bool { return false }
-
-// JoinParams helps to read a Welcome.
-type JoinParams struct {
-	Tree []byte    // ratchet tree, if the Welcome does not hold it
-	At   time.Time // checks lifetimes of all members' leaves; zero does not
+// PrepareCommit makes a commit, RFC 9420, Section 12.4.1, and leaves the group
+// as it is. It signs the commit, its leaf unless NoPath is set, and one
+// GroupInfo, which the Welcome shares.
+func (g *Group) PrepareCommit(p CommitParams) (*PendingCommit, error) {
+	if err := g.usable(); err != nil {
+		return nil, err
+	}
+	c := &commit{}
+	me := sender{senderMember, uint32(g.own)}
+	var list []sentProposal
+	if !p.IgnorePending {
+		for _, sp := range g.selectPending(p.Proposals) {
+			list = append(list, sp)
+			c.proposals = append(c.proposals, proposalOrRef{ref: sp.ref})
+		}
+	}
+	own, err := g.ownProposals(p.Proposals)
+	if err != nil {
+		return nil, err
+	}
+	for i := range own {
+		list = append(list, sentProposal{Proposal: &own[i], from: me})
+		c.proposals = append(c.proposals, proposalOrRef{proposal: &own[i]})
+	}
+	f := &commitFrame{list: list, committer: g.own, auth: g.cfg.Authenticator, at: p.At}
+	prov, err := g.stage(f)
+	if err != nil {
+		return nil, err
+	}
+	if prov.needsPath && p.NoPath {
+		return nil, invalid("these proposals need a path")
+	}
+	if p.NoPath && p.Credential != nil {
+		return nil, invalid("a new credential needs a path")
+	}
+	return g.makeCommit(c, list, prov, me, g.secrets.initSecret, &p)
 }
 
-// Join enters a group by a Welcome, RFC 9420, Section 12.4.3.1.
-func Join(cfg Config, id Identity, welcome []byte, kp *KeyPackage, secrets *KeyPackageSecrets, p JoinParams) (*Group, error) {
-	return nil, errUnbuilt
+// ownProposals completes the caller's proposals.
+func (g *Group) ownProposals(list []Proposal) ([]Proposal, error) {
+	out := slices.Clone(list)
+	for i := range out {
+		if !out[i].complete() {
+			return nil, fmt.Errorf("mls: proposal %d of type %d lacks its body", i, out[i].Type)
+		}
+		if out[i].Type == ProposalGroupContextExtensions {
+			if err := checkExtensions(out[i].Extensions); err != nil {
+				return nil, err
+			}
+		}
+		if out[i].Type == ProposalPSK && len(out[i].PSK.Nonce) == 0 {
+			id := *out[i].PSK
+			id.Nonce = random(g.suite.nh())
+			out[i].PSK = &id
+		}
+	}
+	return out, nil
 }
 
-// ExternalParams describes an external commit.
-type ExternalParams struct {
-	Tree []byte // ratchet tree, if the GroupInfo does not hold it
-	// Replace says which member is this device's own old leaf, to be removed
-	// in the same commit; nil compares signature keys.
-	Replace           func(old Member) bool
-	Capabilities      *Capabilities
-	LeafExtensions    []Extension
-	PSKs              []PSKID
-	AuthenticatedData []byte
-	At                time.Time
+// makeCommit turns staged proposals into a commit, for members and for
+// external joiners.
+func (g *Group) makeCommit(c *commit, list []sentProposal, prov *provisional, me sender, initSecret []byte, p *CommitParams) (*PendingCommit, error) {
+	s, t := g.suite, prov.tree
+	psks, err := findPSKs(prov.psks, g.psk)
+	if err != nil {
+		return nil, err
+	}
+	own := g.own
+	privs := g.keptPrivs(t, own)
+	commitSecret := s.zero()
+	var path *freshPath
+	if !p.NoPath {
+		leaf := *t.leaf(own)
+		if p.Credential != nil {
+			leaf.Credential = *p.Credential
+			if err := s.checkCredential(g.cfg.Authenticator, leaf.Credential, leaf.SignatureKey); err != nil {
+				return nil, err
+			}
+		}
+		if path, err = t.renewPath(own, leaf, g.id, g.ctx.groupID); err != nil {
+			return nil, err
+		}
+		commitSecret = path.commit
+		for i, st := range path.steps {
+			privs[st.node] = path.keys[i]
+		}
+		privs[own.node()] = path.leafKey
+	}
+	if err := t.checkCredentialTypes(); err != nil {
+		return nil, err
+	}
+	st := &stagedPublic{provisional: prov, from: own, list: list, context: g.nextContext(prov)}
+	if path != nil {
+		if c.path, err = path.seal(t, prov.added, st.context.marshal()); err != nil {
+			return nil, err
+		}
+	}
+	ac := &authContent{wire: WirePublicMessage, content: framedContent{groupID: g.ctx.groupID, epoch: g.ctx.epoch,
+		sender: me, authData: p.AuthenticatedData, body: body{typ: ContentCommit, commit: c}}}
+	if p.Private {
+		ac.wire = WirePrivateMessage
+	}
+	if err := ac.sign(s, g.id, g.context); err != nil {
+		return nil, err
+	}
+	st.ac = ac
+	next, j := g.nextEpoch(st, initSecret, commitSecret, psks, nil, privs)
+	ac.confirmationTag = next.confirmationTag
+	out := &PendingCommit{Tree: next.Tree()}
+	if err = g.protectCommit(out, ac); err != nil {
+		return nil, err
+	}
+	out.Staged = g.staged(st, next, nil)
+	return out, g.welcomeJoiners(out, next, j, st, path, psks, p)
 }
 
-// PrepareExternalCommit makes an external commit, RFC 9420, Section 12.4.3.2.
-// The Group of the result is the joined group, once the commit is accepted.
-func PrepareExternalCommit(cfg Config, id Identity, groupInfo []byte, p ExternalParams) (*PendingCommit, error) {
-	return nil, errUnbuilt
+// protectCommit encodes a commit with keys of the epoch that it ends.
+func (g *Group) protectCommit(out *PendingCommit, ac *authContent) error {
+	if ac.wire == WirePublicMessage {
+		var key []byte
+		if ac.content.sender.typ == senderMember {
+			key = g.secrets.membershipKey
+		}
+		out.Commit = protectPublic(g.suite, ac, key, g.context)
+		return nil
+	}
+	// The key is spent at once: whether or not the commit wins, it was used.
+	u, err := g.keys.takeNext(ratchetFor(g.own, ContentCommit))
+	if err != nil {
+		return err
+	}
+	out.Spent = u.consume()
+	out.Commit = protectPrivate(g.suite, ac, g.secrets.senderData, u, 0)
+	return nil
+}
+
+// nextEpoch runs the key schedule for a commit whose signature is made or
+// verified. tag is nil for the committer itself, who makes it.
+func (g *Group) nextEpoch(st *stagedPublic, initSecret, commitSecret []byte, psks []psk, tag []byte, privs map[nodeIndex]*privKey) (*Group, *joiner) {
+	s := g.suite
+	ps := st.advance(g.publicState, tag)
+	j := s.newJoiner(initSecret, commitSecret, s.pskSecret(psks), ps.context)
+	secrets, encryption := j.epoch(ps.context)
+	ps.confirmationTag = secrets.confirmationTag(s, ps.ctx.confirmed)
+	ps.interim = s.interimHash(ps.ctx.confirmed, ps.confirmationTag)
+	ep := &epochState{publicState: ps, own: g.own, secrets: secrets, privs: privs, closed: st.reinit}
+	next := &Group{cfg: g.cfg, id: g.id, epochState: ep,
+		keys: newSecretTree(s, ps.ctx.epoch, st.tree.width(), encryption)}
+	return next, j
+}
+
+// keptPrivs returns the private keys that still fit a tree.
+func (g *Group) keptPrivs(t *tree, own LeafIndex) map[nodeIndex]*privKey {
+	privs := make(map[nodeIndex]*privKey, len(g.privs))
+	maps.Copy(privs, g.privs)
+	maps.DeleteFunc(privs, func(x nodeIndex, _ *privKey) bool {
+		return !t.has(x) || t.at(x) == nil ||
+			!t.samePublic(g.tree, x)
+	})
+	// An own Update that was committed brings its own key.
+	if l := t.leaf(own); l != nil && privs[own.node()] == nil {
+		for _, u := range g.updates {
+			if bytes.Equal(u.priv.public(), l.EncryptionKey) {
+				privs[own.node()] = u.priv
+			}
+		}
+	}
+	return privs
+}
+
+// samePublic says whether a node has the same key in both trees.
+func (t *tree) samePublic(o *tree, x nodeIndex) bool {
+	return o != nil && o.has(x) && o.at(x) != nil &&
+		bytes.Equal(t.at(x).encryptionKey(), o.at(x).encryptionKey())
+}
+
+// welcomeJoiners adds GroupInfo and Welcome to a commit, RFC 9420, Section
+// 12.4.3.1.
+func (g *Group) welcomeJoiners(out *PendingCommit, next *Group, j *joiner, st *stagedPublic, path *freshPath, psks []psk, p *CommitParams) error {
+	var info *groupInfo
+	var err error
+	if !p.NoGroupInfo || (len(st.added) > 0 && !p.TreeInWelcome) {
+		if info, err = next.groupInfo(g.id, true, false); err != nil {
+			return err
+		}
+	}
+	if !p.NoGroupInfo {
+		out.GroupInfo = info.message()
+	}
+	if len(st.added) == 0 {
+		return nil
+	}
+	if p.TreeInWelcome {
+		if info, err = next.groupInfo(g.id, true, true); err != nil {
+			return err
+		}
+	}
+	w := &welcome{suite: g.suite.id, groupInfo: j.sealGroupInfo(info)}
+	secrets := groupSecrets{joiner: j.secret}
+	for _, k := range psks {
+		secrets.psks = append(secrets.psks, k.id)
+	}
+	for i, l := range st.added {
+		if path != nil {
+			secrets.hasPath, secrets.path = true, path.secretFor(l)
+		}
+		e, err := g.secretsFor(st.packages[i], &secrets, w.groupInfo)
+		if err != nil {
+			return err
+		}
+		w.secrets = append(w.secrets, e)
+	}
+	out.Welcome = (&mlsMessage{wire: WireWelcome, welcome: w}).marshal()
+	return nil
+}
+
+// secretsFor encrypts group secrets to a KeyPackage.
+func (g *Group) secretsFor(kp *KeyPackage, secrets *groupSecrets, info []byte) (encryptedSecrets, error) {
+	ref, err := kp.Ref()
+	if err != nil {
+		return encryptedSecrets{}, err
+	}
+	c, err := g.suite.encryptWithLabel(kp.InitKey, "Welcome", info, secrets.marshal())
+	return encryptedSecrets{ref, c}, err
+}
+
+// secretFor is the path secret of the lowest node above both the committer and
+// a new leaf.
+func (p *freshPath) secretFor(l LeafIndex) []byte {
+	for i, st := range p.steps {
+		if st.copath.covers(l.node()) {
+			return p.secrets[i]
+		}
+	}
+	return nil // unreachable: a member's leaf is never filtered out
 }

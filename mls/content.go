@@ -2,15 +2,9 @@
 
 package mls
 
-import "time"
-
-// A ContentType says what a message carries, RFC 9420, Section 6.
-type ContentType uint8
-
-const (
-	ContentApplication ContentType = 1
-	ContentProposal    ContentType = 2
-	ContentCommit      ContentType = 3
+import (
+	"errors"
+	"fmt"
 )
 
 // A Sealed message must be persisted with its Delta before it is sent.
@@ -19,63 +13,96 @@ type Sealed struct {
 	Delta   Delta
 }
 
+// ErrCommitFirst: a proposal was received that nobody has committed yet; RFC
+// 9420, Section 12.4 forbids to send content before a commit.
+var ErrCommitFirst = errors.New("mls: a received proposal must be committed before content is sent")
+
 // Encrypt seals content for the group, RFC 9420, Section 6.3. It signs once.
 // authenticatedData travels in clear, signed and authenticated.
-func (g *Group) Encrypt(plaintext, authenticatedData []byte) (*Sealed, error) { return nil, errUnbuilt }
+func (g *Group) Encrypt(plaintext, authenticatedData []byte) (*Sealed, error) {
+	if err := g.usable(); err != nil {
+		return nil, err
+	}
+	if len(g.proposals) > 0 {
+		return nil, ErrCommitFirst
+	}
+	if len(plaintext)+len(authenticatedData) > maxPlaintext {
+		return nil, fmt.Errorf("mls: content of %d bytes; at most %d fit", len(plaintext)+len(authenticatedData), maxPlaintext)
+	}
+	ac := &authContent{wire: WirePrivateMessage, content: g.frame(authenticatedData,
+		body{typ: ContentApplication, application: plaintext})}
+	if err := ac.sign(g.suite, g.id, g.context); err != nil {
+		return nil, err
+	}
+	u, err := g.keys.takeNext(ratchetFor(g.own, ContentApplication))
+	if err != nil {
+		return nil, err
+	}
+	size := opaqueSize(len(plaintext)) + opaqueSize(len(ac.signature))
+	size = min(max(g.cfg.pad(size), size), 2*maxPlaintext)
+	return &Sealed{protectPrivate(g.suite, ac, g.secrets.senderData, u, size), g.flush(u.consume())}, nil
+}
+
+func (g *Group) frame(authData []byte, b body) framedContent {
+	return framedContent{g.ctx.groupID, g.ctx.epoch, sender{senderMember, uint32(g.own)}, authData, b}
+}
 
 // Propose makes a proposal for others to commit, as a PublicMessage. It signs
 // once.
 func (g *Group) Propose(p Proposal, authenticatedData []byte) (*Sealed, error) {
-	return nil, errUnbuilt
+	if p.Type == ProposalUpdate {
+		return nil, invalid("updates are made by ProposeUpdate")
+	}
+	own, err := g.ownProposals([]Proposal{p})
+	if err != nil {
+		return nil, err
+	}
+	return g.propose(&own[0], authenticatedData, nil)
 }
 
 // ProposeUpdate proposes new keys for this member, RFC 9420, Section 12.1.2.
 // It signs twice.
-func (g *Group) ProposeUpdate(authenticatedData []byte) (*Sealed, error) { return nil, errUnbuilt }
-
-// A Received message.
-type Received struct {
-	Kind              ContentType
-	Epoch             uint64
-	Sender            Member // as of that epoch
-	AuthenticatedData []byte
-	Plaintext         []byte    // ContentApplication
-	Proposal          *Proposal // ContentProposal; kept until the epoch ends
-	Commit            *Staged   // ContentCommit; nothing has changed yet
-	Delta             Delta     // ContentApplication and ContentProposal
+func (g *Group) ProposeUpdate(authenticatedData []byte) (*Sealed, error) {
+	if err := g.usable(); err != nil {
+		return nil, err
+	}
+	priv, err := g.suite.generateKey()
+	if err != nil {
+		return nil, err
+	}
+	leaf := *g.tree.leaf(g.own)
+	leaf.EncryptionKey, leaf.Source, leaf.Lifetime, leaf.ParentHash = priv.public(), LeafUpdate, Lifetime{}, nil
+	if err := leaf.sign(g.suite, g.id, g.ctx.groupID, g.own); err != nil {
+		return nil, err
+	}
+	return g.propose(&Proposal{Type: ProposalUpdate, Update: &leaf}, authenticatedData, priv)
 }
 
-// Receive opens an MLSMessage. A refused message changes nothing.
-func (g *Group) Receive(message []byte, at time.Time) (*Received, error) { return nil, errUnbuilt }
-
-// PadToClasses is the default padding: sizes are rounded up to multiples of
-// 256 bytes up to 4 KiB, above to the next of eight steps in each power of two.
-func PadToClasses(n int) int { return n }
-
-// A WireFormat is a number of RFC 9420, Section 17.2.
-type WireFormat uint16
-
-const (
-	WirePublicMessage  WireFormat = 1
-	WirePrivateMessage WireFormat = 2
-	WireWelcome        WireFormat = 3
-	WireGroupInfo      WireFormat = 4
-	WireKeyPackage     WireFormat = 5
-)
-
-// MessageInfo is what anybody can read in a PublicMessage or PrivateMessage,
-// unverified.
-type MessageInfo struct {
-	Wire              WireFormat
-	GroupID           []byte
-	Epoch             uint64
-	Content           ContentType
-	AuthenticatedData []byte
+// propose signs a proposal and keeps it like those of others.
+func (g *Group) propose(p *Proposal, authData []byte, priv *privKey) (*Sealed, error) {
+	if err := g.usable(); err != nil {
+		return nil, err
+	}
+	ac := &authContent{wire: WirePublicMessage, content: g.frame(authData, body{typ: ContentProposal, proposal: p})}
+	if err := ac.sign(g.suite, g.id, g.context); err != nil {
+		return nil, err
+	}
+	f := &commitFrame{auth: g.cfg.Authenticator}
+	sp, err := g.admit(ac, g.proposals, f)
+	if err != nil {
+		return nil, err
+	}
+	if sp == nil {
+		return nil, invalid("the same proposal was made before")
+	}
+	g.counter++
+	sp.key = fmt.Sprintf("q/%d", g.counter)
+	g.proposals = append(g.proposals, *sp)
+	d := Delta{{sp.key, sp.marshal(g.ctx.epoch)}}
+	if priv != nil {
+		u := pendingUpdate{fmt.Sprintf("u/%d", g.counter), priv}
+		g.updates = append(g.updates, u)
+		d = append(d, Record{u.key, u.marshal(g.ctx.epoch)})
+	}
+	return &Sealed{protectPublic(g.suite, ac, g.secrets.membershipKey, g.context), g.flush(d)}, nil
 }
-
-// ParseMessageInfo reads the clear fields of an MLSMessage.
-func ParseMessageInfo(message []byte) (*MessageInfo, error) { return nil, errUnbuilt }
-
-// ParsePrivateMessageInfo is ParseMessageInfo that refuses all but a
-// PrivateMessage.
-func ParsePrivateMessageInfo(message []byte) (*MessageInfo, error) { return nil, errUnbuilt }

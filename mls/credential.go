@@ -13,12 +13,12 @@ const (
 )
 
 // A Credential is a member's claim to an identity, RFC 9420, Section 5.3. It
-// means nothing until the caller's Authenticator has approved it.
+// means nothing until the caller's Authenticator has approved it. Types other
+// than these two cannot even be decoded, and are refused.
 type Credential struct {
 	Type         CredentialType
 	Identity     []byte   // CredentialBasic
 	Certificates [][]byte // CredentialX509: DER, leaf first
-	Opaque       []byte   // the undecoded body of any other type
 }
 
 // BasicCredential returns a credential that is a bare identity.
@@ -30,6 +30,37 @@ func BasicCredential(identity []byte) Credential {
 // first. The leaf's key must be the member's signature key.
 func X509Credential(chain [][]byte) Credential {
 	return Credential{Type: CredentialX509, Certificates: chain}
+}
+
+// readCredential decodes, RFC 9420, Section 5.3:
+//
+//	struct { opaque cert_data<V>; } Certificate;
+//	struct {
+//	    CredentialType credential_type;
+//	    select (Credential.credential_type) {
+//	        case basic: opaque identity<V>;
+//	        case x509:  Certificate certificates<V>;
+//	    };
+//	} Credential;
+func readCredential(r *reader) Credential {
+	c := Credential{Type: CredentialType(r.u16())}
+	switch c.Type {
+	case CredentialBasic:
+		c.Identity = r.opaque()
+	case CredentialX509:
+		c.Certificates = readVector(r, (*reader).opaque)
+	default:
+		r.fail()
+	}
+	return c
+}
+
+func (c Credential) append(b []byte) []byte {
+	b = appendU16(b, uint16(c.Type))
+	if c.Type == CredentialX509 {
+		return appendVector(b, c.Certificates, appendOpaque)
+	}
+	return appendOpaque(b, c.Identity)
 }
 
 // An Authenticator is the caller's Authentication Service, RFC 9420, Section
