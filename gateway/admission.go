@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"bytes"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"valise/gateway/group"
+	"valise/identity"
+	"valise/mls"
+	"valise/wire"
+)
+
+// A snapshot is all that admission looks at: one moment of the connection, the
+// standing of devices and the group. Nothing in it changes while it is looked
+// at but the bucket, which is safe for concurrent use.
+type snapshot struct {
+	now    time.Time
+	device *identity.Device // whom the connection's handshake proved
+	denied denyList
+	domain string      // the domain that this gateway serves
+	group  *group.View // nil: unknown
+	bucket *rate.Limiter
+}
+
+// A message is what admission knows of a Send.
+type message struct {
+	group []byte // as the request names it
+	epoch uint64
+	info  *mls.MessageInfo // what the message says of itself
+}
+
+// A refusal is a coarse code for the device and the full reason for the audit
+// stream.
+type refusal struct {
+	code   wire.Code
+	reason string
+	epoch  uint64 // for wire.StaleEpoch
+	about  identity.DeviceID
+}
+
+// admit decides whether a message may be relayed. It is asked for every
+// message, looks only at its arguments and waits for nothing. nil admits.
+func admit(s *snapshot, m *message) *refusal {
+	// Connection: the certificate that opened it must still be valid.
+	if r := admitDevice(s); r != nil {
+		return r
+	}
+	// Label: the header must be there and must parse.
+	if r := admitHeader(m); r != nil {
+		return r
+	}
+	// Sender and epoch: a member, speaking in the present epoch.
+	switch {
+	case s.group == nil:
+		return &refusal{code: wire.UnknownGroup, reason: "unknown_group"}
+	case !isMember(s.group, s.device.ID):
+		return &refusal{code: wire.NotMember, reason: "not_member"}
+	case m.epoch != s.group.Epoch:
+		return &refusal{code: wire.StaleEpoch, reason: "stale_epoch", epoch: s.group.Epoch}
+	}
+	// Every recipient, and the bounds of the domain.
+	for _, member := range s.group.Members {
+		id := member.Device.ID
+		if id != s.device.ID && s.denied[id] {
+			return &refusal{code: wire.RecipientRefused, reason: "recipient_denied", about: id}
+		}
+		if member.Device.Address.Domain() != s.domain {
+			return &refusal{code: wire.RecipientRefused, reason: "foreign_domain", about: id}
+		}
+	}
+	if !s.bucket.AllowN(s.now, 1) {
+		return &refusal{code: wire.RateLimited, reason: "rate_limited"}
+	}
+	return nil
+}
+
+// admitDevice checks the connection's certificate and the device's standing.
+func admitDevice(s *snapshot) *refusal {
+	switch leaf := s.device.Leaf; {
+	case s.now.After(leaf.NotAfter):
+		return &refusal{code: wire.NotAllowed, reason: string(identity.ReasonExpired)}
+	case s.now.Before(leaf.NotBefore):
+		return &refusal{code: wire.NotAllowed, reason: string(identity.ReasonNotYetValid)}
+	case s.denied[s.device.ID]:
+		return &refusal{code: wire.NotAllowed, reason: "denied"}
+	}
+	return nil
+}
+
+// admitHeader checks that a message is what its request says, and its header.
+// Labels need a policy, which this gateway does not carry: it refuses what it
+// cannot enforce.
+func admitHeader(m *message) *refusal {
+	switch {
+	case m.info.Content != mls.ContentApplication:
+		return &refusal{code: wire.Malformed, reason: "private_handshake"}
+	case !bytes.Equal(m.info.GroupID, m.group):
+		return &refusal{code: wire.Malformed, reason: "wrong_group"}
+	case m.info.Epoch != m.epoch:
+		return &refusal{code: wire.Malformed, reason: "wrong_epoch"}
+	}
+	header, err := wire.ParseHeader(m.info.AuthenticatedData)
+	if err != nil {
+		return &refusal{code: wire.LabelRefused, reason: "malformed_header"}
+	}
+	if header.Labelled {
+		return &refusal{code: wire.LabelRefused, reason: "no_policy_for_label"}
+	}
+	return nil
+}
+
+func isMember(v *group.View, d identity.DeviceID) bool {
+	_, ok := v.Member(d)
+	return ok
+}

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"bufio"
+	"sync"
+
+	"github.com/quic-go/quic-go"
+
+	"valise/gateway/mailbox"
+	"valise/wire"
+)
+
+// delivery runs a device's delivery stream: deliveries down, acknowledgements
+// up. What is sent and not acknowledged stays within wire.DeliveryWindow.
+type delivery struct {
+	s      *session
+	stream *quic.Stream
+	mail   *mailbox.Subscription
+	moved  chan struct{} // acknowledgements arrived
+
+	mu     sync.Mutex
+	sent   uint64 // guarded by mu; the last number sent
+	acked  uint64 // guarded by mu; the last number acknowledged
+	sizes  []int  // guarded by mu; payloads of acked+1 … sent
+	flight int    // guarded by mu; their sum
+}
+
+// serveDelivery reads Resume and delivers until the connection ends. Mail goes
+// to the current incarnation only: acknowledgements of an older copy of the
+// device's state would delete what the present one has not seen.
+func (s *session) serveDelivery(stream *quic.Stream) {
+	in := bufio.NewReaderSize(stream, 4<<10)
+	frame, err := wire.Read(in)
+	if err != nil {
+		s.broken(err)
+		return
+	}
+	resume, ok := frame.(*wire.Resume)
+	switch {
+	case !ok:
+		s.close(wire.CloseProtocol, "no_resume")
+		return
+	case !s.current:
+		s.refuse(eventRefusedRequest, wire.OldIncarnation.String())
+		cancelStream(stream)
+		return
+	case resume.Cursor > s.standing.Last:
+		s.close(wire.CloseProtocol, "cursor_ahead")
+		return
+	}
+	d := &delivery{s: s, stream: stream, moved: make(chan struct{}, 1), mail: s.g.box.Subscribe(s.device.ID)}
+	defer d.mail.Close()
+	if !s.down.CompareAndSwap(nil, d) {
+		s.close(wire.CloseProtocol, "second_delivery_stream")
+		return
+	}
+	// What the device has persisted is as good as acknowledged.
+	start := max(resume.Cursor, s.standing.Acknowledged)
+	d.sent, d.acked = start, start
+	s.g.box.Ack(s.device.ID, start)
+	s.streams.Go(func() { d.readAcks(in) })
+	d.run()
+}
+
+// run sends what the mailbox holds and what arrives.
+func (d *delivery) run() {
+	ended := d.s.conn.Context().Done()
+	drained := false
+	for {
+		n, err := d.push()
+		if err != nil {
+			return
+		}
+		if n > 0 {
+			continue
+		}
+		if d.mu.Lock(); !drained && d.sent >= d.s.standing.Last {
+			drained = true
+			d.mu.Unlock()
+			if wire.Write(d.stream, &wire.Notice{Code: wire.NoticeDrained}) != nil {
+				return
+			}
+			continue
+		}
+		d.mu.Unlock()
+		select {
+		case <-d.mail.Wake():
+		case <-d.moved:
+		case code := <-d.s.notices:
+			if wire.Write(d.stream, &wire.Notice{Code: code}) != nil {
+				return
+			}
+		case <-ended:
+			return
+		}
+	}
+}
+
+// push sends as much as the window allows and returns how many deliveries that
+// were.
+func (d *delivery) push() (int, error) {
+	after, count, bytes := d.window()
+	if count == 0 {
+		return 0, nil
+	}
+	entries, err := d.mail.Next(d.s.conn.Context(), after, count, bytes)
+	if err != nil {
+		if d.s.conn.Context().Err() == nil {
+			d.s.g.log.Error("a mailbox could not be read", "device", d.s.device.ID.String(), "error", err)
+			d.s.close(wire.CloseShutdown, "store_unavailable")
+		}
+		return 0, err
+	}
+	var buffer []byte
+	for i := range entries {
+		e := &entries[i]
+		frame, err := wire.Marshal(&wire.Deliver{
+			Number: e.Number, Kind: wire.DeliveryKind(e.Kind), Group: e.Group, Epoch: e.Epoch,
+			Sender: e.Sender, Time: uint64(e.Time), Payload: e.Payload,
+		})
+		if err != nil {
+			d.s.g.log.Error("a stored message cannot be delivered", "error", err)
+			d.s.close(wire.CloseShutdown, "store_unavailable")
+			return 0, err
+		}
+		d.note(e.Number, len(e.Payload))
+		buffer = append(buffer, frame...)
+		if len(buffer) >= coalesce || i == len(entries)-1 {
+			if _, err := d.stream.Write(buffer); err != nil {
+				return 0, err
+			}
+			buffer = buffer[:0]
+		}
+	}
+	d.s.g.metrics.deliveries.Add(float64(len(entries)))
+	return len(entries), nil
+}
+
+// window says from where and how much may be sent now. One delivery always
+// may when nothing is in flight, however large it is.
+func (d *delivery) window() (after uint64, count, bytes int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	count = wire.DeliveryWindow - len(d.sizes)
+	bytes = min(wire.DeliveryWindowBytes-d.flight, readBytes)
+	if bytes <= 0 {
+		count = 0
+	}
+	return d.sent, min(count, readCount), bytes
+}
+
+func (d *delivery) note(number uint64, size int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.sent = number
+	d.sizes = append(d.sizes, size)
+	d.flight += size
+}
+
+// readAcks takes acknowledgements, which are cumulative.
+func (d *delivery) readAcks(in *bufio.Reader) {
+	for {
+		frame, err := wire.Read(in)
+		if err != nil {
+			d.s.broken(err)
+			return
+		}
+		ack, ok := frame.(*wire.Ack)
+		if !ok {
+			d.s.close(wire.CloseProtocol, "unexpected_frame")
+			return
+		}
+		if !d.acknowledge(ack.Number) {
+			d.s.close(wire.CloseProtocol, "ack_of_undelivered")
+			return
+		}
+		d.s.g.box.Ack(d.s.device.ID, ack.Number)
+		select {
+		case d.moved <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// acknowledge moves the window; false if the number was never sent.
+func (d *delivery) acknowledge(number uint64) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if number > d.sent {
+		return false
+	}
+	for d.acked < number {
+		d.acked++
+		d.flight -= d.sizes[0]
+		d.sizes = d.sizes[1:]
+	}
+	return true
+}

@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/quic-go/quic-go"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
+
+	"valise/gateway/blob"
+	"valise/gateway/group"
+	"valise/gateway/mailbox"
+	"valise/identity"
+	"valise/wire"
+)
+
+// A Config says what a gateway serves. Trust, Domain, Certificate, Store, Dir
+// and Audit are required.
+type Config struct {
+	Trust       *identity.Trust
+	Domain      string           // of the people that this gateway serves
+	Certificate *tls.Certificate // chain and the signer of the gateway's key
+	Store       mailbox.Store
+	Dir         string // for transport keys and files; must exist
+	Audit       AuditFunc
+	Log         *slog.Logger          // nil: slog.Default()
+	Metrics     prometheus.Registerer // nil: none
+	Denied      map[identity.DeviceID]bool
+	Limits      Limits
+	Batch       int // submissions in one transaction; 0 means mailbox.DefaultBatch
+}
+
+// A Gateway relays for one domain.
+type Gateway struct {
+	cfg         Config
+	limits      Limits
+	log         *slog.Logger
+	strangers   *auditor // events of connections whose device is not proven
+	metrics     *metrics
+	box         *mailbox.Box
+	groups      *group.Registry
+	blobs       *blob.Store
+	buckets     buckets
+	keys        transportKeys
+	certificate atomic.Pointer[tls.Certificate]
+	denied      atomic.Pointer[denyList]
+	open        atomic.Int64 // connections and handshakes
+
+	mu       sync.Mutex
+	sessions map[identity.DeviceID]*session // guarded by mu
+	draining bool                           // guarded by mu
+	active   sync.WaitGroup                 // connections being served
+}
+
+// New builds a gateway. Nothing happens before Run and Serve.
+func New(cfg Config) (*Gateway, error) {
+	if cfg.Trust == nil || cfg.Domain == "" || cfg.Certificate == nil || cfg.Store == nil || cfg.Dir == "" || cfg.Audit == nil {
+		return nil, errors.New("gateway: trust, domain, certificate, store, directory and audit stream must be given")
+	}
+	g := &Gateway{cfg: cfg, limits: cfg.Limits.withDefaults(), log: cfg.Log, sessions: make(map[identity.DeviceID]*session)}
+	if g.log == nil {
+		g.log = slog.Default()
+	}
+	g.buckets = buckets{limit: rate.Limit(g.limits.Rate), burst: g.limits.Burst, all: make(map[identity.DeviceID]*rate.Limiter)}
+	g.strangers = newAuditor(cfg.Audit, g.log)
+	g.certificate.Store(cfg.Certificate)
+	g.SetDenied(cfg.Denied)
+	var err error
+	if g.keys, err = loadTransportKeys(cfg.Dir); err != nil {
+		return nil, err
+	}
+	if g.blobs, err = blob.Open(blob.Config{
+		Dir: cfg.Dir, Store: cfg.Store, Quota: g.limits.BlobQuota, Expiry: g.limits.BlobExpiry,
+	}); err != nil {
+		return nil, err
+	}
+	g.metrics = newMetrics(cfg.Metrics, g)
+	g.box = mailbox.New(mailbox.Config{Store: cfg.Store, Batch: cfg.Batch, Observe: g.metrics.batch})
+	g.groups = group.New(group.Config{
+		Trust: cfg.Trust, Store: cfg.Store, Box: g.box,
+		Denied: func(d identity.DeviceID) bool { return g.deniedNow()[d] },
+	})
+	return g, nil
+}
+
+// Run commits submissions and does maintenance until ctx ends. Everything that
+// was queued before that is committed.
+func (g *Gateway) Run(ctx context.Context) error {
+	work, ctx := errgroup.WithContext(ctx)
+	work.Go(func() error { return g.box.Run(ctx) })
+	work.Go(func() error { return g.tidy(ctx) })
+	return work.Wait()
+}
+
+// Serve accepts connections on a UDP socket until ctx ends.
+func (g *Gateway) Serve(ctx context.Context, conn net.PacketConn) error {
+	transport := &quic.Transport{
+		Conn: conn, StatelessResetKey: &g.keys.reset, TokenGeneratorKey: &g.keys.token, ConnContext: g.connContext,
+	}
+	defer transport.Close()
+	listener, err := transport.Listen(g.tlsConfig(), quicConfig())
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	for {
+		c, err := listener.Accept(ctx)
+		if err != nil {
+			if ctx.Err() != nil {
+				// Sessions end before their socket does.
+				drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), replaceTimeout)
+				defer cancel()
+				return g.Drain(drain)
+			}
+			return err
+		}
+		if !g.enter() {
+			_ = c.CloseWithError(quic.ApplicationErrorCode(wire.CloseShutdown), "shutting down")
+			continue
+		}
+		// Never here: the queue of accepted connections is short.
+		go func() {
+			defer g.active.Done()
+			g.serve(c)
+		}()
+	}
+}
+
+// enter counts a connection in, unless the gateway is stopping.
+func (g *Gateway) enter() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.draining {
+		return false
+	}
+	g.active.Add(1)
+	return true
+}
+
+// Drain closes all connections, tells devices to come back later, and returns
+// when nothing of theirs is left undone or ctx ends. Call it before the
+// contexts of Serve and Run end.
+func (g *Gateway) Drain(ctx context.Context) error {
+	g.mu.Lock()
+	g.draining = true
+	for _, s := range g.sessions {
+		s.close(wire.CloseShutdown, "")
+	}
+	g.mu.Unlock()
+	idle := make(chan struct{})
+	go func() {
+		g.active.Wait()
+		close(idle)
+	}()
+	select {
+	case <-idle:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// SetCertificate replaces the certificate for new connections.
+func (g *Gateway) SetCertificate(c *tls.Certificate) { g.certificate.Store(c) }
+
+// SetDenied replaces the deny list and closes the connections of those on it.
+func (g *Gateway) SetDenied(list map[identity.DeviceID]bool) {
+	denied := denyList(list)
+	g.denied.Store(&denied)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for id, s := range g.sessions {
+		if denied[id] {
+			s.close(wire.CloseNotAdmitted, "denied")
+		}
+	}
+}
+
+func (g *Gateway) deniedNow() denyList { return *g.denied.Load() }
+
+// now is the clock that certificates are judged by.
+func (g *Gateway) now() time.Time { return time.Now() }
+
+// tidy does what must stay off the path of messages.
+func (g *Gateway) tidy(ctx context.Context) error {
+	ticker := time.NewTicker(tidyInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+		if err := g.blobs.Expire(ctx, g.now()); err != nil && ctx.Err() == nil {
+			g.log.Error("expired files could not be removed", "error", err)
+		}
+		totals, err := g.cfg.Store.Totals(ctx)
+		if err != nil && ctx.Err() == nil {
+			g.log.Error("the store's sizes could not be read", "error", err)
+		}
+		if err == nil {
+			g.metrics.totals(totals)
+		}
+	}
+}
+
+// Check says whether the gateway can do its work, for /healthz.
+func (g *Gateway) Check(ctx context.Context) error {
+	_, err := g.cfg.Store.Known(ctx, nil)
+	return err
+}

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"valise/identity"
+	"valise/wire"
+)
+
+// hybridGroups are all key exchanges that the gateway takes part in: each joins
+// ML-KEM (FIPS 203) with an elliptic curve. What is recorded today stays closed
+// when one of the two falls.
+var hybridGroups = []tls.CurveID{tls.X25519MLKEM768, tls.SecP256r1MLKEM768, tls.SecP384r1MLKEM1024}
+
+// An attempt follows one handshake from the first packet to its end.
+type attempt struct {
+	remote   net.Addr
+	device   atomic.Pointer[identity.Device] // whose chain was verified; possession is proven only after acceptance
+	reason   atomic.Pointer[string]          // why VerifyConnection refused
+	accepted atomic.Bool                     // the handshake is complete
+}
+
+type attemptKey struct{}
+
+// tlsConfig builds the server's configuration. A certificate check that needs
+// to know the connection gets it from the ClientHello's context.
+func (g *Gateway) tlsConfig() *tls.Config {
+	base := &tls.Config{
+		MinVersion:       tls.VersionTLS13,
+		NextProtos:       []string{wire.Protocol},
+		CurvePreferences: hybridGroups,
+		ClientAuth:       tls.RequireAnyClientCert,
+		Time:             g.now,
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			return g.certificate.Load(), nil
+		},
+		// Every connection proves possession of the device's key anew: a
+		// resumed session would work without the card.
+		SessionTicketsDisabled: true,
+		// Replaced for each connection below; alone it refuses.
+		VerifyConnection: func(tls.ConnectionState) error { return errors.New("gateway: connection without context") },
+	}
+	config := base.Clone()
+	config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		a, ok := hello.Context().Value(attemptKey{}).(*attempt)
+		if !ok {
+			return nil, errors.New("gateway: handshake without context")
+		}
+		own := base.Clone()
+		own.VerifyConnection = func(state tls.ConnectionState) error { return g.verify(a, state) }
+		return own, nil
+	}
+	return config
+}
+
+// verify checks the device's chain. It is VerifyConnection and not
+// VerifyPeerCertificate, because only the former is asked on every handshake.
+// It runs before the client's CertificateVerify (RFC 8446, Section 4.4.3) has
+// been checked: what it finds is a claim until the handshake is complete.
+func (g *Gateway) verify(a *attempt, state tls.ConnectionState) error {
+	chain := make([][]byte, len(state.PeerCertificates))
+	for i, cert := range state.PeerCertificates {
+		chain[i] = cert.Raw
+	}
+	device, err := g.cfg.Trust.Device(chain, g.now())
+	if err != nil {
+		reason := string(identity.ReasonOf(err))
+		a.reason.Store(&reason)
+		return err
+	}
+	a.device.Store(device)
+	if g.deniedNow()[device.ID] {
+		reason := "denied"
+		a.reason.Store(&reason)
+		return errors.New("gateway: device is on the deny list")
+	}
+	return nil
+}
+
+// connContext begins to follow a handshake.
+func (g *Gateway) connContext(ctx context.Context, info *quic.ClientInfo) (context.Context, error) {
+	if n := g.open.Add(1); n > int64(g.limits.Connections) {
+		g.open.Add(-1)
+		g.strangers.event(eventRefusedConnection, "too_many_connections", about(nil, info.RemoteAddr.String())...)
+		return nil, errors.New("gateway: too many connections")
+	}
+	a := &attempt{remote: info.RemoteAddr}
+	context.AfterFunc(ctx, func() {
+		g.open.Add(-1)
+		if !a.accepted.Load() {
+			g.handshakeFailed(a, context.Cause(ctx))
+		}
+	})
+	return context.WithValue(ctx, attemptKey{}, a), nil
+}
+
+// handshakeFailed puts a connection that never came about into the audit stream.
+func (g *Gateway) handshakeFailed(a *attempt, cause error) {
+	var closed *quic.ApplicationError
+	if errors.As(cause, &closed) {
+		return // complete, and closed before it was looked at
+	}
+	reason := failureReason(cause)
+	if r := a.reason.Load(); r != nil {
+		reason = *r
+	}
+	g.metrics.refused(eventRefusedConnection, reason)
+	g.strangers.event(eventRefusedConnection, reason, about(a.device.Load(), a.remote.String())...)
+}
+
+// TLS alerts (RFC 8446, Section 6); QUIC carries them as 0x100 plus the alert
+// (RFC 9001, Section 4.8).
+var alertReasons = map[quic.TransportErrorCode]string{
+	0x100 + 40:  "no_common_parameters", // handshake_failure: no hybrid group in common
+	0x100 + 42:  "malformed_certificate",
+	0x100 + 51:  "possession_failed", // decrypt_error: CertificateVerify does not fit the certificate
+	0x100 + 70:  "tls_version",
+	0x100 + 116: "no_certificate",
+	0x100 + 120: "wrong_protocol", // ALPN
+}
+
+func failureReason(cause error) string {
+	var transport *quic.TransportError
+	var idle *quic.IdleTimeoutError
+	var late *quic.HandshakeTimeoutError
+	switch {
+	case errors.As(cause, &transport) && transport.Remote:
+		return "given_up_by_peer"
+	case errors.As(cause, &transport):
+		if reason, ok := alertReasons[transport.ErrorCode]; ok {
+			return reason
+		}
+	case errors.As(cause, &idle), errors.As(cause, &late):
+		return "handshake_timeout"
+	}
+	return "handshake_failed"
+}
+
+func quicConfig() *quic.Config {
+	return &quic.Config{
+		HandshakeIdleTimeout:           helloTimeout,
+		MaxIdleTimeout:                 idleTimeout,
+		KeepAlivePeriod:                keepAlive,
+		MaxIncomingStreams:             maxStreams,
+		MaxIncomingUniStreams:          -1,
+		InitialStreamReceiveWindow:     streamWindow,
+		MaxStreamReceiveWindow:         maxStreamWindow,
+		InitialConnectionReceiveWindow: connectionWindow,
+		MaxConnectionReceiveWindow:     maxConnectionWindow,
+		Allow0RTT:                      false,
+	}
+}
+
+// closeWhenExpired ends a connection with the certificate that opened it.
+func (g *Gateway) closeWhenExpired(s *session) *time.Timer {
+	return time.AfterFunc(s.device.Leaf.NotAfter.Sub(g.now()), func() {
+		s.close(wire.CloseExpired, string(identity.ReasonExpired))
+	})
+}

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import "time"
+
+const (
+	// helloTimeout is how long a new connection may take to say Hello, and a
+	// TLS handshake to finish: a person may have to enter a PIN meanwhile.
+	helloTimeout = 30 * time.Second
+
+	// idleTimeout ends a connection of which nothing is heard; devices keep it
+	// alive with a packet every keepAlive.
+	idleTimeout = 90 * time.Second
+	keepAlive   = 25 * time.Second
+
+	// maxStreams is how many streams a device may have open: control,
+	// delivery, and its transfers of files.
+	maxStreams = 2 + 2*maxTransfers
+
+	// maxTransfers bounds a device's transfers at one time in each direction,
+	// so that files never crowd out messages.
+	maxTransfers = 4
+
+	// Flow control: what a device may send before the gateway reads it.
+	streamWindow        = 256 << 10
+	maxStreamWindow     = 2 << 20
+	connectionWindow    = 512 << 10
+	maxConnectionWindow = 8 << 20
+
+	// maxUnsent bounds answers that a device has asked for and does not read;
+	// beyond it its requests are not read either.
+	maxUnsent = 1 << 20
+
+	// coalesce is how many bytes of deliveries are collected for one write.
+	coalesce = 64 << 10
+
+	// replaceTimeout is how long a new connection waits for the old one of the
+	// same device to wind up.
+	replaceTimeout = 20 * time.Second
+
+	// tidyInterval is how often maintenance runs: files that expired, the
+	// write-ahead log, sizes for the metrics.
+	tidyInterval = 30 * time.Second
+)
+
+// Limits are what an operator may set. Zero fields take the defaults.
+type Limits struct {
+	// Rate is how many messages a device may send per second, and Burst how
+	// many at once. Defaults 200 and 1000.
+	Rate  float64
+	Burst int
+	// Connections bounds the connections at one time; default 50,000.
+	Connections int
+	// BlobQuota bounds the bytes of one device's files; default 16 GiB.
+	BlobQuota uint64
+	// BlobExpiry is how long a file stays; default 30 days.
+	BlobExpiry time.Duration
+}
+
+func (l Limits) withDefaults() Limits {
+	if l.Rate == 0 {
+		l.Rate = 200
+	}
+	if l.Burst == 0 {
+		l.Burst = 1000
+	}
+	if l.Connections == 0 {
+		l.Connections = 50_000
+	}
+	if l.BlobQuota == 0 {
+		l.BlobQuota = 16 << 30
+	}
+	if l.BlobExpiry == 0 {
+		l.BlobExpiry = 30 * 24 * time.Hour
+	}
+	return l
+}
+
+// What one look into the store brings into memory during a drain.
+const (
+	readCount = 64
+	readBytes = 512 << 10
+)

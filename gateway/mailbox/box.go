@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package mailbox
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+)
+
+// ErrClosed is returned after Run has ended.
+var ErrClosed = errors.New("mailbox: closed")
+
+// A Config says how a Box works. Store is required.
+type Config struct {
+	Store      Store
+	Batch      int           // submissions in one transaction; 0 means DefaultBatch
+	BatchBytes int           // payload in one transaction; 0 means DefaultBatchBytes
+	IdleAck    time.Duration // 0 means idleAck
+	// Observe, if set, is told the size of each batch and how long it took.
+	Observe func(batch int, took time.Duration)
+}
+
+// A Box puts submissions on disk in batches and wakes their recipients.
+type Box struct {
+	cfg   Config
+	queue chan *item
+	done  chan struct{} // closed when Run stops committing
+
+	// gate is held for reading while something is put into queue, so that Run
+	// can know that nothing is left in it when it ends.
+	gate sync.RWMutex
+
+	mu       sync.Mutex
+	acks     map[Device]uint64        // guarded by mu; not yet in the store
+	ackTimer *time.Timer              // guarded by mu; runs while acks wait
+	readers  map[Device]*Subscription // guarded by mu
+
+	ackDue chan struct{}
+}
+
+type item struct {
+	submission *Submission
+	report     func(Outcome, error)
+}
+
+// New returns a Box. It does nothing before Run.
+func New(cfg Config) *Box {
+	if cfg.Batch == 0 {
+		cfg.Batch = DefaultBatch
+	}
+	if cfg.BatchBytes == 0 {
+		cfg.BatchBytes = DefaultBatchBytes
+	}
+	if cfg.IdleAck == 0 {
+		cfg.IdleAck = idleAck
+	}
+	return &Box{
+		cfg: cfg, queue: make(chan *item, queueLength), done: make(chan struct{}),
+		acks: make(map[Device]uint64), readers: make(map[Device]*Subscription),
+		ackDue: make(chan struct{}, 1),
+	}
+}
+
+// Depth is how many submissions wait for the committer.
+func (b *Box) Depth() int { return len(b.queue) }
+
+// Submit queues a submission; it blocks while the queue is full. If it returns
+// nil, report is called once, from the committer, and must not block.
+func (b *Box) Submit(ctx context.Context, s *Submission, report func(Outcome, error)) error {
+	b.gate.RLock()
+	defer b.gate.RUnlock()
+	select {
+	case <-b.done:
+		return ErrClosed
+	default:
+	}
+	select {
+	case b.queue <- &item{s, report}:
+		return nil
+	case <-b.done:
+		return ErrClosed
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Do submits and waits for the outcome. Once queued it waits even if ctx ends:
+// the caller must learn what happened.
+func (b *Box) Do(ctx context.Context, s *Submission) (Outcome, error) {
+	type result struct {
+		outcome Outcome
+		err     error
+	}
+	results := make(chan result, 1)
+	if err := b.Submit(ctx, s, func(o Outcome, err error) { results <- result{o, err} }); err != nil {
+		return Outcome{}, err
+	}
+	r := <-results
+	return r.outcome, r.err
+}
+
+// Ack notes that a device has persisted everything up to a number. It reaches
+// the store with the next batch.
+func (b *Box) Ack(device Device, number uint64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if number <= b.acks[device] {
+		return
+	}
+	b.acks[device] = number
+	if b.ackTimer == nil {
+		b.ackTimer = time.AfterFunc(b.cfg.IdleAck, func() {
+			select {
+			case b.ackDue <- struct{}{}:
+			default:
+			}
+		})
+	}
+}
+
+// Run commits until ctx ends, then commits what is queued and returns.
+func (b *Box) Run(ctx context.Context) error {
+	defer b.shut()
+	// The store's statements must not be cut off half-way by a shutdown.
+	work := context.WithoutCancel(ctx)
+	for {
+		select {
+		case first := <-b.queue:
+			b.commit(work, b.collect(first))
+		case <-b.ackDue:
+			b.commit(work, nil)
+		case <-ctx.Done():
+			for len(b.queue) > 0 {
+				b.commit(work, b.collect(<-b.queue))
+			}
+			b.commit(work, nil)
+			return nil
+		}
+	}
+}
+
+// shut refuses what slipped into the queue behind the last batch.
+func (b *Box) shut() {
+	close(b.done)
+	b.gate.Lock()
+	defer b.gate.Unlock()
+	for len(b.queue) > 0 {
+		(<-b.queue).report(Outcome{}, ErrClosed)
+	}
+}
+
+// collect takes what has arrived while the previous batch was being synced.
+func (b *Box) collect(first *item) []*item {
+	batch, bytes := []*item{first}, first.submission.size()
+	for len(batch) < b.cfg.Batch && bytes < b.cfg.BatchBytes {
+		select {
+		case next := <-b.queue:
+			batch = append(batch, next)
+			bytes += next.submission.size()
+		default:
+			return batch
+		}
+	}
+	return batch
+}
+
+func (s *Submission) size() int {
+	n := 0
+	for i := range s.Messages {
+		n += len(s.Messages[i].Payload)
+	}
+	for i := range s.KeyPackages {
+		n += len(s.KeyPackages[i].Package)
+	}
+	return n
+}
+
+func (b *Box) commit(ctx context.Context, batch []*item) {
+	acks := b.takeAcks()
+	if len(batch) == 0 && len(acks) == 0 {
+		return
+	}
+	started := time.Now()
+	submissions := make([]*Submission, len(batch))
+	for i, it := range batch {
+		submissions[i] = it.submission
+	}
+	outcomes, err := b.cfg.Store.Apply(ctx, submissions, acks)
+	if err != nil && len(batch) > 1 {
+		// One submission that the store cannot take must not refuse the others.
+		b.keepAcks(acks)
+		for _, it := range batch {
+			b.commit(ctx, []*item{it})
+		}
+		return
+	}
+	if err != nil {
+		b.keepAcks(acks)
+		for _, it := range batch {
+			it.report(Outcome{}, err)
+		}
+		return
+	}
+	if b.cfg.Observe != nil && len(batch) > 0 {
+		b.cfg.Observe(len(batch), time.Since(started))
+	}
+	for i, it := range batch {
+		b.hand(it.submission, outcomes[i])
+		it.report(outcomes[i], nil)
+	}
+}
+
+func (b *Box) takeAcks() []Ack {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.ackTimer != nil {
+		b.ackTimer.Stop()
+		b.ackTimer = nil
+	}
+	if len(b.acks) == 0 {
+		return nil
+	}
+	acks := make([]Ack, 0, len(b.acks))
+	for device, number := range b.acks {
+		acks = append(acks, Ack{device, number})
+	}
+	clear(b.acks)
+	return acks
+}
+
+// keepAcks puts acknowledgements back that the store did not take.
+func (b *Box) keepAcks(acks []Ack) {
+	for _, a := range acks {
+		b.Ack(a.Device, a.Number)
+	}
+}

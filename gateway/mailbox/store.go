@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package mailbox
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// A Device is a device id.
+type Device = [32]byte
+
+// A Kind says what a message is; the numbers are those of wire.DeliveryKind.
+type Kind uint8
+
+// The kinds of mail.
+const (
+	Content Kind = 1
+	Commit  Kind = 2
+	Welcome Kind = 3
+)
+
+// A Submission is one request of a device and all that follows from it.
+type Submission struct {
+	Device      Device
+	Incarnation [16]byte
+	Counter     uint64
+	Hash        [32]byte
+	Time        time.Time
+
+	// Require, if set, is the epoch at which the group must stand.
+	Require *Epoch
+	// Step, if set, founds a group or moves it to its next epoch.
+	Step *Step
+	// Messages are stored once each and put into their recipients' mailboxes,
+	// in this order.
+	Messages []Message
+	// KeyPackages are published for Device.
+	KeyPackages []KeyPackage
+}
+
+// An Epoch names a group at one moment.
+type Epoch struct {
+	Group []byte
+	Epoch uint64
+}
+
+// A Step founds a group (Create) or takes it from epoch From to epoch To.
+type Step struct {
+	Group   []byte
+	Create  bool
+	From    uint64
+	To      uint64
+	Records []Record // of the public state; a nil value deletes
+	Info    []byte   // GroupInfo of the new epoch
+}
+
+// A Record is one piece of a group's public state.
+type Record struct {
+	Key   string
+	Value []byte
+}
+
+// A Message is relayed unread.
+type Message struct {
+	Kind    Kind
+	Group   []byte
+	Epoch   uint64
+	Payload []byte
+	To      []Device
+}
+
+// A KeyPackage is one device's offer to be added to a group.
+type KeyPackage struct {
+	Device     Device
+	Suite      uint16
+	LastResort bool
+	Expires    int64 // seconds since 1970
+	Package    []byte
+}
+
+// A Verdict says what became of a submission.
+type Verdict uint8
+
+// The verdicts. All but Done and Repeated mean that nothing has changed.
+const (
+	Done           Verdict = iota
+	Repeated               // done before, with the same bytes
+	StateConflict          // done before, with other bytes
+	CounterGap             // an earlier counter is missing
+	OldIncarnation         // another incarnation has replaced this one
+	UnknownGroup
+	GroupExists
+	StaleEpoch       // Outcome.Epoch says where the group stands
+	MailboxFull      // Outcome.Device says whose
+	UnknownRecipient // Outcome.Device says who
+	TooManyPackages
+)
+
+// An Outcome is a verdict and what belongs to it.
+type Outcome struct {
+	Verdict Verdict
+	Epoch   uint64
+	Device  Device
+	Placed  []Placed // Done: where each message went
+}
+
+// OK says whether the submission's effect is on disk.
+func (o Outcome) OK() bool { return o.Verdict == Done || o.Verdict == Repeated }
+
+// Placed says which number a message has in one device's mailbox.
+type Placed struct {
+	Device  Device
+	Number  uint64
+	Message int // index in Submission.Messages
+}
+
+// An Entry is one message in one device's mailbox.
+type Entry struct {
+	Number  uint64
+	Kind    Kind
+	Group   []byte
+	Epoch   uint64
+	Sender  Device
+	Time    int64 // milliseconds since 1970
+	Payload []byte
+}
+
+// An Ack says that a device has persisted everything up to a number.
+type Ack struct {
+	Device Device
+	Number uint64
+}
+
+// An Arrival is a device that has just connected.
+type Arrival struct {
+	Device      Device
+	Address     string
+	Chain       [][]byte
+	Incarnation [16]byte
+	Begin       bool
+	Time        time.Time
+}
+
+// A Standing is what the store knows of a device after its arrival.
+type Standing struct {
+	Incarnation  [16]byte // current; all zero when there is none
+	Began        bool     // this arrival began it
+	Counter      uint64   // last submission done
+	Last         uint64   // last delivery number assigned
+	Acknowledged uint64
+	KeyPackages  int // one-time ones left
+}
+
+// A Group is a group's stored public state.
+type Group struct {
+	ID      []byte
+	Epoch   uint64
+	Info    []byte
+	Records []Record
+}
+
+// A Listing is a device that can be written to.
+type Listing struct {
+	Device  Device
+	Address string
+	Chain   [][]byte
+}
+
+// A Blob is one file on its way through a group.
+type Blob struct {
+	ID       [32]byte
+	Group    []byte
+	Size     uint64
+	Owner    Device
+	Complete bool
+	Created  int64 // seconds since 1970
+	Expires  int64
+	Name     string // of its file: digits and letters only
+}
+
+// A Quota bounds what one device's mailbox holds. Commits and Welcomes may use
+// twice as much: a group must be able to go on, and to remove the device.
+type Quota struct {
+	Messages int
+	Bytes    int64
+	Packages int // one-time KeyPackages per suite
+}
+
+// Totals are the store's sizes, for metrics.
+type Totals struct {
+	Devices, Groups, Messages, Pointers, KeyPackages, Blobs int64
+}
+
+// ErrNotFound is returned for what is not stored.
+var ErrNotFound = errors.New("mailbox: not found")
+
+// A Store keeps it all. Every method is one transaction and returns when its
+// writes are on disk. All but Apply may be called by any goroutine at any time;
+// Apply has one caller.
+type Store interface {
+	// Apply does the acknowledgements, then the submissions in their order.
+	// The check of a submission's counter comes before anything else. An error
+	// means that nothing of the batch has happened, or that this is not known.
+	Apply(ctx context.Context, batch []*Submission, acks []Ack) ([]Outcome, error)
+
+	// Arrive records a device's certificate, begins an incarnation if asked
+	// and if it was never seen before, and returns where the device stands.
+	Arrive(ctx context.Context, a Arrival) (Standing, error)
+
+	// Recall returns the hash of a submission that was done, or ErrNotFound.
+	Recall(ctx context.Context, device Device, counter uint64) ([32]byte, error)
+
+	// Read returns the mail after a number, in order, at most count entries
+	// and, beyond the first, at most so many bytes of payload.
+	Read(ctx context.Context, device Device, after uint64, count, bytes int) ([]Entry, error)
+
+	// TakeKeyPackages removes and returns one unexpired one-time KeyPackage of
+	// each device, or returns its last resort. left tells how many remain.
+	TakeKeyPackages(ctx context.Context, suite uint16, devices []Device, now time.Time) (taken []KeyPackage, left map[Device]int, err error)
+
+	// Devices lists the devices of an address that have published KeyPackages.
+	Devices(ctx context.Context, address string) ([]Device, error)
+
+	// Known says which of the devices have ever arrived.
+	Known(ctx context.Context, devices []Device) (map[Device]bool, error)
+
+	// Directory lists devices with KeyPackages whose address has the prefix.
+	Directory(ctx context.Context, prefix string, limit int) ([]Listing, error)
+
+	// Group returns a group's state, or ErrNotFound.
+	Group(ctx context.Context, id []byte) (*Group, error)
+
+	// BeginBlob records a file that is about to arrive, or returns the record
+	// that exists for the same group and id. It returns ErrNotFound for an
+	// unknown group, and the sum of the sizes of the owner's files.
+	BeginBlob(ctx context.Context, b Blob) (blob Blob, owned uint64, err error)
+	// Blobs returns the records with an id, one for each group that has it.
+	Blobs(ctx context.Context, id [32]byte) ([]Blob, error)
+	// FinishBlob marks a file as complete.
+	FinishBlob(ctx context.Context, name string) error
+	// DropBlob forgets a file.
+	DropBlob(ctx context.Context, name string) error
+	// ExpiredBlobs lists files whose time is over.
+	ExpiredBlobs(ctx context.Context, now time.Time, limit int) ([]Blob, error)
+
+	Totals(ctx context.Context) (Totals, error)
+	// Tidy does maintenance that must stay off the commit path.
+	Tidy(ctx context.Context) error
+	Close() error
+}

@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/quic-go/quic-go"
+	"golang.org/x/time/rate"
+
+	"valise/gateway/mailbox"
+	"valise/identity"
+	"valise/wire"
+)
+
+// A session is one connection of one device.
+type session struct {
+	g      *Gateway
+	conn   *quic.Conn
+	device *identity.Device
+	remote string
+	audit  *auditor
+	bucket *rate.Limiter
+
+	ready    chan struct{}    // closed after Welcome
+	finished chan struct{}    // closed when nothing of this session runs any more
+	standing mailbox.Standing // set before ready
+	seq      *sequence        // set before ready
+	current  bool             // set before ready: the Hello's incarnation is the one on record
+	down     atomic.Pointer[delivery]
+	control  atomic.Bool // the control stream is taken
+	notices  chan wire.NoticeCode
+
+	transfers [2]chan struct{} // one slot for each running upload and download
+	streams   sync.WaitGroup
+}
+
+// serve runs a connection from its acceptance to its end.
+func (g *Gateway) serve(conn *quic.Conn) {
+	a, ok := conn.Context().Value(attemptKey{}).(*attempt)
+	if !ok {
+		_ = conn.CloseWithError(quic.ApplicationErrorCode(wire.CloseNotAdmitted), "")
+		return
+	}
+	a.accepted.Store(true)
+	device := a.device.Load()
+	if device == nil {
+		_ = conn.CloseWithError(quic.ApplicationErrorCode(wire.CloseNotAdmitted), "")
+		return
+	}
+	s := &session{
+		g: g, conn: conn, device: device, remote: a.remote.String(), audit: newAuditor(g.cfg.Audit, g.log),
+		ready: make(chan struct{}), finished: make(chan struct{}), notices: make(chan wire.NoticeCode, 2),
+		transfers: [2]chan struct{}{make(chan struct{}, maxTransfers), make(chan struct{}, maxTransfers)},
+	}
+	s.bucket = g.buckets.of(device.ID)
+	expiry := g.closeWhenExpired(s)
+	late := time.AfterFunc(helloTimeout, func() {
+		select {
+		case <-s.ready:
+		default:
+			s.close(wire.CloseProtocol, "no_hello")
+		}
+	})
+	s.acceptStreams()
+	expiry.Stop()
+	late.Stop()
+	s.streams.Wait()
+	g.leave(s)
+	close(s.finished)
+}
+
+// acceptStreams hands out the streams that the device opens until the
+// connection ends.
+func (s *session) acceptStreams() {
+	for {
+		stream, err := s.conn.AcceptStream(s.conn.Context())
+		if err != nil {
+			return
+		}
+		s.streams.Go(func() { s.serveStream(stream) })
+	}
+}
+
+// serveStream reads the byte that says what a stream is for. See
+// spec/wire.md, Section 2.
+func (s *session) serveStream(stream *quic.Stream) {
+	var kind [1]byte
+	_ = stream.SetReadDeadline(time.Now().Add(helloTimeout))
+	if _, err := io.ReadFull(stream, kind[:]); err != nil {
+		cancelStream(stream)
+		return
+	}
+	_ = stream.SetReadDeadline(time.Time{})
+	if wire.StreamKind(kind[0]) == wire.StreamControl {
+		if !s.control.CompareAndSwap(false, true) {
+			s.close(wire.CloseProtocol, "second_control_stream")
+			return
+		}
+		s.serveControl(stream)
+		return
+	}
+	select {
+	case <-s.ready:
+	case <-s.conn.Context().Done():
+		return
+	}
+	switch wire.StreamKind(kind[0]) {
+	case wire.StreamDelivery:
+		s.serveDelivery(stream)
+	case wire.StreamBlobPut:
+		s.serveBlobPut(stream)
+	case wire.StreamBlobGet:
+		s.serveBlobGet(stream)
+	default:
+		s.close(wire.CloseProtocol, "unknown_stream_kind")
+	}
+}
+
+func cancelStream(stream *quic.Stream) {
+	stream.CancelRead(quic.StreamErrorCode(wire.CloseProtocol))
+	stream.CancelWrite(quic.StreamErrorCode(wire.CloseProtocol))
+}
+
+// serveControl runs the control stream: Hello, Welcome, then requests.
+func (s *session) serveControl(stream *quic.Stream) {
+	in := bufio.NewReaderSize(stream, 32<<10)
+	_ = stream.SetReadDeadline(time.Now().Add(helloTimeout))
+	frame, err := wire.Read(in)
+	if err != nil {
+		s.broken(err)
+		return
+	}
+	_ = stream.SetReadDeadline(time.Time{})
+	hello, ok := frame.(*wire.Hello)
+	if !ok || hello.Version != wire.Version {
+		s.close(wire.CloseProtocol, "no_hello")
+		return
+	}
+	if err := s.welcome(stream, hello); err != nil {
+		if s.conn.Context().Err() == nil {
+			s.g.log.Error("a device could not be welcomed", "device", s.device.ID.String(), "error", err)
+			s.close(wire.CloseShutdown, "store_unavailable")
+		}
+		return
+	}
+	out := newOutbox(stream, s.conn.Context())
+	defer out.close()
+	close(s.ready)
+	s.requests(in, out)
+	s.seq.settle()
+}
+
+// welcome makes this the device's one connection, records its arrival and
+// answers Hello.
+func (s *session) welcome(stream io.Writer, hello *wire.Hello) error {
+	if !s.g.replace(s) {
+		return errors.New("gateway: the older connection of this device does not end")
+	}
+	now := s.g.now()
+	standing, err := s.g.cfg.Store.Arrive(s.conn.Context(), mailbox.Arrival{
+		Device: s.device.ID, Address: s.device.Address.String(), Chain: s.device.Chain,
+		Incarnation: hello.Incarnation, Begin: hello.Begin, Time: now,
+	})
+	if err != nil {
+		return err
+	}
+	s.standing = standing
+	s.current = hello.Incarnation == standing.Incarnation && hello.Incarnation != [16]byte{}
+	s.seq = newSequence(standing.Counter)
+	if standing.Began {
+		s.audit.event(eventBegan, "", about(s.device, s.remote)...)
+	}
+	welcome := &wire.Welcome{
+		Version: wire.Version, Time: uint64(now.UnixMilli()), Device: s.device.ID, Incarnation: standing.Incarnation,
+		Counter: standing.Counter, Acknowledged: standing.Acknowledged, KeyPackages: uint32(standing.KeyPackages),
+	}
+	if welcome.Behind(hello) {
+		s.audit.event(eventBehind, "older_state", append(about(s.device, s.remote),
+			slog.Uint64("counter", hello.Counter), slog.Uint64("cursor", hello.Cursor))...)
+	}
+	return wire.Write(stream, welcome)
+}
+
+// replace makes s the device's connection and waits until the one before it
+// has wound up: its last submissions are either on disk or gone.
+func (g *Gateway) replace(s *session) bool {
+	g.mu.Lock()
+	if g.draining {
+		g.mu.Unlock()
+		s.close(wire.CloseShutdown, "")
+		return false
+	}
+	old := g.sessions[s.device.ID]
+	g.sessions[s.device.ID] = s
+	g.mu.Unlock()
+	if g.deniedNow()[s.device.ID] { // listed between handshake and now
+		s.close(wire.CloseNotAdmitted, "denied")
+		return false
+	}
+	if old == nil {
+		return true
+	}
+	old.close(wire.CloseReplaced, "")
+	timeout := time.NewTimer(replaceTimeout)
+	defer timeout.Stop()
+	select {
+	case <-old.finished:
+		return true
+	case <-s.conn.Context().Done():
+		return false
+	case <-timeout.C:
+		return false
+	}
+}
+
+func (g *Gateway) leave(s *session) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.sessions[s.device.ID] == s {
+		delete(g.sessions, s.device.ID)
+	}
+}
+
+// session returns the device's connection, nil if there is none.
+func (g *Gateway) session(d identity.DeviceID) *session {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.sessions[d]
+}
+
+// close ends the connection. A reason is for the audit stream and for the
+// peer's log.
+func (s *session) close(code wire.CloseCode, reason string) {
+	if s.conn.Context().Err() != nil {
+		return
+	}
+	if reason != "" {
+		s.g.metrics.refused(eventClosedConnection, reason)
+		s.audit.event(eventClosedConnection, reason, about(s.device, s.remote)...)
+	}
+	_ = s.conn.CloseWithError(quic.ApplicationErrorCode(code), reason)
+}
+
+// broken deals with the end of a stream that should have gone on.
+func (s *session) broken(err error) {
+	if errors.Is(err, wire.ErrMalformed) {
+		s.close(wire.CloseProtocol, "malformed_frame")
+		return
+	}
+	s.close(wire.CloseNormal, "")
+}
+
+// refuse writes a refusal to the audit stream.
+func (s *session) refuse(event, reason string, attrs ...slog.Attr) {
+	s.g.metrics.refused(event, reason)
+	s.audit.event(event, reason, append(about(s.device, s.remote), attrs...)...)
+}
+
+// buckets keeps devices' allowances over their connections, so that connecting
+// again does not fill them.
+type buckets struct {
+	limit rate.Limit
+	burst int
+
+	mu  sync.Mutex
+	all map[identity.DeviceID]*rate.Limiter // guarded by mu
+}
+
+// maxBuckets bounds the allowances in memory, about 150 bytes each.
+const maxBuckets = 100_000
+
+func (b *buckets) of(d identity.DeviceID) *rate.Limiter {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if l, ok := b.all[d]; ok {
+		return l
+	}
+	if len(b.all) >= maxBuckets {
+		clear(b.all)
+	}
+	l := rate.NewLimiter(b.limit, b.burst)
+	b.all[d] = l
+	return l
+}

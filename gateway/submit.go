@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"log/slog"
+	"strings"
+
+	"valise/gateway/group"
+	"valise/gateway/mailbox"
+	"valise/identity"
+	"valise/mls"
+	"valise/wire"
+)
+
+// submit does a submission exactly once. See spec/wire.md, Section 5.
+//
+// Messages are handed to the store one after another without waiting; all other
+// kinds, and every counter that is not simply the next one, wait until what was
+// handed over before has its outcome. So whatever is decided here is decided
+// with the device's true mark in hand, and the store decides again, in the
+// transaction.
+func (s *session) submit(req wire.Submission, answer func(wire.Answer)) {
+	id, counter := req.RequestID(), req.SubmissionCounter()
+	done := func(code wire.Code) { answer(wire.NewResult(id, code)) }
+	if !s.current {
+		s.refuse(eventRefusedRequest, wire.OldIncarnation.String())
+		done(wire.OldIncarnation)
+		return
+	}
+	hash, err := wire.Digest(req)
+	if err != nil {
+		done(wire.Malformed)
+		return
+	}
+	send, isSend := req.(*wire.Send)
+	if !isSend || !s.seq.next(counter) {
+		switch mark := s.seq.settle(); {
+		case counter <= mark:
+			done(s.repeated(counter, hash))
+			return
+		case counter > mark+1:
+			s.g.metrics.refused(eventRefusedRequest, wire.CounterGap.String())
+			done(wire.CounterGap)
+			return
+		}
+	}
+	sub := &mailbox.Submission{
+		Device: s.device.ID, Incarnation: s.standing.Incarnation, Counter: counter, Hash: hash, Time: s.g.now(),
+	}
+	if isSend {
+		s.send(sub, send, answer)
+		return
+	}
+	s.seq.launch(counter)
+	outcome, err := s.effect(s.conn.Context(), sub, req)
+	s.seq.land(counter, err == nil && outcome.OK())
+	answer(s.answerTo(id, kindOf(req), outcome, err))
+}
+
+// repeated answers a counter that is not above the mark: the same bytes are
+// acknowledged again, others come from a copy of an older state.
+func (s *session) repeated(counter uint64, hash [32]byte) wire.Code {
+	kept, err := s.g.cfg.Store.Recall(s.conn.Context(), s.device.ID, counter)
+	switch {
+	case err == nil && kept == hash:
+		return wire.OK
+	case err == nil || errors.Is(err, mailbox.ErrNotFound):
+		s.refuse(eventRefusedRequest, wire.StateConflict.String(), slog.Uint64("counter", counter))
+		return wire.StateConflict
+	}
+	return s.refusedBy(err)
+}
+
+// effect does a submission other than a message and waits for the store.
+func (s *session) effect(ctx context.Context, sub *mailbox.Submission, req wire.Submission) (mailbox.Outcome, error) {
+	if r := s.admitAsk(); r != nil {
+		return mailbox.Outcome{}, &group.Refusal{Code: r.code, Reason: r.reason}
+	}
+	switch r := req.(type) {
+	case *wire.PutKeyPackages:
+		if err := s.checkKeyPackages(sub, r); err != nil {
+			return mailbox.Outcome{}, err
+		}
+		return s.g.box.Do(ctx, sub)
+	case *wire.CreateGroup:
+		return s.g.groups.Create(ctx, sub, r)
+	case *wire.Commit:
+		return s.g.groups.Commit(ctx, sub, r)
+	}
+	return mailbox.Outcome{}, &group.Refusal{Code: wire.Malformed, Reason: "unknown_submission"}
+}
+
+// send admits a message and hands it to the store; the answer comes when it is
+// on disk.
+func (s *session) send(sub *mailbox.Submission, req *wire.Send, answer func(wire.Answer)) {
+	view, r := s.admitSend(sub, req)
+	if r != nil {
+		s.refuseSend(req, r)
+		if r.code == wire.StaleEpoch {
+			answer(wire.Stale(req.ID, r.epoch))
+		} else {
+			answer(wire.NewResult(req.ID, r.code))
+		}
+		return
+	}
+	sub.Require = &mailbox.Epoch{Group: view.ID, Epoch: req.Epoch}
+	sub.Messages = []mailbox.Message{{
+		Kind: mailbox.Content, Group: view.ID, Epoch: req.Epoch, Payload: req.Message, To: view.Others(s.device.ID),
+	}}
+	s.seq.launch(sub.Counter)
+	err := s.g.box.Submit(s.conn.Context(), sub, func(o mailbox.Outcome, err error) {
+		s.seq.land(sub.Counter, err == nil && o.OK())
+		answer(s.answerTo(req.ID, "message", o, err))
+	})
+	if err != nil {
+		s.seq.land(sub.Counter, false)
+		answer(wire.NewResult(req.ID, wire.Unavailable))
+	}
+}
+
+// admitSend gathers the snapshot and asks for the decision.
+func (s *session) admitSend(sub *mailbox.Submission, req *wire.Send) (*group.View, *refusal) {
+	info, err := mls.ParsePrivateMessageInfo(req.Message)
+	if err != nil {
+		return nil, &refusal{code: wire.Malformed, reason: "malformed_message"}
+	}
+	view, err := s.g.groups.View(s.conn.Context(), req.Group)
+	if err != nil && !isUnknown(err) {
+		return nil, &refusal{code: s.refusedBy(err), reason: "unavailable"}
+	}
+	r := admit(&snapshot{
+		now: sub.Time, device: s.device, denied: s.g.deniedNow(), domain: s.g.cfg.Domain, group: view, bucket: s.bucket,
+	}, &message{group: req.Group, epoch: req.Epoch, info: info})
+	return view, r
+}
+
+func isUnknown(err error) bool {
+	var r *group.Refusal
+	return errors.As(err, &r) && r.Code == wire.UnknownGroup
+}
+
+func (s *session) refuseSend(req *wire.Send, r *refusal) {
+	attrs := []slog.Attr{slog.String("group", hexOf(req.Group)), slog.Uint64("epoch", req.Epoch)}
+	if !r.about.IsZero() {
+		attrs = append(attrs, slog.String("recipient", r.about.String()))
+	}
+	s.refuse(eventRefusedRequest, r.reason, attrs...)
+}
+
+// verdictCodes are the answers to what the store decided.
+var verdictCodes = map[mailbox.Verdict]wire.Code{
+	mailbox.Done: wire.OK, mailbox.Repeated: wire.OK,
+	mailbox.StateConflict: wire.StateConflict, mailbox.CounterGap: wire.CounterGap,
+	mailbox.OldIncarnation: wire.OldIncarnation, mailbox.UnknownGroup: wire.UnknownGroup,
+	mailbox.GroupExists: wire.GroupExists, mailbox.StaleEpoch: wire.StaleEpoch,
+	mailbox.MailboxFull: wire.MailboxFull, mailbox.UnknownRecipient: wire.RecipientRefused,
+	mailbox.TooManyPackages: wire.TooLarge,
+}
+
+// answerTo turns an outcome into the answer, and counts it. It may run on the
+// committer.
+func (s *session) answerTo(id uint32, kind string, o mailbox.Outcome, err error) wire.Answer {
+	if err != nil {
+		code := s.refusedBy(err)
+		var r *group.Refusal
+		if code == wire.StaleEpoch && errors.As(err, &r) {
+			return wire.Stale(id, r.Epoch)
+		}
+		return wire.NewResult(id, code)
+	}
+	code, ok := verdictCodes[o.Verdict]
+	if !ok {
+		code = wire.Unavailable
+	}
+	switch code {
+	case wire.OK:
+		s.g.metrics.messages.WithLabelValues(kind).Inc()
+	case wire.CounterGap: // follows from an earlier refusal that was recorded
+		s.g.metrics.refused(eventRefusedRequest, code.String())
+	case wire.StaleEpoch:
+		s.refuse(eventRefusedRequest, code.String())
+		return wire.Stale(id, o.Epoch)
+	case wire.MailboxFull, wire.RecipientRefused:
+		s.refuse(eventRefusedRequest, code.String(), slog.String("recipient", identity.DeviceID(o.Device).String()))
+	default:
+		s.refuse(eventRefusedRequest, code.String())
+	}
+	return wire.NewResult(id, code)
+}
+
+func kindOf(req wire.Submission) string {
+	switch req.(type) {
+	case *wire.PutKeyPackages:
+		return "key_packages"
+	case *wire.CreateGroup:
+		return "group"
+	case *wire.Commit:
+		return "commit"
+	}
+	return "message"
+}
+
+func hexOf(group []byte) string { return hex.EncodeToString(group) }
+
+// reasonCode keeps a device's word for a reason within the form of one, so that
+// it cannot pretend to be something else in the audit stream.
+func reasonCode(s string) string {
+	plain := strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '_' {
+			return r
+		}
+		return -1
+	}, s)
+	if plain != s || plain == "" {
+		return "unspecified"
+	}
+	return plain
+}
