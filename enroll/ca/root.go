@@ -30,6 +30,7 @@ func Found(domain string, root, issuing crypto.Signer, now time.Time) (rootCert,
 	if err != nil {
 		return nil, nil, err
 	}
+	template.AuthorityKeyId = template.SubjectKeyId // its own: RFC 5280, Section 4.2.1.1
 	if rootCert, err = certify(template, template, root); err != nil {
 		return nil, nil, fmt.Errorf("root: %w", err)
 	}
