@@ -1,0 +1,626 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"valise/gateway/mailbox"
+	"valise/identity"
+	"valise/internal/store/relay"
+	"valise/mls"
+	"valise/wire"
+)
+
+const patience = 20 * time.Second
+
+// auditLog keeps the audit stream of a gateway under test.
+type auditLog struct {
+	mu    sync.Mutex
+	lines []auditLine // guarded by mu
+	more  chan struct{}
+}
+
+type auditLine struct {
+	event, reason string
+	attrs         map[string]string
+}
+
+func (a *auditLog) write(_ context.Context, event, reason string, attrs ...slog.Attr) error {
+	line := auditLine{event, reason, make(map[string]string)}
+	for _, attr := range attrs {
+		line.attrs[attr.Key] = attr.Value.String()
+	}
+	a.mu.Lock()
+	a.lines = append(a.lines, line)
+	a.mu.Unlock()
+	select {
+	case a.more <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+func (a *auditLog) count(event, reason string) int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	n := 0
+	for _, l := range a.lines {
+		if l.event == event && l.reason == reason {
+			n++
+		}
+	}
+	return n
+}
+
+// want waits for a line and fails with what came instead.
+func (a *auditLog) want(t *testing.T, event, reason string) auditLine {
+	t.Helper()
+	deadline := time.After(patience)
+	for {
+		a.mu.Lock()
+		for _, l := range a.lines {
+			if l.event == event && l.reason == reason {
+				a.mu.Unlock()
+				return l
+			}
+		}
+		lines := append([]auditLine(nil), a.lines...)
+		a.mu.Unlock()
+		select {
+		case <-a.more:
+		case <-deadline:
+			t.Fatalf("no audit line %s/%s; have %v", event, reason, lines)
+		}
+	}
+}
+
+type testGateway struct {
+	*Gateway
+	authority *authority
+	address   string
+	audit     *auditLog
+	dir       string
+	stop      func() // orderly; may be called twice
+}
+
+type gatewayOptions struct {
+	dir       string
+	authority *authority
+	quota     mailbox.Quota
+	limits    Limits
+	denied    map[identity.DeviceID]bool
+}
+
+func startGateway(t testing.TB, o gatewayOptions) *testGateway {
+	t.Helper()
+	if o.authority == nil {
+		o.authority = newAuthority(t, "interieur.example")
+	}
+	if o.dir == "" {
+		o.dir = t.TempDir()
+	}
+	if o.limits.Rate == 0 {
+		o.limits.Rate, o.limits.Burst = 1e6, 1e6
+	}
+	store, err := relay.Open(context.Background(), relay.Config{Path: filepath.Join(o.dir, "relay.db"), Quota: o.quota})
+	if err != nil {
+		t.Fatal(err)
+	}
+	audit := &auditLog{more: make(chan struct{}, 1)}
+	g, err := New(Config{
+		Trust: o.authority.trust(), Domain: o.authority.domain, Certificate: o.authority.gateway(t, "127.0.0.1"),
+		Store: store, Dir: o.dir, Audit: audit.write, Denied: o.denied, Limits: o.limits,
+		Log: slog.New(slog.NewTextHandler(testWriter{t}, nil)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	serving, endServing := context.WithCancel(context.Background())
+	running, endRunning := context.WithCancel(context.Background())
+	var servers, runners sync.WaitGroup
+	servers.Go(func() {
+		if err := g.Serve(serving, conn); err != nil {
+			t.Error(err)
+		}
+	})
+	runners.Go(func() { _ = g.Run(running) })
+	var once sync.Once
+	stop := func() {
+		once.Do(func() {
+			endServing()
+			servers.Wait()
+			endRunning()
+			runners.Wait()
+			if err := store.Close(); err != nil {
+				t.Error(err)
+			}
+			_ = conn.Close()
+		})
+	}
+	t.Cleanup(stop)
+	return &testGateway{Gateway: g, authority: o.authority, address: conn.LocalAddr().String(), audit: audit, dir: o.dir, stop: stop}
+}
+
+type testWriter struct{ t testing.TB }
+
+func (w testWriter) Write(p []byte) (int, error) {
+	w.t.Log(string(p))
+	return len(p), nil
+}
+
+// testDevice speaks the protocol with software keys and a ratchet of its own.
+type testDevice struct {
+	t       testing.TB
+	gw      *testGateway
+	local   string
+	id      identity.DeviceID
+	key     *ecdsa.PrivateKey
+	chain   [][]byte
+	mls     mls.Identity
+	cfg     mls.Config
+	kps     []*mls.KeyPackage
+	secrets []*mls.KeyPackageSecrets
+
+	incarnation [16]byte
+	counter     uint64
+	link        *link
+}
+
+// link is one connection.
+type link struct {
+	conn       *quic.Conn
+	control    *quic.Stream
+	down       *quic.Stream
+	welcome    *wire.Welcome
+	deliveries chan *wire.Deliver
+	notices    chan wire.NoticeCode
+
+	mu      sync.Mutex
+	lastID  uint32                      // guarded by mu
+	waiting map[uint32]chan wire.Answer // guarded by mu
+}
+
+type mlsAuth struct{ trust *identity.Trust }
+
+func (a mlsAuth) Authenticate(c mls.Credential, _ []byte) error {
+	at, err := identity.IssuedAt(c.Certificates)
+	if err != nil {
+		return err
+	}
+	_, err = a.trust.Device(c.Certificates, at)
+	return err
+}
+
+func newDevice(t testing.TB, gw *testGateway, local string) *testDevice {
+	t.Helper()
+	key := newKey(t)
+	return newDeviceOf(t, gw, gw.authority, local, key, -time.Hour, 100*time.Hour)
+}
+
+func newDeviceOf(t testing.TB, gw *testGateway, a *authority, local string, key *ecdsa.PrivateKey, from, to time.Duration) *testDevice {
+	t.Helper()
+	id, err := identity.DeviceIDOf(key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	chain := a.device(t, local, key, from, to)
+	d := &testDevice{
+		t: t, gw: gw, local: local, id: id, key: key, chain: chain,
+		mls: mls.Identity{Credential: mls.X509Credential(chain), Signer: key},
+		cfg: mls.Config{Authenticator: mlsAuth{gw.authority.trust()}},
+	}
+	_, _ = rand.Read(d.incarnation[:])
+	return d
+}
+
+func (d *testDevice) tlsConfig() *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13, NextProtos: []string{wire.Protocol},
+		Certificates:       []tls.Certificate{{Certificate: d.chain, PrivateKey: d.key}},
+		InsecureSkipVerify: true, // the check below takes its place
+		VerifyConnection: func(s tls.ConnectionState) error {
+			chain := [][]byte{}
+			for _, c := range s.PeerCertificates {
+				chain = append(chain, c.Raw)
+			}
+			_, err := d.gw.authority.trust().Gateway(chain, "127.0.0.1", time.Now())
+			return err
+		},
+	}
+}
+
+func dialRaw(t testing.TB, address string, config *tls.Config) (*quic.Conn, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	return quic.DialAddr(ctx, address, config, &quic.Config{HandshakeIdleTimeout: patience, MaxIdleTimeout: patience})
+}
+
+// connect dials, says Hello and waits for Welcome.
+func (d *testDevice) connect(begin bool, cursor uint64) *wire.Welcome {
+	d.t.Helper()
+	l, err := d.tryConnect(begin, cursor)
+	if err != nil {
+		d.t.Fatalf("%s: connect: %v", d.local, err)
+	}
+	d.link = l
+	return l.welcome
+}
+
+func (d *testDevice) tryConnect(begin bool, cursor uint64) (*link, error) {
+	conn, err := dialRaw(d.t, d.gw.address, d.tlsConfig())
+	if err != nil {
+		return nil, err
+	}
+	d.t.Cleanup(func() { _ = conn.CloseWithError(0, "") })
+	l := &link{
+		conn: conn, waiting: make(map[uint32]chan wire.Answer),
+		deliveries: make(chan *wire.Deliver, 4096), notices: make(chan wire.NoticeCode, 64),
+	}
+	if l.control, err = l.open(wire.StreamControl, &wire.Hello{
+		Version: wire.Version, Incarnation: d.incarnation, Begin: begin, Counter: d.counter, Cursor: cursor, Agent: "test",
+	}); err != nil {
+		return nil, err
+	}
+	frame, err := wire.Read(l.control)
+	if err != nil {
+		return nil, err
+	}
+	welcome, ok := frame.(*wire.Welcome)
+	if !ok {
+		return nil, errors.New("no Welcome")
+	}
+	l.welcome = welcome
+	go l.readAnswers()
+	return l, nil
+}
+
+func (l *link) open(kind wire.StreamKind, first wire.Frame) (*quic.Stream, error) {
+	stream, err := l.conn.OpenStreamSync(context.Background())
+	if err != nil {
+		return nil, err
+	}
+	if _, err := stream.Write([]byte{byte(kind)}); err != nil {
+		return nil, err
+	}
+	return stream, wire.Write(stream, first)
+}
+
+func (l *link) readAnswers() {
+	for {
+		frame, err := wire.Read(l.control)
+		if err != nil {
+			l.mu.Lock()
+			for _, c := range l.waiting {
+				close(c)
+			}
+			l.waiting = nil
+			l.mu.Unlock()
+			return
+		}
+		answer, ok := frame.(wire.Answer)
+		if !ok {
+			continue
+		}
+		l.mu.Lock()
+		c := l.waiting[answer.AnswerTo()]
+		delete(l.waiting, answer.AnswerTo())
+		l.mu.Unlock()
+		if c != nil {
+			c <- answer
+		}
+	}
+}
+
+// start sends a request; its answer comes through the channel, which is closed
+// when the connection ends.
+func (l *link) start(r wire.Request) chan wire.Answer {
+	c := make(chan wire.Answer, 1)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.waiting == nil {
+		close(c)
+		return c
+	}
+	l.lastID++
+	r.SetRequestID(l.lastID)
+	l.waiting[l.lastID] = c
+	if err := wire.Write(l.control, r); err != nil {
+		delete(l.waiting, l.lastID)
+		close(c)
+	}
+	return c
+}
+
+func (d *testDevice) ask(r wire.Request) wire.Answer {
+	d.t.Helper()
+	select {
+	case a, ok := <-d.link.start(r):
+		if !ok {
+			d.t.Fatalf("%s: the connection ended before the answer", d.local)
+		}
+		return a
+	case <-time.After(patience):
+		d.t.Fatalf("%s: no answer to %T", d.local, r)
+	}
+	return nil
+}
+
+// code asks and returns the code of the Result.
+func (d *testDevice) code(r wire.Request) wire.Code {
+	d.t.Helper()
+	result, ok := d.ask(r).(*wire.Result)
+	if !ok {
+		d.t.Fatalf("%s: %T was not answered by a Result", d.local, r)
+	}
+	return result.Code
+}
+
+// submit gives a submission the next counter; a refused one does not use it up.
+func (d *testDevice) submit(s wire.Submission) wire.Code {
+	d.t.Helper()
+	s.SetSubmissionCounter(d.counter + 1)
+	code := d.code(s)
+	if code == wire.OK {
+		d.counter++
+	}
+	return code
+}
+
+func (d *testDevice) must(s wire.Submission) {
+	d.t.Helper()
+	if code := d.submit(s); code != wire.OK {
+		d.t.Fatalf("%s: %T: %v", d.local, s, code)
+	}
+}
+
+// listen opens the delivery stream.
+func (d *testDevice) listen(cursor uint64) {
+	d.t.Helper()
+	down, err := d.link.open(wire.StreamDelivery, &wire.Resume{Cursor: cursor})
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.link.down = down
+	l := d.link
+	go func() {
+		defer close(l.deliveries)
+		for {
+			frame, err := wire.Read(down)
+			if err != nil {
+				return
+			}
+			switch f := frame.(type) {
+			case *wire.Deliver:
+				l.deliveries <- f
+			case *wire.Notice:
+				l.notices <- f.Code
+			}
+		}
+	}()
+}
+
+func (d *testDevice) next() *wire.Deliver {
+	d.t.Helper()
+	select {
+	case m, ok := <-d.link.deliveries:
+		if !ok {
+			d.t.Fatalf("%s: the delivery stream ended", d.local)
+		}
+		return m
+	case <-time.After(patience):
+		d.t.Fatalf("%s: nothing was delivered", d.local)
+	}
+	return nil
+}
+
+func (d *testDevice) nothing(wait time.Duration) {
+	d.t.Helper()
+	select {
+	case m, ok := <-d.link.deliveries:
+		if ok {
+			d.t.Fatalf("%s: delivery %d of kind %d was not expected", d.local, m.Number, m.Kind)
+		}
+	case <-time.After(wait):
+	}
+}
+
+func (d *testDevice) ack(number uint64) {
+	d.t.Helper()
+	if err := wire.Write(d.link.down, &wire.Ack{Number: number}); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// closed waits for the connection to end and returns the code.
+func (l *link) closed(t testing.TB) wire.CloseCode {
+	t.Helper()
+	select {
+	case <-l.conn.Context().Done():
+	case <-time.After(patience):
+		t.Fatal("the connection is still open")
+	}
+	var app *quic.ApplicationError
+	if err := context.Cause(l.conn.Context()); !errors.As(err, &app) {
+		t.Fatalf("closed by %v", err)
+	}
+	return wire.CloseCode(app.ErrorCode)
+}
+
+// publish makes and publishes KeyPackages.
+func (d *testDevice) publish(n int, lastResort bool) {
+	d.t.Helper()
+	put := &wire.PutKeyPackages{LastResort: lastResort}
+	for range n {
+		kp, secrets := d.keyPackage(lastResort)
+		d.kps, d.secrets = append(d.kps, kp), append(d.secrets, secrets)
+		put.Packages = append(put.Packages, kp.Message())
+	}
+	d.must(put)
+}
+
+func (d *testDevice) keyPackage(lastResort bool) (*mls.KeyPackage, *mls.KeyPackageSecrets) {
+	d.t.Helper()
+	kp, secrets, err := mls.NewKeyPackage(d.mls, mls.KeyPackageParams{
+		Suite: mls.SuiteP256, Lifetime: mls.NewLifetime(time.Now().Add(-time.Hour), time.Now().Add(24*time.Hour)), LastResort: lastResort,
+	})
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return kp, secrets
+}
+
+// found creates a group of this device alone.
+func (d *testDevice) found() *mls.Group {
+	d.t.Helper()
+	g, req := d.founding()
+	d.must(req)
+	return g
+}
+
+func (d *testDevice) founding() (*mls.Group, *wire.CreateGroup) {
+	d.t.Helper()
+	g, err := mls.Create(d.cfg, d.mls, mls.CreateParams{Suite: mls.SuiteP256, At: time.Now()})
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	info, err := g.GroupInfo()
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return g, &wire.CreateGroup{GroupInfo: info, Tree: g.Tree()}
+}
+
+// take fetches a KeyPackage of each of another's devices.
+func (d *testDevice) take(local string) []*mls.KeyPackage {
+	d.t.Helper()
+	answer := d.ask(&wire.GetKeyPackages{Suite: uint16(mls.SuiteP256), Address: local + "@" + d.gw.authority.domain})
+	kps, ok := answer.(*wire.KeyPackages)
+	if !ok {
+		d.t.Fatalf("%s: no key packages of %s: %v", d.local, local, answer)
+	}
+	var out []*mls.KeyPackage
+	for _, e := range kps.Entries {
+		kp, err := mls.ParseKeyPackage(e.Package)
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		out = append(out, kp)
+	}
+	return out
+}
+
+func (d *testDevice) commitOf(g *mls.Group, proposals ...mls.Proposal) (*mls.PendingCommit, *wire.Commit) {
+	d.t.Helper()
+	p, err := g.PrepareCommit(mls.CommitParams{Proposals: proposals, TreeInWelcome: true, At: time.Now()})
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return p, &wire.Commit{Group: g.ID(), Epoch: g.Epoch(), Commit: p.Commit, Welcome: p.Welcome, GroupInfo: p.GroupInfo}
+}
+
+// add adds devices by their KeyPackages.
+func (d *testDevice) add(g *mls.Group, kps ...*mls.KeyPackage) {
+	d.t.Helper()
+	var proposals []mls.Proposal
+	for _, kp := range kps {
+		proposals = append(proposals, mls.AddProposal(kp))
+	}
+	p, req := d.commitOf(g, proposals...)
+	d.must(req)
+	if err := g.Apply(p.Staged); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// join enters a group by the next delivery, which must be a Welcome.
+func (d *testDevice) join() *mls.Group {
+	d.t.Helper()
+	m := d.next()
+	if m.Kind != wire.DeliverWelcome {
+		d.t.Fatalf("%s: delivery of kind %d, want a Welcome", d.local, m.Kind)
+	}
+	var errs []error
+	for i, kp := range d.kps {
+		g, err := mls.Join(d.cfg, d.mls, m.Payload, kp, d.secrets[i], mls.JoinParams{At: time.Now()})
+		if err == nil {
+			d.ack(m.Number)
+			return g
+		}
+		errs = append(errs, err)
+	}
+	d.t.Fatalf("%s: join: %v", d.local, errors.Join(errs...))
+	return nil
+}
+
+// sealed encrypts a text under a header.
+func (d *testDevice) sealed(g *mls.Group, text string) *wire.Send {
+	d.t.Helper()
+	return d.sealedUnder(g, text, wire.Header{Sequence: 1})
+}
+
+func (d *testDevice) sealedUnder(g *mls.Group, text string, h wire.Header) *wire.Send {
+	d.t.Helper()
+	header, err := h.Marshal()
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	s, err := g.Encrypt([]byte(text), header)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return &wire.Send{Group: g.ID(), Epoch: g.Epoch(), Message: s.Message}
+}
+
+// read opens the next delivery, which must be content.
+func (d *testDevice) read(g *mls.Group) string {
+	d.t.Helper()
+	m := d.next()
+	r, err := g.Receive(m.Payload, time.Now())
+	if err != nil {
+		d.t.Fatalf("%s: delivery %d of kind %d: %v", d.local, m.Number, m.Kind, err)
+	}
+	d.ack(m.Number)
+	if r.Commit != nil {
+		if err := g.Apply(r.Commit); err != nil {
+			d.t.Fatal(err)
+		}
+		return "commit"
+	}
+	return string(r.Plaintext)
+}
+
+// ready connects a device with a stock of KeyPackages and an open delivery stream.
+func (d *testDevice) ready() *testDevice {
+	d.t.Helper()
+	d.connect(true, 0)
+	d.publish(3, false)
+	d.listen(0)
+	return d
+}
+
+// pair makes a group of two.
+func pair(t testing.TB, gw *testGateway) (alice, bob *testDevice, ga, gb *mls.Group) {
+	t.Helper()
+	alice, bob = newDevice(t, gw, "alice").ready(), newDevice(t, gw, "bob").ready()
+	ga = alice.found()
+	alice.add(ga, alice.take("bob")...)
+	return alice, bob, ga, bob.join()
+}
