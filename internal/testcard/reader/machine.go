@@ -112,8 +112,8 @@ func (in *inserted) run(ctx context.Context, port int) {
 // await waits until pcscd sees the bay full or empty.
 func (m *machine) await(bay int, full bool) error {
 	return poll(seen, fmt.Sprintf("pcscd to see bay %d", bay), func() (bool, error) {
-		is, err := present(m.cfg.Socket(), bay)
-		return err == nil && is == full, nil
+		is, err := bayState(m.cfg.Socket(), bay)
+		return err == nil && is.present == full, nil
 	})
 }
 
@@ -140,8 +140,18 @@ func (m *machine) eject(serial uint32) error {
 	if bay < 0 {
 		return fmt.Errorf("reader: card %d is not in this reader", serial)
 	}
+	before, err := bayState(m.cfg.Socket(), bay)
+	if err != nil {
+		return err
+	}
 	m.pull(bay)
-	return m.await(bay, false)
+	// An empty bay is not enough: after a failed command pcscd shows it as
+	// empty before its poll, every 400 ms, has seen it so. A card that were
+	// inserted before that poll would never be noticed.
+	return poll(seen, fmt.Sprintf("pcscd to see bay %d empty", bay), func() (bool, error) {
+		is, err := bayState(m.cfg.Socket(), bay)
+		return err == nil && !is.present && is.events != before.events, nil
+	})
 }
 
 // find returns the bay of a card, or -1.

@@ -146,6 +146,7 @@ func writeReaderFile(driver string) (dir string, err error) {
 type readerState struct {
 	name    string
 	present bool
+	events  uint32 // insertions and removals that pcscd noticed
 }
 
 // Wire format of pcscd's list of readers (winscard_msg.h and eventhandler.h of
@@ -157,6 +158,7 @@ const (
 	maxReaders         = 16
 	readerRecord       = 184
 	readerName         = 128
+	eventsOffset       = 128
 	stateOffset        = 132
 	statePresent       = 0x0004
 	atrLengthOffset    = 176
@@ -187,7 +189,8 @@ func readerStates(socket string) ([]readerState, error) {
 		}
 		state := binary.NativeEndian.Uint32(record[stateOffset:])
 		atrLength := binary.NativeEndian.Uint32(record[atrLengthOffset:])
-		states = append(states, readerState{string(name), state&statePresent != 0 && atrLength > 0})
+		events := binary.NativeEndian.Uint32(record[eventsOffset:])
+		states = append(states, readerState{string(name), state&statePresent != 0 && atrLength > 0, events})
 	}
 	return states, nil
 }
@@ -200,19 +203,19 @@ func bytesChunks(b []byte, n int) func(func([]byte) bool) {
 	}
 }
 
-// present reports whether pcscd sees a card in the bay.
-func present(socket string, bay int) (bool, error) {
+// bayState is how pcscd sees a bay.
+func bayState(socket string, bay int) (readerState, error) {
 	states, err := readerStates(socket)
 	if err != nil {
-		return false, err
+		return readerState{}, err
 	}
 	suffix := fmt.Sprintf(" %02d", bay)
 	for _, s := range states {
 		if strings.HasPrefix(s.name, friendlyName) && strings.HasSuffix(s.name, suffix) {
-			return s.present, nil
+			return s, nil
 		}
 	}
-	return false, fmt.Errorf("reader: pcscd does not list bay %d", bay)
+	return readerState{}, fmt.Errorf("reader: pcscd does not list bay %d", bay)
 }
 
 // poll waits for a condition. It asks again every few milliseconds, because
