@@ -1,0 +1,443 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package client
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+	"unicode/utf8"
+
+	"valise/client/vault"
+	"valise/identity"
+	"valise/mls"
+	"valise/wire"
+)
+
+// What callers act on.
+var (
+	errNoConversation error = &hintError{"no such conversation", "valise conversations lists them"}
+	// ErrNotMember: this device is not in the conversation any more.
+	ErrNotMember error = &hintError{"this device is no longer a member of the conversation", "ask a member to add you again, or start a new conversation"}
+	// ErrOffline: the question needs the gateway.
+	ErrOffline error = &hintError{"there is no connection to the gateway", "check the network; valise status shows what is wrong"}
+	// ErrUnknownMessage: no message of ours has this id.
+	ErrUnknownMessage = errors.New("no such message was sent from here")
+)
+
+type hintError struct{ text, hint string }
+
+func (e *hintError) Error() string { return e.text }
+func (e *hintError) Hint() string  { return e.hint }
+
+// NewConversationID draws an id.
+func NewConversationID() (id ConversationID) { rand.Read(id[:]); return id }
+
+// The states of an outgoing message.
+const (
+	OutcomeQueued  = "queued"
+	OutcomeSent    = "sent" // on the gateway's disk, in every recipient's mailbox
+	OutcomeRefused = "refused"
+)
+
+// An Outcome says what became of an outgoing message.
+type Outcome struct {
+	State  string `json:"state"`
+	Reason string `json:"reason,omitempty"`
+	Intent uint64 `json:"intent"`
+}
+
+func (c *change) outcome(in *intent, state string, why error) error {
+	content, err := wire.ParseContent(in.Content)
+	if err != nil || in.Resend || content.MediaType == wire.MediaResend {
+		return err
+	}
+	o := Outcome{State: state, Intent: in.Number}
+	if why != nil {
+		o.Reason = why.Error()
+	}
+	return putJSON(c.Tx, tableMine, nil, content.ID[:], o)
+}
+
+// A Draft is a message to be.
+type Draft struct {
+	ID           MessageID // zero: drawn. The same id twice is one message.
+	Conversation ConversationID
+	Text         string
+	InReplyTo    MessageID
+	Expiry       time.Time
+}
+
+// Send queues a text. When it returns the message is on this device's disk and will
+// leave as soon as it can; Wait tells when the gateway has it.
+func (e *Engine) Send(ctx context.Context, d Draft) (MessageID, error) {
+	switch {
+	case !utf8.ValidString(d.Text):
+		return MessageID{}, errors.New("the text is not UTF-8")
+	case len(d.Text) > MaxText:
+		return MessageID{}, fmt.Errorf("the text has %d bytes; one message takes %d: send it as a file", len(d.Text), MaxText)
+	case d.Text == "":
+		return MessageID{}, errors.New("there is no text to send")
+	}
+	content := &wire.Content{ID: d.ID, MediaType: wire.MediaText, InReplyTo: d.InReplyTo, Time: uint64(e.now().UnixMilli()), Body: []byte(d.Text)}
+	if !d.Expiry.IsZero() {
+		content.Expiry = uint64(d.Expiry.UnixMilli())
+	}
+	return e.queueOwn(d.Conversation, content, nil)
+}
+
+// queueOwn queues a message of this device's own, once for each id.
+func (e *Engine) queueOwn(id ConversationID, content *wire.Content, also func(c *change) error) (MessageID, error) {
+	if content.ID == (MessageID{}) {
+		content.ID = NewMessageID()
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	conv := e.conversations[id]
+	if conv == nil {
+		return MessageID{}, errNoConversation
+	}
+	if conv.State == stateLeft {
+		return MessageID{}, ErrNotMember
+	}
+	err := e.update(func(c *change) error {
+		known, err := c.Has(tableMine, nil, content.ID[:])
+		if err != nil || known {
+			return err
+		}
+		in, err := e.queueContent(c, id, content)
+		if err != nil {
+			return err
+		}
+		if also != nil {
+			if err := also(c); err != nil {
+				return err
+			}
+		}
+		return c.outcome(in, OutcomeQueued, nil)
+	})
+	return content.ID, err
+}
+
+func (e *Engine) queueContent(c *change, conv ConversationID, content *wire.Content) (*intent, error) {
+	raw, err := content.Marshal()
+	if err != nil {
+		return nil, err
+	}
+	in := &intent{Kind: intentContent, Conversation: conv, Content: raw}
+	return in, c.queue(in)
+}
+
+// Outcome says what became of a message sent from here.
+func (e *Engine) Outcome(ctx context.Context, id MessageID) (*Outcome, error) {
+	var o *Outcome
+	err := e.cfg.Vault.View(ctx, func(tx *vault.Tx) (err error) {
+		o, err = getJSON[Outcome](tx, tableMine, nil, id[:])
+		return err
+	})
+	if err == nil && o == nil {
+		err = ErrUnknownMessage
+	}
+	return o, err
+}
+
+// Wait returns when the gateway has a message on disk, or why it never will.
+func (e *Engine) Wait(ctx context.Context, id MessageID) error {
+	for {
+		news := e.bell.wait()
+		o, err := e.Outcome(ctx, id)
+		switch {
+		case err != nil:
+			return err
+		case o.State == OutcomeSent:
+			return nil
+		case o.State == OutcomeRefused:
+			return errors.New(o.Reason)
+		}
+		select {
+		case <-news:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// finish tells those who wait for an intent; e.mu is held.
+func (e *Engine) finish(number uint64, err error) {
+	for _, ch := range e.waiters[number] {
+		ch <- err
+	}
+	delete(e.waiters, number)
+}
+
+// await waits for an intent that the caller has just queued.
+func (e *Engine) awaitIntent(ctx context.Context, ch chan error) error {
+	select {
+	case err := <-ch:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// Start queues a new conversation with people. All their devices become members, and
+// our own other ones. The conversation can be written to at once.
+func (e *Engine) Start(ctx context.Context, name string, with []identity.Address) (ConversationID, error) {
+	if err := checkName(name); err != nil {
+		return ConversationID{}, err
+	}
+	if len(with) == 0 || len(with) > MaxMembers {
+		return ConversationID{}, fmt.Errorf("a conversation begins with 1 to %d people", MaxMembers)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.start(name, texts(with))
+}
+
+func (e *Engine) start(name string, with []string) (ConversationID, error) {
+	conv := &conversation{ID: NewConversationID(), Name: name, State: stateFounding, Started: e.now().Unix(), With: with}
+	err := e.update(func(c *change) error {
+		return errors.Join(c.put(conv), c.queue(&intent{Kind: intentFound, Conversation: conv.ID, Addresses: with}))
+	})
+	return conv.ID, err
+}
+
+func texts(list []identity.Address) []string {
+	out := make([]string, 0, len(list))
+	for _, a := range list {
+		out = append(out, a.String())
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// Direct finds the nameless conversation with exactly these people, or starts one.
+func (e *Engine) Direct(ctx context.Context, with ...identity.Address) (ConversationID, error) {
+	want := texts(with)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var found []*conversation
+	for _, conv := range e.conversations {
+		if conv.Name != "" || conv.Unnamed || conv.State == stateLeft || conv.State == stateFailed {
+			continue
+		}
+		if slices.Equal(e.people(conv), want) {
+			found = append(found, conv)
+		}
+	}
+	if len(found) == 0 {
+		return e.start("", want)
+	}
+	// Two people may have begun at the same time: both sides prefer the same one.
+	slices.SortFunc(found, func(a, b *conversation) int { return slices.Compare(a.ID[:], b.ID[:]) })
+	return found[0].ID, nil
+}
+
+// people lists the addresses in a conversation but our own.
+func (e *Engine) people(conv *conversation) []string {
+	if conv.State == stateFounding {
+		return conv.With
+	}
+	var out []string
+	if g, err := e.group(conv.Group); err == nil {
+		list, _ := e.members(g)
+		for _, m := range list {
+			if m.Address != e.cfg.Address {
+				out = append(out, m.Address.String())
+			}
+		}
+	}
+	if len(out) == 0 {
+		out = slices.Clone(conv.With) // the others' adding is still under way
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// Add brings people's devices into a conversation, those of people who are in it too
+// if they have new ones, and waits until the gateway has taken the change.
+func (e *Engine) Add(ctx context.Context, id ConversationID, who ...identity.Address) error {
+	return e.change(ctx, id, &intent{Kind: intentAdd, Conversation: id, Addresses: texts(who)})
+}
+
+// Remove takes people with all their devices out of a conversation.
+func (e *Engine) Remove(ctx context.Context, id ConversationID, who ...identity.Address) error {
+	return e.change(ctx, id, &intent{Kind: intentRemove, Conversation: id, Addresses: texts(who)})
+}
+
+// RemoveDevice takes one device out of a conversation.
+func (e *Engine) RemoveDevice(ctx context.Context, id ConversationID, device identity.DeviceID) error {
+	return e.change(ctx, id, &intent{Kind: intentRemove, Conversation: id, Device: device})
+}
+
+func (e *Engine) change(ctx context.Context, id ConversationID, in *intent) error {
+	e.mu.Lock()
+	conv := e.conversations[id]
+	if conv == nil {
+		e.mu.Unlock()
+		return errNoConversation
+	}
+	done := make(chan error, 1)
+	err := e.update(func(c *change) error { return c.queue(in) })
+	if err == nil {
+		e.waiters[in.Number] = append(e.waiters[in.Number], done)
+	}
+	e.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return e.awaitIntent(ctx, done)
+}
+
+// A Conversation is what is shown of one.
+type Conversation struct {
+	ID      ConversationID `json:"id"`
+	Name    string         `json:"name,omitempty"`
+	State   string         `json:"state"`
+	People  []string       `json:"people"`
+	Members []Member       `json:"members"`
+	Epoch   uint64         `json:"epoch"`
+	Suite   string         `json:"suite"`
+	Started time.Time      `json:"started"`
+	Reason  string         `json:"reason,omitempty"`
+}
+
+// Conversations lists all conversations, oldest first.
+func (e *Engine) Conversations() []Conversation {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	out := []Conversation{}
+	for _, conv := range e.conversations {
+		v := Conversation{ID: conv.ID, Name: conv.Name, State: conv.State, People: e.people(conv), Started: time.Unix(conv.Started, 0), Reason: conv.Why}
+		if g, err := e.group(conv.Group); err == nil {
+			v.Epoch, v.Suite = g.Epoch(), g.Suite().String()
+			list, _ := e.members(g)
+			for _, m := range list {
+				v.Members = append(v.Members, Member{Address: m.Address.String(), Device: m.Device})
+			}
+		}
+		out = append(out, v)
+	}
+	slices.SortFunc(out, func(a, b Conversation) int {
+		return cmp.Or(a.Started.Compare(b.Started), slices.Compare(a.ID[:], b.ID[:]))
+	})
+	return out
+}
+
+// A Contact is somebody who can be written to.
+type Contact struct {
+	Address string              `json:"address"`
+	Devices []identity.DeviceID `json:"devices"`
+	Tiers   []identity.Tier     `json:"tiers"` // of each device
+}
+
+// Contacts asks the gateway's directory; every certificate in it is checked here.
+func (e *Engine) Contacts(ctx context.Context, prefix string) ([]Contact, error) {
+	e.mu.Lock()
+	l := e.link
+	e.mu.Unlock()
+	if l == nil {
+		return nil, ErrOffline
+	}
+	answer, err := l.call(ctx, &wire.GetDirectory{Prefix: prefix})
+	if err != nil {
+		return nil, err
+	}
+	dir, ok := answer.(*wire.Directory)
+	if !ok {
+		return nil, codeOf(answer)
+	}
+	byAddress := map[string]*Contact{}
+	for _, chain := range dir.Chains {
+		d, err := deviceOf(e.cfg.Trust, mls.X509Credential(chain))
+		if err != nil {
+			e.cfg.Log.Warn("directory entry refused", "error", err)
+			continue
+		}
+		c := byAddress[d.Address.String()]
+		if c == nil {
+			c = &Contact{Address: d.Address.String()}
+			byAddress[c.Address] = c
+		}
+		if !slices.Contains(c.Devices, d.ID) {
+			c.Devices, c.Tiers = append(c.Devices, d.ID), append(c.Tiers, d.Tier)
+		}
+	}
+	out := make([]Contact, 0, len(byAddress))
+	for _, c := range byAddress {
+		out = append(out, *c)
+	}
+	slices.SortFunc(out, func(a, b Contact) int { return cmp.Compare(a.Address, b.Address) })
+	return out, nil
+}
+
+// A Verification is what two people compare by voice.
+type Verification struct {
+	Address string              `json:"address"`
+	Number  string              `json:"number"`
+	Devices []identity.DeviceID `json:"devices"`
+	Own     []identity.DeviceID `json:"own"`
+}
+
+// Verify computes the safety number between our devices and another person's.
+func (e *Engine) Verify(ctx context.Context, who identity.Address) (*Verification, error) {
+	v := &Verification{Address: who.String(), Own: []identity.DeviceID{e.self}}
+	for _, a := range []string{who.String(), e.cfg.Address.String()} {
+		list, err := e.Contacts(ctx, a)
+		if err != nil {
+			return nil, err
+		}
+		for _, c := range list {
+			switch c.Address {
+			case who.String():
+				v.Devices = c.Devices
+			case e.cfg.Address.String():
+				v.Own = c.Devices
+				if !slices.Contains(v.Own, e.self) {
+					v.Own = append(v.Own, e.self)
+				}
+			}
+		}
+	}
+	if len(v.Devices) == 0 {
+		return nil, &NoDevice{who.String()}
+	}
+	v.Number = identity.SafetyNumber(v.Own, v.Devices)
+	return v, nil
+}
+
+// A Status is a summary for people.
+type Status struct {
+	Address       string            `json:"address"`
+	Device        identity.DeviceID `json:"device"`
+	Gateway       string            `json:"gateway"`
+	Connection    State             `json:"connection"`
+	Conversations int               `json:"conversations"`
+	Queued        uint64            `json:"queued"`
+	ClockSkew     string            `json:"clock_skew,omitempty"`
+	Expires       time.Time         `json:"certificate_expires"`
+}
+
+// Status summarizes.
+func (e *Engine) Status(ctx context.Context) (*Status, error) {
+	e.mu.Lock()
+	s := &Status{Address: e.cfg.Address.String(), Device: e.self, Gateway: e.cfg.Gateway, Connection: e.state, Conversations: len(e.conversations)}
+	if e.skew.Abs() > time.Minute {
+		s.ClockSkew = e.skew.String()
+	}
+	chain := e.leaf
+	e.mu.Unlock()
+	if d, err := deviceOf(e.cfg.Trust, mls.X509Credential(chain)); err == nil {
+		s.Expires = d.Leaf.NotAfter
+	}
+	err := e.cfg.Vault.View(ctx, func(tx *vault.Tx) error {
+		cells, err := tx.List(tableIntent, nil)
+		s.Queued = uint64(len(cells))
+		return err
+	})
+	return s, err
+}

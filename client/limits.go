@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package client
+
+import "time"
+
+const (
+	// MaxText bounds the text of one message. Longer things go as files; a sealed
+	// message may have wire.MaxMessage bytes with its padding and signature.
+	MaxText = 128 << 10
+
+	// MaxName bounds a conversation's name in bytes.
+	MaxName = 200
+
+	// MaxMembers bounds the addresses that one call names.
+	MaxMembers = 256
+
+	// maxGap is how far a sender's sequence may jump before the messages between
+	// are asked for one by one: one ResendRequest names as many.
+	maxGap = 1024
+
+	// lookAhead is how many messages beyond the last known one are asked for after
+	// this device's state was lost: nobody can tell it how many there were.
+	lookAhead = 256
+
+	// maxTries is how often one message is asked for again. A gateway that alters
+	// every copy must not keep cards signing for ever.
+	maxTries = 8
+
+	// resendPeriod is for how long sent contents are kept to be sent again.
+	resendPeriod = 30 * 24 * time.Hour
+
+	// historyDepth is how many sent contents are kept for it in one conversation.
+	historyDepth = 4096
+
+	// stockFull and stockLow are how many one-time KeyPackages wait at the gateway,
+	// and when new ones are made. Each costs two signatures of the card (0.2 s).
+	stockFull  = 16
+	stockLow   = 8
+	stockBatch = 4
+
+	// packageLifetime is how long a KeyPackage may be used to add this device; its
+	// secrets are kept for secretsPeriod, a grace for Welcomes that wait.
+	packageLifetime = 30 * 24 * time.Hour
+	secretsPeriod   = 60 * 24 * time.Hour
+	lastResortAge   = 7 * 24 * time.Hour
+
+	// handshakeTimeout lets a person enter a PIN while TLS waits for the card.
+	handshakeTimeout = 30 * time.Second
+
+	// answerTimeout is how long an answer may take before the connection counts
+	// as dead.
+	answerTimeout = 60 * time.Second
+
+	// catchUpTimeout is how long a commit that the gateway spoke of may take to
+	// be delivered before the group is resynced.
+	catchUpTimeout = 30 * time.Second
+
+	// firstBackoff and lastBackoff bound the pause between connection attempts.
+	firstBackoff = 200 * time.Millisecond
+	lastBackoff  = 30 * time.Second
+
+	// retryRefused is the pause before something is offered again that the gateway
+	// refused for a passing reason: a full mailbox, a rate.
+	retryRefused = 5 * time.Second
+)

@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package client
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"valise/wire"
+)
+
+// A link is one connection to the gateway, after Welcome.
+type link struct {
+	conn     *quic.Conn
+	control  *quic.Stream
+	delivery *quic.Stream
+	welcome  *wire.Welcome
+
+	wmu sync.Mutex // one writer at a time on control
+
+	mu      sync.Mutex
+	next    uint32
+	waiting map[uint32]chan wire.Answer
+	err     error // why the link is dead
+
+	dead chan struct{}
+}
+
+// tlsConfig presents the device's certificate, and accepts nobody but a gateway of
+// the authority under the name that it was dialled by. Key agreement is hybrid;
+// nothing else is offered. Sessions are not resumed: the card signs each time.
+func (e *Engine) tlsConfig() *tls.Config {
+	return &tls.Config{
+		MinVersion:   tls.VersionTLS13,
+		NextProtos:   []string{wire.Protocol},
+		ServerName:   e.cfg.GatewayName,
+		Certificates: []tls.Certificate{{Certificate: e.chain(), PrivateKey: e.cfg.Signer}},
+		CurvePreferences: []tls.CurveID{
+			tls.SecP384r1MLKEM1024, tls.SecP256r1MLKEM768, tls.X25519MLKEM768,
+		},
+		SessionTicketsDisabled: true,
+		// The chain is judged by identity.Trust, against the pinned root alone.
+		InsecureSkipVerify: true,
+		VerifyConnection: func(state tls.ConnectionState) error {
+			chain := make([][]byte, len(state.PeerCertificates))
+			for i, c := range state.PeerCertificates {
+				chain[i] = c.Raw
+			}
+			_, err := e.cfg.Trust.For(e.cfg.Address.Domain()).Gateway(chain, e.cfg.GatewayName, e.now())
+			return err
+		},
+	}
+}
+
+// dial connects, says Hello and waits for Welcome: before that nothing is believed,
+// because a QUIC dial can succeed although the gateway never accepts.
+func (e *Engine) dial(ctx context.Context, hello *wire.Hello) (*link, error) {
+	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout+10*time.Second)
+	defer cancel()
+	conn, err := quic.DialAddr(ctx, e.cfg.Gateway, e.tlsConfig(), &quic.Config{
+		HandshakeIdleTimeout: handshakeTimeout,
+		MaxIdleTimeout:       30 * time.Second,
+		KeepAlivePeriod:      10 * time.Second,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("connect to the gateway %s: %w", e.cfg.Gateway, err)
+	}
+	l := &link{conn: conn, waiting: make(map[uint32]chan wire.Answer), dead: make(chan struct{})}
+	if err := l.greet(ctx, hello); err != nil {
+		conn.CloseWithError(quic.ApplicationErrorCode(wire.CloseNormal), "")
+		return nil, fmt.Errorf("greet the gateway %s: %w", e.cfg.Gateway, closeReason(err))
+	}
+	go l.answers()
+	return l, nil
+}
+
+func (l *link) greet(ctx context.Context, hello *wire.Hello) error {
+	var err error
+	if l.control, err = l.conn.OpenStreamSync(ctx); err != nil {
+		return err
+	}
+	deadline, _ := ctx.Deadline()
+	l.control.SetDeadline(deadline)
+	first, err := wire.Marshal(hello)
+	if err != nil {
+		return err
+	}
+	if _, err := l.control.Write(append([]byte{byte(wire.StreamControl)}, first...)); err != nil {
+		return err
+	}
+	f, err := wire.Read(l.control)
+	if err != nil {
+		return err
+	}
+	switch f := f.(type) {
+	case *wire.Welcome:
+		l.welcome = f
+		return l.control.SetDeadline(time.Time{})
+	case *wire.Result:
+		return f.Code
+	}
+	return fmt.Errorf("%w: a frame of type %#02x instead of a welcome", wire.ErrMalformed, uint8(f.Type()))
+}
+
+// answers hands each answer to the call that waits for it.
+func (l *link) answers() {
+	for {
+		f, err := wire.Read(l.control)
+		if err != nil {
+			l.fail(err)
+			return
+		}
+		a, ok := f.(wire.Answer)
+		if !ok {
+			l.fail(wire.ErrMalformed)
+			return
+		}
+		l.mu.Lock()
+		ch := l.waiting[a.AnswerTo()]
+		delete(l.waiting, a.AnswerTo())
+		l.mu.Unlock()
+		if ch != nil {
+			ch <- a
+		}
+	}
+}
+
+// call sends a request and waits for its answer. An error means that the link is
+// of no further use.
+func (l *link) call(ctx context.Context, r wire.Request) (wire.Answer, error) {
+	ch := make(chan wire.Answer, 1)
+	l.mu.Lock()
+	l.next++
+	id := l.next
+	l.waiting[id] = ch
+	l.mu.Unlock()
+
+	l.wmu.Lock()
+	r.SetRequestID(id)
+	err := wire.Write(l.control, r)
+	l.wmu.Unlock()
+	if err != nil {
+		return nil, l.fail(err)
+	}
+	timer := time.NewTimer(answerTimeout)
+	defer timer.Stop()
+	select {
+	case a := <-ch:
+		return a, nil
+	case <-l.dead:
+		return nil, l.cause()
+	case <-timer.C:
+		return nil, l.fail(errors.New("the gateway does not answer"))
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// resume opens the delivery stream.
+func (l *link) resume(ctx context.Context, cursor uint64) error {
+	var err error
+	if l.delivery, err = l.conn.OpenStreamSync(ctx); err != nil {
+		return l.fail(err)
+	}
+	first, err := wire.Marshal(&wire.Resume{Cursor: cursor})
+	if err != nil {
+		return err
+	}
+	if _, err := l.delivery.Write(append([]byte{byte(wire.StreamDelivery)}, first...)); err != nil {
+		return l.fail(err)
+	}
+	return nil
+}
+
+// fail ends the link; the first reason stays.
+func (l *link) fail(err error) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.err == nil {
+		l.err = closeReason(err)
+		close(l.dead)
+		code := wire.CloseNormal
+		if errors.Is(err, wire.ErrMalformed) {
+			code = wire.CloseProtocol
+		}
+		go l.conn.CloseWithError(quic.ApplicationErrorCode(code), "")
+	}
+	return l.err
+}
+
+func (l *link) cause() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.err
+}
+
+// What a closed connection means to a person.
+var (
+	errReplaced    = errors.New("this device connected to the gateway from somewhere else")
+	errNotAdmitted = errors.New("the gateway does not admit this device")
+	errExpired     = errors.New("the device's certificate has expired")
+	errShutdown    = errors.New("the gateway is being stopped")
+)
+
+func closeReason(err error) error {
+	var app *quic.ApplicationError
+	if errors.As(err, &app) && app.Remote {
+		switch wire.CloseCode(app.ErrorCode) {
+		case wire.CloseReplaced:
+			return errReplaced
+		case wire.CloseNotAdmitted:
+			return errNotAdmitted
+		case wire.CloseExpired:
+			return errExpired
+		case wire.CloseShutdown:
+			return errShutdown
+		}
+	}
+	return err
+}
+
+// hostOf is the name under which a gateway's certificate is checked.
+func hostOf(address string) string {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return address
+	}
+	return host
+}

@@ -1,0 +1,435 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package client
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"valise/client/vault"
+	"valise/mls"
+	"valise/wire"
+)
+
+// pump makes submissions of intents, one after another, while a link lasts.
+func (e *Engine) pump(ctx context.Context, l *link) error {
+	for {
+		news := e.bell.wait()
+		did, err := e.step(ctx, l)
+		if err != nil {
+			return err
+		}
+		if did {
+			continue
+		}
+		timer := time.NewTimer(e.untilRetry())
+		select {
+		case <-news:
+		case <-timer.C:
+		case <-l.dead:
+			err = l.cause()
+		case <-ctx.Done():
+			err = context.Cause(ctx)
+		}
+		timer.Stop()
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (e *Engine) untilRetry() time.Duration {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if wait := e.hold.Sub(e.now()); wait > 0 {
+		return wait
+	}
+	if len(e.want) > 0 {
+		return time.Second
+	}
+	return time.Minute
+}
+
+// step does one thing: offers the submission under way, or makes the next one. It
+// says whether there was anything to do.
+func (e *Engine) step(ctx context.Context, l *link) (bool, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.now().Before(e.hold) {
+		return false, nil
+	}
+	if e.slot != nil {
+		return true, e.submit(ctx, l, e.slot)
+	}
+	if !e.drained {
+		return false, nil // what waits at the gateway may change what is to be done
+	}
+	return e.fill(ctx, l)
+}
+
+// call asks the gateway with e.mu released.
+func (e *Engine) call(ctx context.Context, l *link, r wire.Request) (wire.Answer, error) {
+	e.mu.Unlock()
+	defer e.mu.Lock()
+	return l.call(ctx, r)
+}
+
+// fill makes the next submission: resyncs first, for they unblock conversations;
+// then what people wait for; then new KeyPackages.
+func (e *Engine) fill(ctx context.Context, l *link) (bool, error) {
+	for _, conv := range e.conversations {
+		if conv.State == stateResync {
+			return true, e.resync(ctx, l, conv)
+		}
+	}
+	intents, err := e.intents(ctx)
+	if err != nil {
+		return false, stopped(err)
+	}
+	blocked := map[ConversationID]bool{}
+	for _, in := range intents {
+		if blocked[in.Conversation] {
+			continue
+		}
+		ready, err := e.make(ctx, l, in)
+		if err != nil || ready {
+			return ready, err
+		}
+		blocked[in.Conversation] = true
+	}
+	return e.publish()
+}
+
+// intents reads what is queued. The bound keeps a long queue from being read again
+// for each of its messages.
+func (e *Engine) intents(ctx context.Context) ([]*intent, error) {
+	var out []*intent
+	err := e.cfg.Vault.View(ctx, func(tx *vault.Tx) error {
+		cells, err := tx.Range(tableIntent, nil, 0, 32)
+		out = nil
+		for _, c := range cells {
+			in, err := decode[intent](tableIntent, c.Value)
+			if err != nil {
+				return err
+			}
+			out = append(out, in)
+		}
+		return err
+	})
+	return out, err
+}
+
+// make turns an intent into the submission under way, or ends it with an error. It
+// returns false if the intent has to wait.
+func (e *Engine) make(ctx context.Context, l *link, in *intent) (bool, error) {
+	conv := e.conversations[in.Conversation]
+	if conv == nil {
+		return true, e.abandon(in, conv, errNoConversation)
+	}
+	switch {
+	case conv.State == stateLeft:
+		return true, e.abandon(in, conv, ErrNotMember)
+	case conv.State == stateFailed:
+		return true, e.abandon(in, conv, fmt.Errorf("the conversation could not be started: %s", conv.Why))
+	case in.Kind == intentFound:
+		return true, e.found(ctx, l, in, conv)
+	case conv.State != stateActive:
+		return false, nil
+	}
+	g, err := e.group(conv.Group)
+	if err != nil {
+		return true, stopped(err)
+	}
+	if w, ok := e.want[string(conv.Group)]; ok && g.Epoch() < w.epoch {
+		if e.now().Sub(w.since) < catchUpTimeout {
+			return false, nil
+		}
+		return true, e.lose(conv, "a commit did not arrive")
+	}
+	delete(e.want, string(conv.Group))
+	switch in.Kind {
+	case intentContent:
+		return true, e.seal(in, conv, g)
+	case intentAdd:
+		return true, e.add(ctx, l, in, conv)
+	case intentRemove:
+		return true, e.remove(in, conv, g)
+	}
+	return true, e.abandon(in, conv, fmt.Errorf("unknown intent %q", in.Kind))
+}
+
+// abandon ends an intent that cannot be fulfilled.
+func (e *Engine) abandon(in *intent, conv *conversation, why error) error {
+	return stopped(e.update(func(c *change) error { return e.giveUp(c, in, conv, why) }))
+}
+
+func (e *Engine) giveUp(c *change, in *intent, conv *conversation, why error) error {
+	if err := c.end(in.Number, why); err != nil {
+		return err
+	}
+	switch in.Kind {
+	case intentContent:
+		return c.outcome(in, OutcomeRefused, why)
+	case intentFound:
+		if conv == nil {
+			return nil
+		}
+		failed := conv.edit()
+		failed.State, failed.Why = stateFailed, why.Error()
+		return c.put(failed)
+	}
+	return nil
+}
+
+// seal encrypts a content for the present epoch. Ciphertext, ratchet state, counter
+// and sequence number are on disk before the first byte leaves.
+func (e *Engine) seal(in *intent, conv *conversation, g *mls.Group) error {
+	if in.Sequence == 0 {
+		in.Sequence = conv.Sequence + 1
+	}
+	header, err := (&wire.Header{Sequence: in.Sequence}).Marshal()
+	if err != nil {
+		return stopped(err)
+	}
+	roster, err := e.members(g)
+	if err != nil {
+		return stopped(err)
+	}
+	sealed, err := g.Encrypt(in.Content, header)
+	if err != nil {
+		e.forget(conv.Group)
+		return e.abandon(in, conv, fmt.Errorf("encrypt: %w", err))
+	}
+	frame := &wire.Send{Group: conv.Group, Epoch: g.Epoch(), Message: sealed.Message}
+	err = e.update(func(c *change) error {
+		s := &slot{Kind: intentContent, Intent: in.Number, Conversation: conv.ID, Group: conv.Group, Epoch: g.Epoch(), Sequence: in.Sequence}
+		if err := s.encode(frame, c.meta.Counter+1); err != nil {
+			return err
+		}
+		numbered := conv.edit()
+		numbered.Sequence = max(numbered.Sequence, in.Sequence)
+		return errors.Join(putDelta(c.Tx, conv.Group, sealed.Delta), c.fillSlot(s), c.put(numbered),
+			putJSON(c.Tx, tableRoster, conv.Group, vault.Numbered(g.Epoch()), roster))
+	})
+	if err != nil {
+		e.forget(conv.Group) // its ratchet is ahead of the disk
+		return stopped(err)
+	}
+	return stoppedAt(e.at("sealed"))
+}
+
+// encode keeps the frame's bytes under the counter that it will have.
+func (s *slot) encode(f wire.Submission, counter uint64) (err error) {
+	f.SetSubmissionCounter(counter)
+	s.Frame, err = wire.Marshal(f)
+	return err
+}
+
+func (s *slot) frame() (wire.Submission, error) {
+	if len(s.Frame) < 4 {
+		return nil, errors.New("the submission under way is cut short")
+	}
+	f, err := wire.Parse(wire.Type(s.Frame[0]), s.Frame[4:])
+	if err != nil {
+		return nil, err
+	}
+	sub, ok := f.(wire.Submission)
+	if !ok {
+		return nil, errors.New("the submission under way is of another kind")
+	}
+	return sub, nil
+}
+
+func (s *slot) renumber(counter uint64) error {
+	f, err := s.frame()
+	if err != nil {
+		return err
+	}
+	s.Counter = counter
+	return s.encode(f, counter)
+}
+
+// submit offers the submission under way and deals with the answer. e.mu is held,
+// but not while the gateway is waited for.
+func (e *Engine) submit(ctx context.Context, l *link, s *slot) error {
+	f, err := s.frame()
+	if err != nil {
+		return stopped(err)
+	}
+	if err := e.at("submit"); err != nil {
+		return stopped(err)
+	}
+	answer, err := e.call(ctx, l, f)
+	if err != nil {
+		return err
+	}
+	if err := e.at("answered"); err != nil {
+		return stopped(err)
+	}
+	r, ok := answer.(*wire.Result)
+	if !ok {
+		return l.fail(wire.ErrMalformed)
+	}
+	switch r.Code {
+	case wire.OK:
+		err = e.settle(s)
+	case wire.StaleEpoch:
+		err = e.stale(s, r.Detail)
+	case wire.Unavailable:
+		e.hold = e.now().Add(time.Second) // the same bytes again
+	case wire.RateLimited, wire.MailboxFull:
+		err = e.postpone(s, r.Code)
+	case wire.StateConflict, wire.OldIncarnation:
+		return e.behind(l.welcome)
+	case wire.CounterGap:
+		return l.fail(errors.New("the gateway misses a submission")) // Welcome tells which
+	default:
+		err = e.refused(s, r.Code)
+	}
+	return stopped(err)
+}
+
+// stale takes a submission back whose epoch has passed: the winner's commit is among
+// the deliveries, and the intent is made anew after it.
+func (e *Engine) stale(s *slot, detail []byte) error {
+	if len(detail) == 8 && len(s.Group) > 0 && s.Kind != slotResync {
+		e.want[string(s.Group)] = wanted{binary.BigEndian.Uint64(detail), e.now()}
+	}
+	return e.update(func(c *change) error {
+		if err := e.reopen(c, s); err != nil {
+			return err
+		}
+		return c.emptySlot(true)
+	})
+}
+
+// reopen gives the intent of a message back its sequence number, so that it is sealed
+// again under the same one.
+func (e *Engine) reopen(c *change, s *slot) error {
+	if s.Kind != intentContent {
+		return nil
+	}
+	in, err := getJSON[intent](c.Tx, tableIntent, nil, vault.Numbered(s.Intent))
+	if err != nil || in == nil {
+		return err
+	}
+	in.Sequence = s.Sequence
+	return c.keepIntent(in)
+}
+
+// postpone waits with what was refused for a passing reason.
+func (e *Engine) postpone(s *slot, code wire.Code) error {
+	e.cfg.Log.Info("postponed by the gateway", "code", code.String())
+	e.hold = e.now().Add(retryRefused)
+	return e.update(func(c *change) error {
+		if err := e.reopen(c, s); err != nil {
+			return err
+		}
+		return c.emptySlot(true)
+	})
+}
+
+// refused ends a submission that the gateway will never take.
+func (e *Engine) refused(s *slot, code wire.Code) error {
+	e.cfg.Log.Warn("refused by the gateway", "what", s.Kind, "code", code.String())
+	why := refusal(code)
+	return e.update(func(c *change) error {
+		if err := c.emptySlot(true); err != nil {
+			return err
+		}
+		conv := e.conversations[s.Conversation]
+		if conv == nil {
+			return c.end(s.Intent, why)
+		}
+		next := conv.edit()
+		in, err := getJSON[intent](c.Tx, tableIntent, nil, vault.Numbered(s.Intent))
+		if err != nil {
+			return err
+		}
+		switch {
+		case code == wire.NotMember || code == wire.UnknownGroup:
+			next.State = stateLeft
+		case s.Kind == slotResync:
+			e.hold = e.now().Add(retryRefused)
+			return nil
+		case in != nil && in.Kind == intentContent && !in.Resend && s.Sequence == conv.Sequence:
+			next.Sequence-- // sequence numbers have no gaps
+		}
+		if err := c.put(next); err != nil || in == nil {
+			return err
+		}
+		return e.giveUp(c, in, next, why)
+	})
+}
+
+// settle writes what follows from an accepted submission.
+func (e *Engine) settle(s *slot) error {
+	switch s.Kind {
+	case intentContent:
+		return e.settleContent(s)
+	case slotCreate:
+		return e.settleCreate(s)
+	case slotCommit, slotResync:
+		return e.settleCommit(s)
+	}
+	return e.update(func(c *change) error { return c.emptySlot(false) })
+}
+
+func (e *Engine) settleContent(s *slot) error {
+	return e.update(func(c *change) error {
+		in, err := getJSON[intent](c.Tx, tableIntent, nil, vault.Numbered(s.Intent))
+		if err != nil {
+			return err
+		}
+		if in == nil {
+			return c.emptySlot(false)
+		}
+		if !in.Resend {
+			sent := sentRecord{Content: in.Content, Group: s.Group, Epoch: s.Epoch, Time: e.now().Unix()}
+			if err := putJSON(c.Tx, tableSent, s.Conversation[:], vault.Numbered(s.Sequence), sent); err != nil {
+				return err
+			}
+			if s.Sequence > historyDepth {
+				if err := c.DeleteThrough(tableSent, s.Conversation[:], s.Sequence-historyDepth); err != nil {
+					return err
+				}
+			}
+			if err := e.logSent(c, in, s); err != nil {
+				return err
+			}
+		}
+		return errors.Join(c.outcome(in, OutcomeSent, nil), c.end(in.Number, nil), c.emptySlot(false))
+	})
+}
+
+func stoppedAt(err error) error { return stopped(err) }
+
+// refusal is what a gateway's code means to the sender.
+func refusal(code wire.Code) error {
+	text := map[wire.Code]string{
+		wire.NotMember:         "this device is no longer a member of the conversation",
+		wire.UnknownGroup:      "the gateway does not know this conversation",
+		wire.InvalidCommit:     "the gateway refused the change of the conversation as not valid",
+		wire.InvalidKeyPackage: "a device's key package is not valid",
+		wire.NotAllowed:        "refused: this device may not do that",
+		wire.RecipientRefused:  "refused: a recipient may not receive this",
+		wire.LabelRefused:      "refused: the gateway does not accept this label",
+		wire.TooLarge:          "the message is too large: send it as a file",
+	}[code]
+	if text == "" {
+		text = "refused by the gateway"
+	}
+	return &Refused{Code: code, text: text}
+}
+
+// Refused is the gateway's lasting no.
+type Refused struct {
+	Code wire.Code
+	text string
+}
+
+func (r *Refused) Error() string { return fmt.Sprintf("%s (%s)", r.text, r.Code) }
+func (r *Refused) Unwrap() error { return r.Code }

@@ -1,0 +1,586 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package client
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"valise/client/vault"
+	"valise/identity"
+	"valise/mls"
+	"valise/wire"
+)
+
+// Reason codes of reports to the gateway, for its audit stream.
+const (
+	reasonAltered   = "message_altered"
+	reasonReplayed  = "message_replayed"
+	reasonSender    = "sender_mismatch"
+	reasonHeader    = "header_malformed"
+	reasonLabel     = "label_unknown"
+	reasonContent   = "content_malformed"
+	reasonCritical  = "unknown_critical_extension"
+	reasonCommit    = "commit_invalid"
+	reasonExternal  = "external_commit_not_resync"
+	reasonWelcome   = "welcome_invalid"
+	reasonTaken     = "conversation_taken"
+	reasonGroup     = "group_mismatch"
+	reasonDuplicate = "group_exists"
+)
+
+// receive takes deliveries while a link lasts. Each is on disk before its Ack.
+func (e *Engine) receive(ctx context.Context, l *link) error {
+	stop := context.AfterFunc(ctx, func() { l.fail(context.Cause(ctx)) })
+	defer stop()
+	for {
+		f, err := wire.Read(l.delivery)
+		if err != nil {
+			return l.fail(err)
+		}
+		switch f := f.(type) {
+		case *wire.Notice:
+			e.notice(f)
+		case *wire.Deliver:
+			if err := e.deliver(ctx, l, f); err != nil {
+				return err
+			}
+			if err := e.at("stored"); err != nil {
+				return stopped(err)
+			}
+			if err := wire.Write(l.delivery, &wire.Ack{Number: e.cursor()}); err != nil {
+				return l.fail(err)
+			}
+		default:
+			return l.fail(wire.ErrMalformed)
+		}
+	}
+}
+
+func (e *Engine) notice(n *wire.Notice) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	switch n.Code {
+	case wire.NoticeKeyPackagesLow:
+		e.stock = 0
+	case wire.NoticeDrained:
+		e.drained = true
+	}
+	e.bell.ring()
+}
+
+// deliver deals with one delivery: afterwards it is on disk, with everything that
+// follows from it.
+func (e *Engine) deliver(ctx context.Context, l *link, d *wire.Deliver) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if d.Number <= e.meta.Cursor {
+		return nil // delivered again after a reconnect
+	}
+	if err := e.await(ctx, l, d); err != nil {
+		return err
+	}
+	switch d.Kind {
+	case wire.DeliverWelcome:
+		return e.welcomed(ctx, l, d)
+	case wire.DeliverCommit:
+		return e.committed(ctx, l, d)
+	}
+	return e.contentArrived(ctx, l, d)
+}
+
+// await lets a delivery of the next epoch wait while this device's own commit may be
+// what led there: the two streams have no common order.
+func (e *Engine) await(ctx context.Context, l *link, d *wire.Deliver) error {
+	for {
+		s := e.slot
+		ours := s != nil && (s.Kind == slotCommit || s.Kind == slotResync) && bytes.Equal(s.Group, d.Group)
+		if !ours || d.Kind == wire.DeliverWelcome || d.Epoch <= s.Epoch {
+			return nil
+		}
+		news := e.bell.wait()
+		e.mu.Unlock()
+		var err error
+		select {
+		case <-news:
+		case <-l.dead:
+			err = l.cause()
+		case <-ctx.Done():
+			err = context.Cause(ctx)
+		}
+		e.mu.Lock()
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// done persists that a delivery was dealt with, and f with it.
+func (e *Engine) done(d *wire.Deliver, f func(c *change) error) error {
+	err := e.update(func(c *change) error {
+		c.meta.Cursor = d.Number
+		if f == nil {
+			return nil
+		}
+		return f(c)
+	})
+	if err != nil {
+		e.forget(d.Group)
+	}
+	return stopped(err)
+}
+
+// report tells the gateway that a delivery was not accepted, for its audit stream.
+func (e *Engine) report(ctx context.Context, l *link, d *wire.Deliver, reason string, why error) error {
+	e.cfg.Log.Warn("delivery refused", "reason", reason, "delivery", d.Number, "error", why)
+	_, err := e.call(ctx, l, &wire.Report{Delivery: d.Number, Group: d.Group, Sender: d.Sender, Reason: reason})
+	return err
+}
+
+// conversationOf finds the conversation of a delivery's group, or makes a nameless
+// one for a group that this device does not know but seems to be a member of.
+func (e *Engine) conversationOf(c *change, group []byte) (*conversation, error) {
+	if id, ok := e.byGroup[string(group)]; ok {
+		return e.conversations[id], nil
+	}
+	conv := &conversation{ID: NewConversationID(), Group: group, State: stateResync, Unnamed: true, Started: e.now().Unix()}
+	return conv, c.put(conv)
+}
+
+func (e *Engine) contentArrived(ctx context.Context, l *link, d *wire.Deliver) error {
+	id, known := e.byGroup[string(d.Group)]
+	if !known || e.conversations[id].State != stateActive {
+		return e.done(d, func(c *change) error { return e.missed(c, d) })
+	}
+	conv := e.conversations[id]
+	g, err := e.group(conv.Group)
+	if err != nil {
+		return stopped(err)
+	}
+	if d.Epoch > g.Epoch() {
+		return e.done(d, func(c *change) error { return errors.Join(e.missed(c, d), c.lose(conv)) })
+	}
+	r, err := g.Receive(d.Payload, e.now())
+	switch {
+	case err == nil && r.Kind == mls.ContentApplication:
+		return e.opened(ctx, l, d, conv, g, r)
+	case errors.Is(err, mls.ErrPastEpoch):
+		return e.done(d, func(c *change) error { return e.missed(c, d) })
+	case err == nil:
+		err = fmt.Errorf("a message of content type %d", r.Kind)
+		e.forget(conv.Group)
+	}
+	reason := reasonAltered
+	if errors.Is(err, mls.ErrUsedKey) {
+		reason = reasonReplayed
+	}
+	if err := e.report(ctx, l, d, reason, err); err != nil {
+		return err
+	}
+	return e.done(d, func(c *change) error { return e.missed(c, d) })
+}
+
+// missed notes that a message could not be opened, and asks for it. What it says of
+// itself is not authenticated and serves as a hint only: at worst something is asked
+// for in vain.
+func (e *Engine) missed(c *change, d *wire.Deliver) error {
+	conv, err := e.conversationOf(c, d.Group)
+	if err != nil || conv.State == stateLeft || conv.State == stateFailed {
+		return err
+	}
+	info, err := mls.ParsePrivateMessageInfo(d.Payload)
+	if err != nil {
+		return nil // the next message of this sender shows the gap
+	}
+	h, err := wire.ParseHeader(info.AuthenticatedData)
+	if err != nil {
+		return nil
+	}
+	return e.missing(c, conv, d.Sender, h.Sequence)
+}
+
+// missing notes one sequence number of a sender as not delivered.
+func (e *Engine) missing(c *change, conv *conversation, sender identity.DeviceID, n uint64) error {
+	p, err := c.peer(conv.ID, sender)
+	if err != nil || n > p.Last+maxGap && !p.Fresh {
+		return err
+	}
+	if _, asked := p.Missing[n]; n <= p.Last && !asked && !p.Fresh {
+		return nil // delivered before
+	}
+	if !p.Fresh {
+		for k := p.Last + 1; k < n; k++ {
+			p.Missing[k] += 0
+		}
+	}
+	p.Missing[n] += 0
+	p.Last, p.Fresh = max(n, p.Last), false
+	if err := c.putPeer(conv.ID, sender, p); err != nil || conv.State != stateActive {
+		return err // asked for after the resync
+	}
+	return e.askAgain(c, conv, sender, false)
+}
+
+// opened deals with a message that MLS has opened: its sender's signature holds.
+func (e *Engine) opened(ctx context.Context, l *link, d *wire.Deliver, conv *conversation, g *mls.Group, r *mls.Received) error {
+	from, err := e.member(r.Sender)
+	if err != nil {
+		return stopped(err) // every leaf was approved when it came in
+	}
+	m := &arrival{from: from, delivery: d}
+	reason, err := m.check(r, d)
+	if err != nil {
+		if err := e.report(ctx, l, d, reason, err); err != nil {
+			return err
+		}
+	}
+	return e.done(d, func(c *change) error {
+		if err := putDelta(c.Tx, conv.Group, r.Delta); err != nil {
+			return err
+		}
+		switch reason {
+		case "":
+			return e.accept(c, conv, g, m)
+		case reasonSender:
+			// The gateway named another sender: the message is asked for again from
+			// the one who signed it.
+			return e.missing(c, conv, from.Device, m.header.Sequence)
+		}
+		return e.note(c, conv, Event{Kind: EventRefused, Time: e.now(), From: from.Address.String(), Device: from.Device, Reason: reason})
+	})
+}
+
+// An arrival is a message whose signature holds.
+type arrival struct {
+	from     member
+	header   *wire.Header
+	content  *wire.Content
+	delivery *wire.Deliver
+}
+
+// check judges what the sender signed. The reason says why it is refused.
+func (m *arrival) check(r *mls.Received, d *wire.Deliver) (reason string, err error) {
+	if m.header, err = wire.ParseHeader(r.AuthenticatedData); err != nil {
+		return reasonHeader, err
+	}
+	if d.Sender != [32]byte(m.from.Device) {
+		return reasonSender, errors.New("the gateway names another sender than the one who signed")
+	}
+	if m.header.Labelled {
+		// Without a policy bundle no label can be judged; fail closed.
+		return reasonLabel, errors.New("labelled under a policy that this device does not have")
+	}
+	if m.content, err = wire.ParseContent(r.Plaintext); err != nil {
+		return reasonContent, err
+	}
+	for _, x := range m.content.Extensions {
+		if x.Critical {
+			return reasonCritical, fmt.Errorf("critical extension %d is not known here", x.Type)
+		}
+	}
+	return "", nil
+}
+
+// accept records a message once, whatever happens to it on the way.
+func (e *Engine) accept(c *change, conv *conversation, g *mls.Group, m *arrival) error {
+	if err := e.progress(c, conv, m.from.Device, m.header.Sequence); err != nil {
+		return err
+	}
+	id := m.content.ID
+	seen, err := c.Has(tableSeen, m.from.Device[:], id[:])
+	if err != nil || seen {
+		return err
+	}
+	if err := c.Put(tableSeen, m.from.Device[:], id[:], nil); err != nil {
+		return err
+	}
+	if m.content.MediaType == wire.MediaResend {
+		r, err := wire.ParseResendRequest(m.content.Body)
+		if err != nil {
+			return e.note(c, conv, Event{Kind: EventRefused, Time: e.now(), From: m.from.Address.String(), Device: m.from.Device, Reason: reasonContent})
+		}
+		return e.answerResend(c, conv, g, r)
+	}
+	return e.logReceived(c, conv, m)
+}
+
+// progress follows a sender's sequence numbers: what lies between the last one and
+// this one has been lost on the way, and is asked for.
+func (e *Engine) progress(c *change, conv *conversation, sender identity.DeviceID, n uint64) error {
+	p, err := c.peer(conv.ID, sender)
+	if err != nil {
+		return err
+	}
+	delete(p.Missing, n)
+	gap := !p.Fresh && n > p.Last+1 && n-p.Last <= maxGap
+	if gap {
+		for k := p.Last + 1; k < n; k++ {
+			p.Missing[k] += 0
+		}
+	}
+	if p.Fresh {
+		p.Last = n
+	}
+	p.Last, p.Fresh = max(p.Last, n), false
+	if err := c.putPeer(conv.ID, sender, p); err != nil || !gap {
+		return err
+	}
+	return e.askAgain(c, conv, sender, false)
+}
+
+// committed deals with another member's commit.
+func (e *Engine) committed(ctx context.Context, l *link, d *wire.Deliver) error {
+	id, known := e.byGroup[string(d.Group)]
+	if !known {
+		return e.done(d, func(c *change) error { _, err := e.conversationOf(c, d.Group); return err })
+	}
+	conv := e.conversations[id]
+	if conv.State != stateActive {
+		return e.done(d, nil) // the resync will find a later epoch
+	}
+	g, err := e.group(conv.Group)
+	if err != nil {
+		return stopped(err)
+	}
+	switch {
+	case d.Epoch < g.Epoch():
+		return e.done(d, nil) // from before this device joined or resynced
+	case d.Epoch > g.Epoch():
+		return e.done(d, func(c *change) error { return c.lose(conv) })
+	}
+	r, err := g.Receive(d.Payload, e.now())
+	reason := reasonCommit
+	if err == nil && (r.Kind != mls.ContentCommit || r.Commit == nil) {
+		err = errors.New("not a commit")
+		e.forget(conv.Group)
+	}
+	if err == nil {
+		reason, err = e.inspect(d, &r.Commit.Change)
+	}
+	if err != nil {
+		// The gateway has stepped the group by this commit, or has forged it. What it
+		// takes for the group is checked again at the resync.
+		if err := e.report(ctx, l, d, reason, err); err != nil {
+			return err
+		}
+		return e.done(d, func(c *change) error { return c.lose(conv) })
+	}
+	return e.follow(d, conv, g, r.Commit)
+}
+
+// inspect refuses commits that RFC 9420 allows and Valise does not: an external
+// commit only brings a device back into its own place.
+func (e *Engine) inspect(d *wire.Deliver, ch *mls.Change) (string, error) {
+	who, err := e.member(ch.Committer)
+	if err != nil {
+		return reasonCommit, err
+	}
+	if d.Sender != [32]byte(who.Device) {
+		return reasonSender, errors.New("the gateway names another sender than the one who signed")
+	}
+	sameDevice := func(old, fresh mls.Member) bool {
+		a, errA := e.member(old)
+		b, errB := e.member(fresh)
+		return errA == nil && errB == nil && a == b
+	}
+	if ch.External && !mls.IsResync(*ch, sameDevice) {
+		return reasonExternal, errors.New("an external commit that is not a resync")
+	}
+	if ch.ReInit != nil {
+		return reasonCommit, errors.New("the group was closed for a successor, which this version does not follow")
+	}
+	return "", nil
+}
+
+// follow takes a commit's new state.
+func (e *Engine) follow(d *wire.Deliver, conv *conversation, g *mls.Group, staged *mls.Staged) error {
+	events, err := e.describe(&staged.Change)
+	if err != nil {
+		return stopped(err)
+	}
+	err = e.done(d, func(c *change) error {
+		if staged.SelfGone {
+			left := conv.edit()
+			left.State = stateLeft
+			return errors.Join(c.DeleteAll(tableGroup, conv.Group), c.put(left),
+				e.note(c, conv, Event{Kind: EventLeft, Time: e.now(), From: events.by.Address.String(), Device: events.by.Device, Reason: "removed"}))
+		}
+		if err := putDelta(c.Tx, conv.Group, staged.Delta); err != nil {
+			return err
+		}
+		for _, m := range events.fresh {
+			p, err := c.peer(conv.ID, m)
+			if err != nil {
+				return err
+			}
+			p.Fresh = true
+			if err := c.putPeer(conv.ID, m, p); err != nil {
+				return err
+			}
+		}
+		for _, ev := range events.list {
+			ev.Time = e.now()
+			if err := e.note(c, conv, ev); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil || staged.SelfGone {
+		e.forget(conv.Group)
+		return err
+	}
+	if err := g.Apply(staged); err != nil {
+		e.forget(conv.Group)
+	}
+	return nil
+}
+
+// described is what a commit means to people.
+type described struct {
+	by    member
+	list  []Event
+	fresh []identity.DeviceID // devices whose sequence numbers begin anew
+}
+
+func (e *Engine) describe(ch *mls.Change) (*described, error) {
+	by, err := e.member(ch.Committer)
+	if err != nil {
+		return nil, err
+	}
+	out := &described{by: by}
+	if ch.External {
+		out.fresh = append(out.fresh, by.Device)
+		return out, nil
+	}
+	for _, group := range []struct {
+		kind string
+		list []mls.Member
+	}{{EventAdded, ch.Added}, {EventRemoved, ch.Removed}} {
+		if len(group.list) == 0 {
+			continue
+		}
+		ev := Event{Kind: group.kind, From: by.Address.String(), Device: by.Device}
+		for _, m := range group.list {
+			who, err := e.member(m)
+			if err != nil {
+				return nil, err
+			}
+			ev.Members = append(ev.Members, Member{Address: who.Address.String(), Device: who.Device})
+			out.fresh = append(out.fresh, who.Device)
+		}
+		out.list = append(out.list, ev)
+	}
+	return out, nil
+}
+
+// welcomed joins a group that this device was added to.
+func (e *Engine) welcomed(ctx context.Context, l *link, d *wire.Deliver) error {
+	if id, ok := e.byGroup[string(d.Group)]; ok && e.conversations[id].State == stateActive {
+		if g, err := e.group(d.Group); err == nil && g.Epoch() >= d.Epoch {
+			return e.done(d, nil) // from before a resync
+		}
+	}
+	g, used, err := e.join(d)
+	if err != nil {
+		// The group counts this device as a member all the same: come in by an
+		// external commit.
+		if err := e.report(ctx, l, d, reasonWelcome, err); err != nil {
+			return err
+		}
+		return e.done(d, func(c *change) error {
+			conv, err := e.conversationOf(c, d.Group)
+			if err != nil {
+				return err
+			}
+			return c.lose(conv)
+		})
+	}
+	name, err := labelOf(g.Extensions())
+	if err != nil {
+		name.ID = NewConversationID()
+	}
+	taken := e.conversations[name.ID]
+	if taken != nil && !bytes.Equal(taken.Group, d.Group) && taken.State != stateLeft && taken.State != stateFailed {
+		// Nobody may slip another group under a conversation that goes on.
+		if err := e.report(ctx, l, d, reasonTaken, errors.New("a group for a conversation that has one")); err != nil {
+			return err
+		}
+		return e.done(d, nil)
+	}
+	err = e.done(d, func(c *change) error { return e.enter(c, d, g, name, used) })
+	if err == nil {
+		e.groups[string(g.ID())] = g
+	}
+	return err
+}
+
+// join opens a Welcome with whichever of our KeyPackages it was made for.
+func (e *Engine) join(d *wire.Deliver) (*mls.Group, []byte, error) {
+	var cells []vault.Cell
+	err := e.cfg.Vault.View(context.Background(), func(tx *vault.Tx) (err error) {
+		cells, err = tx.List(tablePackage, nil)
+		return err
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, cell := range cells {
+		p, err := decode[packageRecord](tablePackage, cell.Value)
+		if err != nil {
+			return nil, nil, err
+		}
+		kp, err := mls.ParseKeyPackage(p.Package)
+		if err != nil {
+			return nil, nil, err
+		}
+		secrets, err := mls.ParseKeyPackageSecrets(p.Secrets)
+		if err != nil {
+			return nil, nil, err
+		}
+		g, err := mls.Join(e.groupConfig(), e.identity(), d.Payload, kp, secrets, mls.JoinParams{})
+		if errors.Is(err, mls.ErrNotForUs) {
+			continue
+		}
+		if err == nil && !bytes.Equal(g.ID(), d.Group) {
+			err = errors.New("the welcome is for another group than the gateway says")
+		}
+		used := cell.Row
+		if p.LastResort {
+			used = nil
+		}
+		return g, used, err
+	}
+	return nil, nil, mls.ErrNotForUs
+}
+
+// enter records a joined group and its conversation.
+func (e *Engine) enter(c *change, d *wire.Deliver, g *mls.Group, name label, used []byte) error {
+	conv := e.conversations[name.ID]
+	if old, ok := e.byGroup[string(d.Group)]; ok && old != name.ID {
+		if err := c.drop(e.conversations[old]); err != nil {
+			return err
+		}
+	}
+	if conv == nil {
+		conv = &conversation{ID: name.ID, Started: e.now().Unix()}
+	} else {
+		conv = conv.edit()
+		if !bytes.Equal(conv.Group, d.Group) {
+			conv.Former = append(conv.Former, conv.Group)
+		}
+	}
+	conv.Name, conv.Group, conv.State, conv.Unnamed = name.Name, slices.Clone(d.Group), stateActive, false
+	if used != nil {
+		if err := c.Delete(tablePackage, nil, used); err != nil {
+			return err
+		}
+	}
+	if err := errors.Join(c.DeleteAll(tableGroup, d.Group), putDelta(c.Tx, d.Group, g.State()), c.put(conv)); err != nil {
+		return err
+	}
+	return e.noteJoined(c, conv, g, d.Sender)
+}

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package client
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"valise/client/vault"
+	"valise/identity"
+	"valise/mls"
+)
+
+// The vault's tables, with parent and row of their cells.
+const (
+	tableMeta         = "meta"         // "", "meta": meta
+	tableConversation = "conversation" // "", conversation id: conversation
+	tableGroup        = "group"        // group id, record key: a record of mls
+	tableRoster       = "roster"       // group id, epoch: the devices that could read it
+	tablePackage      = "package"      // "", KeyPackageRef: packageRecord
+	tableIntent       = "intent"       // "", number: intent
+	tableSlot         = "slot"         // "", "slot": slot
+	tableEvent        = "event"        // "", number: eventRecord
+	tableSeen         = "seen"         // sender device, message id: nothing
+	tableSent         = "sent"         // conversation id, sequence: sentRecord
+	tableMine         = "mine"         // "", message id: Outcome
+	tablePeer         = "peer"         // conversation id, device id: peer
+	tableTransfer     = "transfer"     // "", message id: transfer
+	tableFetched      = "fetched"      // message id, folder: path
+)
+
+// meta is what the engine knows about itself.
+type meta struct {
+	Incarnation []byte `json:"incarnation"` // 16 bytes
+	Begun       bool   `json:"begun"`       // the gateway knows this incarnation
+	Counter     uint64 `json:"counter"`     // last submission counter assigned
+	Cursor      uint64 `json:"cursor"`      // last delivery persisted
+	Intents     uint64 `json:"intents"`     // number of the last intent
+	Events      uint64 `json:"events"`      // number of the last event
+	Lives       []life `json:"lives"`
+	LastResort  int64  `json:"last_resort"` // when the last-resort KeyPackage was made, Unix seconds
+}
+
+// A life is the time of one incarnation, as the log of events sees it: its events
+// begin after number After and end where the next life begins.
+type life struct {
+	Name  string `json:"name"`
+	After uint64 `json:"after"`
+}
+
+// The states of a conversation.
+const (
+	stateFounding = "founding" // the gateway does not know its group yet
+	stateActive   = "active"
+	stateResync   = "resync" // this device must come back by an external commit
+	stateLeft     = "left"   // this device is no member any more
+	stateFailed   = "failed" // could not be founded
+)
+
+type conversation struct {
+	ID       ConversationID `json:"id"`
+	Name     string         `json:"name"`
+	Group    []byte         `json:"group"`
+	Former   [][]byte       `json:"former,omitempty"` // groups before Group, oldest first
+	State    string         `json:"state"`
+	Sequence uint64         `json:"sequence"` // last one given to a message of ours
+	Started  int64          `json:"started"`
+	Lost     bool           `json:"lost,omitempty"`    // the state was an older copy: ask everybody for more
+	Unnamed  bool           `json:"unnamed,omitempty"` // made for a group that this device did not know
+	With     []string       `json:"with,omitempty"`    // addresses it was started with, our own not among them
+	Why      string         `json:"why,omitempty"`     // of stateFailed
+}
+
+// A peer is another device in a conversation.
+type peer struct {
+	Last    uint64         `json:"last"`  // highest sequence seen
+	Fresh   bool           `json:"fresh"` // Last means nothing: it joined or resynced
+	Missing map[uint64]int `json:"missing,omitempty"`
+}
+
+// Kinds of intents.
+const (
+	intentContent = "content"
+	intentFound   = "found"
+	intentAdd     = "add"
+	intentRemove  = "remove"
+)
+
+// An intent is something to be submitted, in order within its conversation.
+type intent struct {
+	Number       uint64            `json:"number"`
+	Kind         string            `json:"kind"`
+	Conversation ConversationID    `json:"conversation"`
+	Content      []byte            `json:"content,omitempty"`
+	Sequence     uint64            `json:"sequence,omitempty"` // fixed once it was sealed
+	Resend       bool              `json:"resend,omitempty"`
+	Addresses    []string          `json:"addresses,omitempty"`
+	Packages     [][]byte          `json:"packages,omitempty"`
+	Device       identity.DeviceID `json:"device,omitzero"` // intentRemove: this one only
+}
+
+// Kinds of slots beyond those of intents.
+const (
+	slotCreate  = "create"
+	slotCommit  = "commit"
+	slotResync  = "resync"
+	slotPublish = "publish"
+)
+
+// A slot is the one submission under way.
+type slot struct {
+	Kind         string         `json:"kind"` // intentContent or a slot kind
+	Counter      uint64         `json:"counter"`
+	Frame        []byte         `json:"frame"`  // as wire.Marshal made it
+	Intent       uint64         `json:"intent"` // 0: none
+	Conversation ConversationID `json:"conversation"`
+	Group        []byte         `json:"group,omitempty"`
+	Epoch        uint64         `json:"epoch,omitempty"`
+	Sequence     uint64         `json:"sequence,omitempty"`
+	Delta        []byte         `json:"delta,omitempty"` // applied when the gateway has accepted it
+	Events       []Event        `json:"events,omitempty"`
+}
+
+// A sentRecord is a content that may be asked for again.
+type sentRecord struct {
+	Content []byte `json:"content"`
+	Group   []byte `json:"group"`
+	Epoch   uint64 `json:"epoch"`
+	Time    int64  `json:"time"`
+}
+
+type packageRecord struct {
+	Package    []byte `json:"package"`
+	Secrets    []byte `json:"secrets"`
+	LastResort bool   `json:"last_resort"`
+	Made       int64  `json:"made"`
+}
+
+// member is a device that belonged to a group in some epoch.
+type member struct {
+	Device  identity.DeviceID `json:"device"`
+	Address identity.Address  `json:"address"`
+}
+
+func (m meta) clone() meta {
+	m.Lives = slices.Clone(m.Lives)
+	return m
+}
+
+func getJSON[T any](tx *vault.Tx, table string, parent, row []byte) (*T, error) {
+	raw, err := tx.Get(table, parent, row)
+	if err != nil || raw == nil {
+		return nil, err
+	}
+	return decode[T](table, raw)
+}
+
+func decode[T any](table string, raw []byte) (*T, error) {
+	v := new(T)
+	if err := json.Unmarshal(raw, v); err != nil {
+		return nil, fmt.Errorf("read a record of table %s: %w", table, err)
+	}
+	return v, nil
+}
+
+func putJSON(tx *vault.Tx, table string, parent, row []byte, v any) error {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return tx.Put(table, parent, row, raw)
+}
+
+func listJSON[T any](tx *vault.Tx, table string, parent []byte) ([]*T, error) {
+	cells, err := tx.List(table, parent)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]*T, len(cells))
+	for i, c := range cells {
+		if out[i], err = decode[T](table, c.Value); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// putDelta writes what a change of a group changed.
+func putDelta(tx *vault.Tx, group []byte, d mls.Delta) error {
+	for _, r := range d {
+		var err error
+		if r.Value == nil {
+			err = tx.Delete(tableGroup, group, []byte(r.Key))
+		} else {
+			err = tx.Put(tableGroup, group, []byte(r.Key), r.Value)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"valise/client/vault"
+	"valise/wire"
+)
+
+// The names of a State.
+const (
+	StateOffline    = "offline"
+	StateConnecting = "connecting"
+	StateOnline     = "online"
+)
+
+// A State says how the connection is.
+type State struct {
+	Name  string    `json:"name"`
+	Since time.Time `json:"since"`
+	Error string    `json:"error,omitempty"` // of the last attempt
+}
+
+// ErrStopped wraps what makes an engine give up: its vault fails.
+var ErrStopped = errors.New("stopped")
+
+// errBehind restarts the connection with a new incarnation.
+var errBehind = errors.New("this device's state was an older copy")
+
+// Run keeps the engine connected until ctx ends. It returns an error wrapping
+// ErrStopped if the vault fails: then nothing may go on.
+func (e *Engine) Run(ctx context.Context) error {
+	defer e.setState(StateOffline, nil)
+	if err := e.prune(); err != nil {
+		return fmt.Errorf("%w: %w", ErrStopped, err)
+	}
+	pause := firstBackoff
+	for {
+		e.setState(StateConnecting, nil)
+		began := time.Now()
+		err := e.session(ctx)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if errors.Is(err, ErrStopped) {
+			return err
+		}
+		if errors.Is(err, errBehind) {
+			continue
+		}
+		e.cfg.Log.Info("connection ended", "error", err)
+		e.setState(StateOffline, err)
+		if time.Since(began) > lastBackoff {
+			pause = firstBackoff
+		}
+		if errors.Is(err, errReplaced) || errors.Is(err, errNotAdmitted) || errors.Is(err, errExpired) {
+			pause = lastBackoff // nothing changes by asking again at once
+		}
+		// Jitter, so that the devices of a restarted gateway do not come at once.
+		if !sleep(ctx, pause/2+rand.N(pause)) {
+			return context.Cause(ctx)
+		}
+		pause = min(2*pause, lastBackoff)
+	}
+}
+
+// session is the life of one connection.
+func (e *Engine) session(ctx context.Context) error {
+	e.mu.Lock()
+	hello := e.hello()
+	e.mu.Unlock()
+	l, err := e.dial(ctx, hello)
+	if err != nil {
+		return err
+	}
+	defer func() { l.conn.CloseWithError(quic.ApplicationErrorCode(wire.CloseNormal), "") }()
+	if err := e.admit(l, hello); err != nil {
+		l.fail(err)
+		return err
+	}
+	if err := l.resume(ctx, e.cursor()); err != nil {
+		return err
+	}
+	e.setLink(l)
+	defer e.setLink(nil)
+
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	ended := make(chan error, 2)
+	go func() { ended <- e.receive(ctx, l) }()
+	go func() { ended <- e.pump(ctx, l) }()
+	err = <-ended
+	cancel(err)
+	l.fail(err)
+	if second := <-ended; errors.Is(second, ErrStopped) || errors.Is(second, errBehind) {
+		err = second
+	}
+	return err
+}
+
+// admit compares the gateway's Welcome with what this state believes.
+func (e *Engine) admit(l *link, hello *wire.Hello) error {
+	w := l.welcome
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if w.Device != [32]byte(e.self) {
+		return errors.New("the gateway takes this device for another one")
+	}
+	if w.Behind(hello) {
+		return e.behind(w)
+	}
+	e.skew = time.UnixMilli(int64(w.Time)).Sub(e.now()).Round(time.Second)
+	e.stock = int(w.KeyPackages)
+	e.drained = false
+	clear(e.want)
+	done := hello.Counter
+	if e.slot != nil {
+		done-- // the slot's submission may or may not have arrived
+	}
+	if w.Counter >= done && e.meta.Begun {
+		return nil
+	}
+	err := e.update(func(c *change) error {
+		c.meta.Begun = true
+		if w.Counter >= done {
+			return nil
+		}
+		// The gateway has done less than it acknowledged: it was restored from a
+		// backup. Its mark counts; the numbers go on from there.
+		e.cfg.Log.Warn("gateway has forgotten submissions", "acknowledged", done, "mark", w.Counter)
+		c.meta.Counter = w.Counter
+		if e.slot == nil {
+			return nil
+		}
+		s := *e.slot
+		if err := s.renumber(w.Counter + 1); err != nil {
+			return err
+		}
+		c.meta.Counter++
+		return c.keepSlot(&s)
+	})
+	return stopped(err)
+}
+
+// behind begins a new life: this state is a copy of an older one. Group secrets and
+// KeyPackages are forgotten, for the newer state may have used them; what waits to
+// be sent stays, and who has it already drops it by its id.
+func (e *Engine) behind(w *wire.Welcome) error {
+	e.cfg.Log.Warn("state is an older copy: new incarnation, resync of all groups", "cursor", e.meta.Cursor, "acknowledged", w.Acknowledged)
+	clear(e.groups)
+	err := e.update(func(c *change) error {
+		if err := e.loosen(c); err != nil {
+			return err
+		}
+		known := e.meta.Cursor > 0 || e.meta.Counter > 0
+		c.newLife()
+		c.meta.Cursor = max(c.meta.Cursor, w.Acknowledged)
+		c.meta.LastResort = 0
+		if err := c.DeleteAll(tablePackage, nil); err != nil {
+			return err
+		}
+		for _, old := range e.conversations {
+			if err := c.DeleteAll(tableGroup, old.Group); err != nil {
+				return err
+			}
+			if old.State != stateActive && old.State != stateResync {
+				continue
+			}
+			conv := old.edit()
+			conv.State, conv.Lost = stateResync, true
+			if err := c.put(conv); err != nil {
+				return err
+			}
+		}
+		if !known {
+			return nil
+		}
+		return c.log(&eventRecord{Event: Event{Kind: EventResynced, Time: e.now()}})
+	})
+	if err != nil {
+		return stopped(err)
+	}
+	return errBehind
+}
+
+// loosen takes the submission under way back to what it was made from.
+func (e *Engine) loosen(c *change) error {
+	s := e.slot
+	if s == nil {
+		return nil
+	}
+	if s.Intent != 0 {
+		in, err := getJSON[intent](c.Tx, tableIntent, nil, vault.Numbered(s.Intent))
+		if err != nil || in == nil {
+			return errors.Join(err, c.emptySlot(false))
+		}
+		if s.Kind == intentContent {
+			in.Sequence = s.Sequence
+		}
+		if err := c.keepIntent(in); err != nil {
+			return err
+		}
+	}
+	return c.emptySlot(false)
+}
+
+func (e *Engine) cursor() uint64 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.meta.Cursor
+}
+
+func (e *Engine) setLink(l *link) {
+	e.mu.Lock()
+	e.link = l
+	e.mu.Unlock()
+	if l != nil {
+		e.setState(StateOnline, nil)
+		return
+	}
+	e.bell.ring()
+}
+
+func (e *Engine) setState(name string, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	s := State{Name: name, Since: e.now()}
+	if err != nil {
+		s.Error = err.Error()
+	} else if name == StateConnecting {
+		s.Error = e.state.Error
+	}
+	e.state = s
+	e.bell.ring()
+}
+
+// State returns how the connection is.
+func (e *Engine) State() State {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.state
+}
+
+// Changed returns a channel that is closed at the next change of anything: state,
+// events, what is queued.
+func (e *Engine) Changed() <-chan struct{} { return e.bell.wait() }
+
+func stopped(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: %w", ErrStopped, err)
+}
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// prune forgets what has served its time.
+func (e *Engine) prune() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.update(func(c *change) error {
+		list, err := c.List(tablePackage, nil)
+		if err != nil {
+			return err
+		}
+		for _, cell := range list {
+			p, err := decode[packageRecord](tablePackage, cell.Value)
+			if err != nil {
+				return err
+			}
+			if e.now().Sub(time.Unix(p.Made, 0)) < secretsPeriod {
+				continue
+			}
+			if err := c.Delete(tablePackage, nil, cell.Row); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
