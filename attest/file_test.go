@@ -17,6 +17,8 @@ import (
 
 	"golang.org/x/crypto/cryptobyte"
 	tag "golang.org/x/crypto/cryptobyte/asn1"
+
+	"valise/internal/testenv"
 )
 
 // certsOnly writes RFC 5652's degenerate SignedData.
@@ -190,9 +192,8 @@ func TestRealCards(t *testing.T) {
 
 // Other vendors' evidence is told from ours, and nothing in it crashes.
 func TestOtherVendors(t *testing.T) {
-	root := vectors(t)
 	seen := 0
-	err := filepath.WalkDir(filepath.Join(root, "attest"), func(path string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(testenv.Vectors(t, "attest"), func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
@@ -223,21 +224,6 @@ func decoded(data []byte) []byte {
 		return raw
 	}
 	return data
-}
-
-// vectors returns the folder of shared test vectors.
-func vectors(t *testing.T) string {
-	dir := os.Getenv("VALISE_VECTORS")
-	if dir == "" {
-		dir = filepath.Join("..", "..", "shared", "vectors")
-	}
-	if _, err := os.Stat(dir); err != nil {
-		if strings.Contains(os.Getenv("VALISE_REQUIRE"), "vectors") {
-			t.Fatalf("vectors: %v", err)
-		}
-		t.Skipf("vectors: %v", err)
-	}
-	return dir
 }
 
 // What ParseFile and Assemble accept is certificates, all of which stood in
