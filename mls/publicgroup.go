@@ -102,7 +102,7 @@ func (p *PublicGroup) State() Delta {
 	for _, q := range p.proposals {
 		d = append(d, Record{q.key, q.marshal(p.ctx.epoch)})
 	}
-	return d
+	return d.Merge(nil)
 }
 
 // A PublicStaged commit has been checked and not applied.

@@ -88,7 +88,7 @@ func (g *Group) flush(d Delta) Delta {
 	return out
 }
 
-// State returns all records of the group. What is in the caller's store beside
+// State returns all records of the group, by key. What is in the caller's store beside
 // them is obsolete.
 func (g *Group) State() Delta {
 	if g.removed {
@@ -112,7 +112,7 @@ func (g *Group) State() Delta {
 	for _, u := range g.updates {
 		d = append(d, Record{u.key, u.marshal(g.ctx.epoch)})
 	}
-	return d
+	return d.Merge(nil)
 }
 
 // diff lists the records that change when g becomes s.next.
