@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"valise/gateway"
+	"valise/gateway/mailbox"
+	"valise/identity"
+	"valise/internal/daemon"
+)
+
+// A Config is the configuration file. Relative paths are relative to the
+// file's directory. See example.toml for each field's meaning.
+type Config struct {
+	Listen      []string        `toml:"listen"`
+	Name        string          `toml:"name"`
+	Domain      string          `toml:"domain"`
+	Roots       string          `toml:"roots"`
+	Key         string          `toml:"key"`
+	PINSource   string          `toml:"pin_source"`
+	Certificate string          `toml:"certificate"`
+	Data        string          `toml:"data"`
+	Audit       string          `toml:"audit"`
+	Admin       string          `toml:"admin"`
+	Deny        string          `toml:"deny"`
+	LogLevel    daemon.Level    `toml:"log_level"`
+	Drain       daemon.Duration `toml:"drain"`
+	Limits      Limits          `toml:"limits"`
+}
+
+// Limits bound what devices may use.
+type Limits struct {
+	MessagesPerSecond float64         `toml:"messages_per_second"`
+	Burst             int             `toml:"burst"`
+	Connections       int             `toml:"connections"`
+	MailboxMessages   int             `toml:"mailbox_messages"`
+	MailboxBytes      int64           `toml:"mailbox_bytes"`
+	KeyPackages       int             `toml:"key_packages"`
+	BlobBytes         uint64          `toml:"blob_bytes"`
+	BlobExpiry        daemon.Duration `toml:"blob_expiry"`
+	Batch             int             `toml:"batch"`
+}
+
+// loadConfig reads the file and checks what every command needs.
+func loadConfig(path string) (*Config, error) {
+	cfg := new(Config)
+	if err := daemon.LoadTOML(path, cfg); err != nil {
+		return nil, err
+	}
+	dir := filepath.Dir(path)
+	for _, field := range []*string{&cfg.Roots, &cfg.PINSource, &cfg.Certificate, &cfg.Data, &cfg.Audit, &cfg.Deny} {
+		if *field != "" && !filepath.IsAbs(*field) {
+			*field = filepath.Join(dir, *field)
+		}
+	}
+	var missing []error
+	for name, value := range map[string]string{"name": cfg.Name, "key": cfg.Key} {
+		if value == "" {
+			missing = append(missing, fmt.Errorf("configuration: %s: %q must be set", path, name))
+		}
+	}
+	return cfg, errors.Join(missing...)
+}
+
+// checkServe checks what only serve needs.
+func (c *Config) checkServe() error {
+	var all []error
+	if len(c.Listen) == 0 {
+		all = append(all, errors.New(`configuration: "listen" must name at least one address`))
+	}
+	for name, value := range map[string]string{
+		"domain": c.Domain, "roots": c.Roots, "certificate": c.Certificate, "data": c.Data, "audit": c.Audit,
+	} {
+		if value == "" {
+			all = append(all, fmt.Errorf("configuration: %q must be set", name))
+		}
+	}
+	if c.Domain != "" {
+		all = append(all, identity.CheckDomain(c.Domain))
+	}
+	l := c.Limits
+	if l.MessagesPerSecond < 0 || l.Burst < 0 || l.Connections < 0 || l.MailboxMessages < 0 || l.MailboxBytes < 0 || l.KeyPackages < 0 || l.Batch < 0 {
+		all = append(all, errors.New("configuration: limits must not be negative"))
+	}
+	return errors.Join(all...)
+}
+
+func (c *Config) quota() mailbox.Quota {
+	return mailbox.Quota{Messages: c.Limits.MailboxMessages, Bytes: c.Limits.MailboxBytes, Packages: c.Limits.KeyPackages}
+}
+
+func (c *Config) limits() gateway.Limits {
+	return gateway.Limits{
+		Rate: c.Limits.MessagesPerSecond, Burst: c.Limits.Burst, Connections: c.Limits.Connections,
+		BlobQuota: c.Limits.BlobBytes, BlobExpiry: c.Limits.BlobExpiry.Duration,
+	}
+}

@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"golang.org/x/sync/errgroup"
+
+	"valise/gateway"
+	"valise/gateway/mailbox"
+	"valise/hsm"
+	"valise/identity"
+	"valise/internal/daemon"
+	"valise/internal/store/relay"
+)
+
+type serveCommand struct {
+	Config string `required:"" type:"existingfile" placeholder:"FILE" help:"Configuration file."`
+}
+
+// server is what serve opens, and closes in the reverse order.
+type server struct {
+	cfg     *Config
+	log     *slog.Logger
+	audit   *daemon.Audit
+	token   hsm.Token
+	key     hsm.Key
+	trust   *identity.Trust
+	store   mailbox.Store
+	gateway *gateway.Gateway
+	sockets []net.PacketConn
+}
+
+// Run serves until a signal.
+func (c *serveCommand) Run(ctx context.Context) (err error) {
+	cfg, err := loadConfig(c.Config)
+	if err == nil {
+		err = cfg.checkServe()
+	}
+	if err != nil {
+		return err
+	}
+	s := &server{cfg: cfg, log: daemon.NewLog(os.Stderr, cfg.LogLevel)}
+	defer func() { err = errors.Join(err, s.close()) }()
+	d := daemon.New(daemon.Config{Admin: cfg.Admin, Drain: cfg.Drain.Duration, Log: s.log})
+	if err := s.open(ctx, d); err != nil {
+		return err
+	}
+	for _, socket := range s.sockets {
+		s.log.Info("listening", "address", socket.LocalAddr().String(), "name", cfg.Name, "domain", cfg.Domain)
+	}
+	return d.Run(ctx,
+		daemon.Part{Name: "gateway", Serve: s.serve, Drain: s.gateway.Drain},
+		daemon.Part{Name: "reload", Serve: s.reload})
+}
+
+func (s *server) open(ctx context.Context, d *daemon.Daemon) error {
+	cfg := s.cfg
+	var err error
+	if s.audit, err = daemon.OpenAudit(cfg.Audit); err != nil {
+		return err
+	}
+	uri, token, err := cfg.openToken(ctx)
+	if err != nil {
+		return err
+	}
+	s.token = token
+	if s.key, err = uri.Key(ctx, token); err != nil {
+		return fmt.Errorf("%w: run valise-gatewayd csr first", err)
+	}
+	if s.trust, err = cfg.trust(); err != nil {
+		return err
+	}
+	certificate, err := cfg.certificate(s.trust, s.key)
+	if err != nil {
+		return err
+	}
+	denied, err := cfg.denied()
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
+		return err
+	}
+	if s.store, err = relay.Open(ctx, relay.Config{Path: filepath.Join(cfg.Data, "relay.db"), Quota: cfg.quota()}); err != nil {
+		return err
+	}
+	if s.gateway, err = gateway.New(gateway.Config{
+		Trust: s.trust, Domain: cfg.Domain, Certificate: certificate, Store: s.store, Dir: cfg.Data,
+		Audit: s.record, Log: s.log, Metrics: d.Metrics, Denied: denied, Limits: cfg.limits(), Batch: cfg.Limits.Batch,
+	}); err != nil {
+		return err
+	}
+	s.health(d)
+	return s.listen(ctx)
+}
+
+// record writes one line of the audit stream.
+func (s *server) record(ctx context.Context, event, reason string, attrs ...slog.Attr) error {
+	if reason == "" {
+		return s.audit.Event(ctx, event, attrs...)
+	}
+	return s.audit.Refused(ctx, event, reason, attrs...)
+}
+
+func (s *server) listen(ctx context.Context) error {
+	for _, address := range s.cfg.Listen {
+		socket, err := new(net.ListenConfig).ListenPacket(ctx, "udp", address)
+		if err != nil {
+			return fmt.Errorf("listen: %w", err)
+		}
+		s.sockets = append(s.sockets, socket)
+	}
+	return nil
+}
+
+func (s *server) health(d *daemon.Daemon) {
+	d.Health.Add("store", s.gateway.Check)
+	if token, ok := s.token.(interface{ Health() hsm.Health }); ok {
+		d.Health.Add("hsm", func(context.Context) error { return token.Health().Err })
+	}
+}
+
+// serve runs the gateway until its context ends; sockets first, then what
+// commits to the store.
+func (s *server) serve(ctx context.Context) error {
+	committing, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	background := make(chan error, 1)
+	go func() { background <- s.gateway.Run(committing) }()
+	sockets, ctx := errgroup.WithContext(ctx)
+	for _, socket := range s.sockets {
+		sockets.Go(func() error { return s.gateway.Serve(ctx, socket) })
+	}
+	err := sockets.Wait()
+	stop()
+	return errors.Join(err, <-background)
+}
+
+// reload reads deny list and certificate again at SIGHUP. What cannot be read
+// leaves the old one in force.
+func (s *server) reload(ctx context.Context) error {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-hangups:
+		}
+		denied, err := s.cfg.denied()
+		if err == nil {
+			s.gateway.SetDenied(denied)
+		} else {
+			s.log.Error("the deny list was not read; the old one stays in force", "error", err)
+		}
+		certificate, certErr := s.cfg.certificate(s.trust, s.key)
+		if certErr == nil {
+			s.gateway.SetCertificate(certificate)
+		} else {
+			s.log.Error("the certificate was not read; the old one stays in use", "error", certErr)
+		}
+		if err == nil && certErr == nil {
+			s.log.Info("reloaded", "denied", len(denied), "certificate_until", certificate.Leaf.NotAfter)
+		}
+	}
+}
+
+func (s *server) close() error {
+	var all []error
+	for _, socket := range s.sockets {
+		if err := socket.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			all = append(all, err)
+		}
+	}
+	if s.store != nil {
+		all = append(all, s.store.Close())
+	}
+	if s.key != nil {
+		all = append(all, s.key.Close())
+	}
+	if s.token != nil {
+		all = append(all, s.token.Close())
+	}
+	if s.audit != nil {
+		all = append(all, s.audit.Close())
+	}
+	return errors.Join(all...)
+}
+
+func (c *Config) denied() (map[identity.DeviceID]bool, error) {
+	if c.Deny == "" {
+		return nil, nil
+	}
+	f, err := os.Open(c.Deny)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return gateway.ParseDenied(f)
+}
