@@ -54,7 +54,7 @@ func (k *slotKey) parse() error {
 		return err
 	}
 	k.private = private
-	if alg := algorithmOf(k.public()); alg != k.Algorithm {
+	if alg := algorithmOf(k.public()); alg == 0 || alg != k.Algorithm {
 		return fmt.Errorf("key says algorithm %02x and is %02x", k.Algorithm, alg)
 	}
 	return nil
