@@ -50,7 +50,7 @@ func (g *Group) Apply(s *Staged) error {
 		}
 	}
 	next.garbage = append(g.garbage, next.garbage...)
-	g.keys.dropHandshake()
+	g.keys.end()
 	*g = *next
 	return nil
 }
@@ -89,9 +89,10 @@ func changedLeaves(old, new *tree) map[LeafIndex]*LeafNode {
 	return out
 }
 
-// dropHandshake deletes the keys of handshake messages: none is read once the
-// epoch is over.
-func (t *secretTree) dropHandshake() {
+// end deletes the keys of handshake messages: none is read once the epoch is
+// over.
+func (t *secretTree) end() {
+	t.over = true
 	maps.DeleteFunc(t.ratchets, func(id ratchetID, _ *ratchet) bool { return id.handshake })
 }
 

@@ -17,6 +17,7 @@ type secretTree struct {
 	leaves   uint32 // of the full tree
 	nodes    map[nodeIndex][]byte
 	ratchets map[ratchetID]*ratchet
+	over     bool // the epoch has ended: only content is still read
 }
 
 // A ratchetID names one of a leaf's two ratchets, RFC 9420, Section 9.
@@ -41,7 +42,7 @@ type messageKey struct{ key, nonce []byte }
 
 func newSecretTree(s *suiteParams, epoch uint64, leaves uint32, encryptionSecret []byte) *secretTree {
 	return &secretTree{s, epoch, leaves,
-		map[nodeIndex][]byte{rootOf(leaves): encryptionSecret}, map[ratchetID]*ratchet{}}
+		map[nodeIndex][]byte{rootOf(leaves): encryptionSecret}, map[ratchetID]*ratchet{}, false}
 }
 
 // A use is one key of the tree, taken but not yet deleted: a message that does
@@ -146,7 +147,9 @@ func (t *secretTree) derive(u *use) *ratchet {
 		u.sibling = app
 		return hs
 	}
-	u.sibling = hs
+	if !t.over {
+		u.sibling = hs
+	}
 	return app
 }
 

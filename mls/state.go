@@ -131,8 +131,10 @@ func (g *Group) diff(s *Staged) Delta {
 		}
 	}
 	d = append(d, next.keys.state()...)
-	if s.spend != nil {
-		d = append(d, s.spend.records()...)
+	if s.spend != nil { // its handshake ratchet ends with the epoch
+		spent := s.spend.records()
+		spent[len(spent)-1].Value = nil
+		d = append(d, spent...)
 	}
 	for _, p := range next.past {
 		if i := slices.IndexFunc(g.past, func(o *pastEpoch) bool { return o == p }); i < 0 {

@@ -98,7 +98,7 @@ func readPastEpoch(r *reader) *pastEpoch {
 		return p
 	}
 	p.context, p.senderData = r.opaque(), r.opaque()
-	p.keys = &secretTree{epoch: p.epoch, leaves: r.u32(), nodes: map[nodeIndex][]byte{}, ratchets: map[ratchetID]*ratchet{}}
+	p.keys = &secretTree{epoch: p.epoch, leaves: r.u32(), nodes: map[nodeIndex][]byte{}, ratchets: map[ratchetID]*ratchet{}, over: true}
 	p.leaves = map[LeafIndex]*LeafNode{}
 	readVector(r, func(r *reader) struct{} {
 		l := LeafIndex(r.u32())
@@ -156,7 +156,7 @@ func Load(cfg Config, id Identity, records Delta) (*Group, error) {
 	}
 	g := &Group{cfg: cfg, id: id, epochState: &epochState{publicState: ps, own: e.own, secrets: &e.secrets,
 		privs: map[nodeIndex]*privKey{}, closed: e.closed}}
-	g.keys = &secretTree{s, e.ctx.epoch, e.width, map[nodeIndex][]byte{}, map[ratchetID]*ratchet{}}
+	g.keys = &secretTree{s, e.ctx.epoch, e.width, map[nodeIndex][]byte{}, map[ratchetID]*ratchet{}, false}
 	if err := g.loadRest(records); err != nil {
 		return nil, err
 	}
