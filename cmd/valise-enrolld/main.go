@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command valise-enrolld is the enrollment authority: it appraises the evidence of
+// devices' keys and issues their certificates with a key that stays in a PKCS#11
+// token.
+//
+//	valise-enrolld init         --config FILE            make the authority, once
+//	valise-enrolld root         --config FILE            print the root and its fingerprint
+//	valise-enrolld roster import --config FILE FILE.csv  add or change people
+//	valise-enrolld roster list   --config FILE
+//	valise-enrolld roster remove --config FILE ADDRESS…
+//	valise-enrolld invite       --config FILE ADDRESS    print an invitation: code and QR
+//	valise-enrolld serve        --config FILE            answer devices, until a signal
+//	valise-enrolld gateway-cert --config FILE --csr FILE --name NAME[,IP…]
+//	valise-enrolld list         --config FILE            print what was issued
+//
+// A first day goes like this:
+//
+//	softhsm2-util --init-token --free --label valise --so-pin … --pin …   # or your HSM's tool
+//	valise-enrolld init --config enrolld.toml
+//	valise-enrolld roster import --config enrolld.toml people.csv
+//	valise-enrolld serve --config enrolld.toml &
+//	valise-enrolld invite --config enrolld.toml alice@interieur.example
+//
+// The other commands may run while the daemon does. The configuration file is
+// described field by field at the type Config.
+//
+// Whoever can run this command as the daemon's user can invite and import; the PIN
+// file opens the issuing key. Guard both as you would guard the HSM.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+
+	"valise/hsm"
+)
+
+// cli is the command line. Each command's Run method is in a file of its own.
+type cli struct {
+	Init        initCmd    `cmd:"" help:"Make the authority: root and issuing keys in the token, certificates in the data directory. Once."`
+	Serve       serveCmd   `cmd:"" help:"Answer devices (ACME over HTTPS) until SIGTERM."`
+	Invite      inviteCmd  `cmd:"" help:"Print an invitation for one person: one device, one use, 24 hours."`
+	Roster      rosterCmd  `cmd:"" help:"Import, list or remove the people who may enroll devices."`
+	GatewayCert gatewayCmd `cmd:"" help:"Issue a gateway's certificate from its CSR and print the chain."`
+	Root        rootCmd    `cmd:"" help:"Print the root certificate (standard output) and its fingerprint (standard error)."`
+	List        listCmd    `cmd:"" help:"List the certificates that were issued."`
+}
+
+// common is what every command takes.
+type common struct {
+	Config string `required:"" type:"existingfile" placeholder:"FILE" help:"Configuration in TOML."`
+}
+
+func main() {
+	var c cli
+	parsed := kong.Parse(&c, kong.Name("valise-enrolld"),
+		kong.Description("The enrollment authority of Valise."), kong.UsageOnError())
+	// serve replaces this by the daemon's own handling of signals.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	parsed.BindTo(ctx, (*context.Context)(nil))
+	err := parsed.Run()
+	stop()
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "valise-enrolld: %v\n", err)
+		if hint := hsm.Hint(err); hint != "" {
+			fmt.Fprintf(os.Stderr, "valise-enrolld: hint: %s\n", hint)
+		}
+		os.Exit(1)
+	}
+}

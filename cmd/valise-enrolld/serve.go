@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"valise/enroll"
+	"valise/enroll/acme"
+	"valise/hsm"
+	"valise/internal/daemon"
+	"valise/internal/store/authority"
+)
+
+type serveCmd struct{ common }
+
+// Run answers devices until a signal.
+func (cmd *serveCmd) Run(ctx context.Context) (err error) {
+	o, err := openOffice(ctx, cmd.Config)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, o.close()) }()
+	log := daemon.NewLog(os.Stderr, o.cfg.LogLevel)
+	d := daemon.New(daemon.Config{Admin: o.cfg.Admin, Drain: o.cfg.Drain.Duration, Log: log})
+	m := newMetrics(o.store)
+	d.Metrics.MustRegister(m)
+	o.addHealth(d.Health)
+
+	desk, err := enroll.New(enroll.Config{
+		Store: o.store, CA: o.ca, Appraiser: o.appraiser, Domain: o.cfg.Domain, URL: o.cfg.URL,
+		Event: o.audit.Event, Log: log, Issued: m.issue,
+	})
+	if err != nil {
+		return err
+	}
+	front, err := acme.New(acme.Config{
+		BaseURL: o.cfg.URL, Backend: desk, Log: log, PerSecond: o.cfg.Limits.PerSecond, Burst: o.cfg.Limits.Burst,
+		Refused: func(ctx context.Context, r *acme.Refusal, attrs ...slog.Attr) {
+			m.refuse(string(r.Reason))
+			attrs = append(attrs, slog.String("detail", r.Detail))
+			if err := o.audit.Refused(ctx, "enrollment refused", string(r.Reason), attrs...); err != nil {
+				log.Error("audit stream", "error", err.Error())
+			}
+		},
+	})
+	if err != nil {
+		return err
+	}
+	tlsKey, err := o.token.Key(ctx, o.cfg.Token.TLSKey)
+	if err != nil {
+		return fmt.Errorf("HTTPS key %q: %w", o.cfg.Token.TLSKey, err)
+	}
+	defer tlsKey.Close()
+	certs := &serverCertificate{office: o, key: tlsKey, log: log}
+	if err := certs.renew(ctx); err != nil {
+		return err
+	}
+	ln, err := net.Listen("tcp", o.cfg.Listen)
+	if err != nil {
+		return err
+	}
+	log.Info("listening", "what", "acme", "address", ln.Addr().String(), "url", o.cfg.URL+acme.PathDirectory)
+	return d.Run(ctx,
+		daemon.HTTP("acme", httpServer(front, log), tls.NewListener(daemon.Limit(ln, o.cfg.Limits.Connections), certs.config())),
+		daemon.Part{Name: "issuing", Serve: desk.Work},
+		daemon.Part{Name: "https certificate", Serve: certs.work},
+	)
+}
+
+func httpServer(h http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 5 * time.Second, // covers the TLS handshake
+		ReadTimeout:       15 * time.Second,
+		WriteTimeout:      40 * time.Second, // an HSM may be slow to answer
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+}
+
+// addHealth turns /healthz red when the token, the database or the audit stream fail.
+func (o *office) addHealth(h *daemon.Health) {
+	h.Add("hsm", func(ctx context.Context) error {
+		if alive, ok := o.token.(interface{ Check(context.Context) error }); ok {
+			if err := alive.Check(ctx); err != nil {
+				return err
+			}
+		}
+		if state, ok := o.token.(interface{ Health() hsm.Health }); ok {
+			if s := state.Health(); !s.OK {
+				return errors.Join(errors.New("the token does not answer"), s.Err)
+			}
+		}
+		return nil
+	})
+	h.Add("store", func(ctx context.Context) error {
+		return o.store.View(ctx, func(tx *authority.Tx) error { _, err := tx.LedgerSize(); return err })
+	})
+	h.Add("audit", func(context.Context) error {
+		_, err := os.Stat(o.cfg.Audit)
+		return err
+	})
+}
+
+// serverCertificate is the authority's own HTTPS certificate, issued by itself under
+// a key in the token. The chain that it serves includes the root, so that a device
+// can compare the root with the hash in its invitation.
+type serverCertificate struct {
+	office *office
+	key    hsm.Key
+	log    *slog.Logger
+	now    atomic.Pointer[tls.Certificate]
+}
+
+func (s *serverCertificate) config() *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13,
+		NextProtos: []string{"http/1.1"},
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			return s.now.Load(), nil
+		},
+	}
+}
+
+func (s *serverCertificate) renew(ctx context.Context) error {
+	i, err := s.office.ca.IssueServer(ctx, s.key.Public(), s.office.cfg.hosts())
+	if err != nil {
+		return fmt.Errorf("HTTPS certificate: %w", err)
+	}
+	s.now.Store(&tls.Certificate{
+		Certificate: append([][]byte{i.Certificate}, s.office.ca.Chain()...), PrivateKey: s.key,
+	})
+	return nil
+}
+
+func (s *serverCertificate) work(ctx context.Context) error {
+	tick := time.NewTicker(time.Hour)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			if err := s.renew(ctx); err != nil && ctx.Err() == nil {
+				s.log.Error("renewal waits", "error", err.Error())
+			}
+		}
+	}
+}
