@@ -42,7 +42,7 @@ func helperSign(pin string) string {
 	}
 	token, err := Open(context.Background(), cfg)
 	if err != nil {
-		return "open: " + err.Error()
+		return "open: " + err.Error() + " / " + hsm.Hint(err)
 	}
 	key, err := token.Key(context.Background(), "9a")
 	if err != nil {
@@ -58,10 +58,10 @@ func helperSign(pin string) string {
 }
 
 // second runs a second process; end ends it, with SIGKILL if kill is set.
-func second(t *testing.T, pin string) (said string, end func(kill bool)) {
+func second(t *testing.T, pin string, env ...string) (said string, end func(kill bool)) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), helperEnv+"="+pin)
+	cmd.Env = append(append(os.Environ(), helperEnv+"="+pin), env...)
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -184,5 +184,17 @@ func TestClosedTokenDoesNothing(t *testing.T) {
 	}
 	if err := token.Close(); err != nil {
 		t.Errorf("closing twice: %v", err)
+	}
+}
+
+func TestNoService(t *testing.T) {
+	testenv.Card(t, testcard.Config{})
+	said, end := second(t, "none", "PCSCLITE_CSOCK_NAME="+t.TempDir()+"/none")
+	end(false)
+	if !strings.Contains(said, hsm.ErrNoService.Error()) || !strings.Contains(said, hsm.Hint(hsm.ErrNoService)) {
+		t.Errorf("without pcscd: %s", said)
+	}
+	if said := without(t); !strings.HasPrefix(said, "key: ") { // control: there is a card, and no key in it
+		t.Errorf("with pcscd: %s", said)
 	}
 }

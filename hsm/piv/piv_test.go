@@ -9,6 +9,7 @@ import (
 	"crypto"
 	"crypto/ecdh"
 	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
@@ -18,6 +19,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	pivgo "github.com/go-piv/piv-go/v2/piv"
 
 	"valise/hsm"
 	"valise/internal/testcard"
@@ -172,6 +175,90 @@ func TestEvidence(t *testing.T) {
 	if err := f9.CheckSignature(leaf.SignatureAlgorithm, leaf.RawTBSCertificate, leaf.Signature); err != nil {
 		t.Errorf("f9 did not sign it: %v", err)
 	}
+}
+
+// An imported key may exist elsewhere: the card attests none.
+func TestNoEvidenceForImportedKey(t *testing.T) {
+	card := testenv.Card(t, testcard.Config{})
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	yk, err := pivgo.Open(card.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = yk.SetPrivateKeyInsecure(pivgo.DefaultManagementKey, pivgo.SlotAuthentication, private,
+		pivgo.Key{Algorithm: pivgo.AlgorithmEC256, PINPolicy: pivgo.PINPolicyOnce, TouchPolicy: pivgo.TouchPolicyNever})
+	yk.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, _ := openCard(t, card)
+	key, err := token.Key(t.Context(), "9a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	signs(t, key)
+	if _, err := key.Evidence(t.Context()); !errors.Is(err, hsm.ErrNoEvidence) || hsm.Hint(err) == "" {
+		t.Errorf("evidence: %v", err)
+	}
+	if _, err := token.Generate(t.Context(), "9a", hsm.GenerateOptions{}); !errors.Is(err, hsm.ErrOccupied) {
+		t.Errorf("generate over it: %v", err)
+	}
+}
+
+// Firmware before 5.3 has no metadata: public key and policy come from
+// attestation.
+func TestOldFirmware(t *testing.T) {
+	firmware, err := testcard.ParseVersion("5.2.7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	card := testenv.Card(t, testcard.Config{Firmware: firmware})
+	token, pad := openCard(t, card)
+	for slot, want := range map[string]int32{"9a": 1, "9c": 2} {
+		if _, err := token.Key(t.Context(), slot); !errors.Is(err, hsm.ErrNoKey) {
+			t.Fatalf("slot %s before: %v", slot, err)
+		}
+		generate(t, token, slot, hsm.P256)
+		if err := token.Logout(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		before := pad.asked.Load()
+		key, err := token.Key(t.Context(), slot)
+		if err != nil {
+			t.Fatal(err)
+		}
+		signs(t, key)
+		signs(t, key)
+		if n := pad.asked.Load() - before; n != want {
+			t.Errorf("slot %s: the PIN was asked %d times, want %d", slot, n, want)
+		}
+		if _, err := token.Generate(t.Context(), slot, hsm.GenerateOptions{}); !errors.Is(err, hsm.ErrOccupied) {
+			t.Errorf("slot %s again: %v", slot, err)
+		}
+	}
+}
+
+// A certificate without a key counts as occupied.
+func TestCertificateAloneOccupiesSlot(t *testing.T) {
+	card := testenv.Card(t, testcard.Config{})
+	token, _ := openCard(t, card)
+	cert, err := x509.ParseCertificate(selfSigned(t, generate(t, token, "9a", hsm.P256)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = token.use(t.Context(), func(_ context.Context, yk *pivgo.YubiKey) error {
+		return yk.SetCertificate(pivgo.DefaultManagementKey, pivgo.SlotKeyManagement, cert)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := token.Generate(t.Context(), "9d", hsm.GenerateOptions{}); !errors.Is(err, hsm.ErrOccupied) {
+		t.Errorf("9d: %v", err)
+	}
+	generate(t, token, "9e", hsm.P256) // control
 }
 
 // Generation never destroys a key, or a certificate, that is not named.

@@ -210,7 +210,7 @@ func TestECDH(t *testing.T) {
 // Sixteen signers share two sessions (and the anchor).
 func TestPoolIsBounded(t *testing.T) {
 	softHSM(t, "ca")
-	token := openConfig(t, Config{Module: softhsm, Label: "ca", PIN: rightPIN, Sessions: 2})
+	token := openConfig(t, Config{Module: library(t), Label: "ca", PIN: rightPIN, Sessions: 2})
 	key := generate(t, token, "k", hsm.P256)
 	var group sync.WaitGroup
 	for range 16 {

@@ -14,21 +14,21 @@ import (
 	p11 "github.com/miekg/pkcs11"
 
 	"valise/hsm"
+	"valise/internal/testenv"
 )
 
 // The HSM goes and comes back. Keys that were open go on working.
 func TestDeviceRestart(t *testing.T) {
-	softHSM(t, "ca")
-	hsmServer := startServer(t)
-	pad := &pinPad{pin: testPIN}
-	token := openConfig(t, Config{Module: p11client, Label: "ca", PIN: pad.enter})
+	server := testenv.SoftHSMServer(t)
+	pad := &pinPad{pin: server.PIN}
+	token := openConfig(t, Config{Module: server.Module, Label: server.Label, PIN: pad.enter})
 	key := generate(t, token, "k", hsm.P256)
 	signs(t, key)
 	if h := token.Health(); !h.OK || h.Restarts != 0 {
 		t.Fatalf("health before: %+v", h)
 	}
 
-	hsmServer.kill()
+	server.Kill(t)
 	if _, err := sign(key); !errors.Is(err, hsm.ErrDevice) || hsm.Hint(err) == "" {
 		t.Fatalf("sign without a device: %v", err)
 	}
@@ -39,7 +39,7 @@ func TestDeviceRestart(t *testing.T) {
 		t.Fatalf("find without a device: %v", err)
 	}
 
-	hsmServer.start()
+	server.Start(t)
 	until(t, "recovery", func() bool { return token.Health().OK })
 	signs(t, key)
 	signs(t, mustKey(t, token, "k"))
@@ -54,14 +54,13 @@ func TestDeviceRestart(t *testing.T) {
 // A restart that is over when the next operation comes goes unnoticed by the
 // caller, time after time.
 func TestDeviceRestartBetweenOperations(t *testing.T) {
-	softHSM(t, "ca")
-	hsmServer := startServer(t)
-	token := openConfig(t, Config{Module: p11client, Label: "ca", PIN: rightPIN})
+	server := testenv.SoftHSMServer(t)
+	token := openConfig(t, Config{Module: server.Module, Label: server.Label, PIN: (&pinPad{pin: server.PIN}).enter})
 	key := generate(t, token, "k", hsm.P256)
 	for range 5 {
 		signs(t, key)
-		hsmServer.kill()
-		hsmServer.start()
+		server.Kill(t)
+		server.Start(t)
 	}
 	signs(t, key)
 	if h := token.Health(); !h.OK || h.Restarts != 5 {
@@ -72,9 +71,8 @@ func TestDeviceRestartBetweenOperations(t *testing.T) {
 // Signers that are busy while the device restarts get ErrDevice or a good
 // signature, and all sign again afterwards.
 func TestDeviceRestartUnderLoad(t *testing.T) {
-	softHSM(t, "ca")
-	hsmServer := startServer(t)
-	token := openConfig(t, Config{Module: p11client, Label: "ca", PIN: rightPIN})
+	server := testenv.SoftHSMServer(t)
+	token := openConfig(t, Config{Module: server.Module, Label: server.Label, PIN: (&pinPad{pin: server.PIN}).enter})
 	key := generate(t, token, "k", hsm.P256)
 	var group sync.WaitGroup
 	var stop atomic.Bool
@@ -95,8 +93,8 @@ func TestDeviceRestartUnderLoad(t *testing.T) {
 	for range 3 {
 		before := signed.Load()
 		until(t, "signatures", func() bool { return signed.Load() > before+20 })
-		hsmServer.kill()
-		hsmServer.start()
+		server.Kill(t)
+		server.Start(t)
 	}
 	before := signed.Load()
 	until(t, "signatures after the last restart", func() bool { return signed.Load() > before+20 })
@@ -107,15 +105,14 @@ func TestDeviceRestartUnderLoad(t *testing.T) {
 // After a restart a PIN that is no longer right is sent once, and not again
 // until somebody opens the token anew.
 func TestRecoveryDoesNotRepeatWrongPIN(t *testing.T) {
-	softHSM(t, "ca")
-	hsmServer := startServer(t)
-	pad := &pinPad{pin: testPIN}
-	token := openConfig(t, Config{Module: p11client, Label: "ca", PIN: pad.enter})
+	server := testenv.SoftHSMServer(t)
+	pad := &pinPad{pin: server.PIN}
+	token := openConfig(t, Config{Module: server.Module, Label: server.Label, PIN: pad.enter})
 	key := generate(t, token, "k", hsm.P256)
 	signs(t, key)
 	pad.pin = "000000"
-	hsmServer.kill()
-	hsmServer.start()
+	server.Kill(t)
+	server.Start(t)
 	var pin *hsm.PINError
 	for range 3 {
 		if _, err := sign(key); !errors.As(err, &pin) {
@@ -129,7 +126,7 @@ func TestRecoveryDoesNotRepeatWrongPIN(t *testing.T) {
 		t.Errorf("health: %+v", h)
 	}
 	token.Close()
-	again := openConfig(t, Config{Module: p11client, Label: "ca", PIN: rightPIN}) // control
+	again := openConfig(t, Config{Module: server.Module, Label: server.Label, PIN: (&pinPad{pin: server.PIN}).enter}) // control
 	signs(t, mustKey(t, again, "k"))
 }
 
@@ -138,7 +135,7 @@ func TestRecoveryDoesNotRepeatWrongPIN(t *testing.T) {
 func TestSessionLost(t *testing.T) {
 	softHSM(t, "ca")
 	pad := &pinPad{pin: testPIN}
-	token := openConfig(t, Config{Module: softhsm, Label: "ca", PIN: pad.enter})
+	token := openConfig(t, Config{Module: library(t), Label: "ca", PIN: pad.enter})
 	key := generate(t, token, "k", hsm.P256)
 	signs(t, key)
 	if err := token.module.ctx.CloseAllSessions(token.slot); err != nil {
@@ -174,13 +171,12 @@ func TestReplacedKeyIsRefused(t *testing.T) {
 }
 
 func TestCheckNoticesALostDevice(t *testing.T) {
-	softHSM(t, "ca")
-	hsmServer := startServer(t)
-	token := openConfig(t, Config{Module: p11client, Label: "ca", PIN: rightPIN})
+	server := testenv.SoftHSMServer(t)
+	token := openConfig(t, Config{Module: server.Module, Label: server.Label, PIN: (&pinPad{pin: server.PIN}).enter})
 	if err := token.Check(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	hsmServer.kill()
+	server.Kill(t)
 	if err := token.Check(context.Background()); !errors.Is(err, hsm.ErrDevice) {
 		t.Errorf("check: %v", err)
 	}

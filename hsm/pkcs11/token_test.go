@@ -38,7 +38,7 @@ func TestTokenIsNamedByLabelOrSerial(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			pad := &pinPad{pin: testPIN}
-			c.cfg.Module, c.cfg.PIN = softhsm, pad.enter
+			c.cfg.Module, c.cfg.PIN = library(t), pad.enter
 			got, err := Open(context.Background(), c.cfg)
 			if !errors.Is(err, c.want) {
 				t.Fatalf("err = %v, want %v", err, c.want)
@@ -71,7 +71,7 @@ func TestModuleIsMissing(t *testing.T) {
 func TestWrongPINIsSentOnce(t *testing.T) {
 	softHSM(t, "ca")
 	wrong := &pinPad{pin: testPIN + "0"}
-	_, err := Open(context.Background(), Config{Module: softhsm, Label: "ca", PIN: wrong.enter})
+	_, err := Open(context.Background(), Config{Module: library(t), Label: "ca", PIN: wrong.enter})
 	var pin *hsm.PINError
 	if !errors.As(err, &pin) || hsm.Hint(err) == "" {
 		t.Fatalf("err = %v", err)
@@ -82,7 +82,7 @@ func TestWrongPINIsSentOnce(t *testing.T) {
 	if r := wrong.last.Load(); r.Token != "ca" || r.Serial == "" {
 		t.Errorf("request = %+v", r)
 	}
-	_, err = Open(context.Background(), Config{Module: softhsm, Label: "ca"})
+	_, err = Open(context.Background(), Config{Module: library(t), Label: "ca"})
 	if !errors.Is(err, hsm.ErrNoPIN) {
 		t.Errorf("without a PIN: err = %v", err)
 	}
@@ -96,7 +96,7 @@ func TestLoggedInAlready(t *testing.T) {
 	first := openSoft(t, "ca")
 	generate(t, first, "k", hsm.P256)
 	pad := &pinPad{pin: testPIN}
-	second := openConfig(t, Config{Module: softhsm, Label: "ca", PIN: pad.enter})
+	second := openConfig(t, Config{Module: library(t), Label: "ca", PIN: pad.enter})
 	signs(t, mustKey(t, second, "k"))
 	second.Close()
 	signs(t, mustKey(t, first, "k"))
@@ -105,7 +105,7 @@ func TestLoggedInAlready(t *testing.T) {
 func TestLogoutNeedsThePINAgain(t *testing.T) {
 	softHSM(t, "ca")
 	pad := &pinPad{pin: testPIN}
-	token := openConfig(t, Config{Module: softhsm, Label: "ca", PIN: pad.enter})
+	token := openConfig(t, Config{Module: library(t), Label: "ca", PIN: pad.enter})
 	key := generate(t, token, "k", hsm.P256)
 	signs(t, key)
 	if n := pad.asked.Load(); n != 1 {
