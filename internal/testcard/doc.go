@@ -30,6 +30,10 @@
 // or, with Config.Untouched, as if nobody ever did (status 6982). The same
 // goes for the finger of a card made with Config.Bio: it always matches.
 //
+// Attestation carries the extensions for firmware, serial number, policies and
+// form factor. Those of the FIPS and CSPN series are left out: such a card
+// would claim a certification.
+//
 // The management key has no counter, because a YubiKey's has none. The
 // attestation key F9 can be neither replaced nor used by a command: that is
 // stricter than the hardware, which lets its owner overwrite it.

@@ -220,8 +220,14 @@ func TestGenerateMalformed(t *testing.T) {
 		c.want(swWrongParameters, insGenerate, 0, slot, []byte{0xac, 3, 0x80, 1, algP256})
 	}
 	for _, data := range [][]byte{
-		nil, {0xac}, {0xac, 0}, {0xac, 2, 0x80, 0}, {0xac, 3, 0x81, 1, algP256}, {0xac, 3, 0x80, 1, algP256, 0},
-		{0xac, 6, 0x80, 1, algP256, 0xac, 1, 1}, {0xac, 5, 0x80, 1, algP256, 0xaa, 0},
+		nil,
+		{0xac},
+		{0xac, 0},
+		{0xac, 2, 0x80, 0},
+		{0xac, 3, 0x81, 1, algP256},
+		{0xac, 3, 0x80, 1, algP256, 0},
+		{0xac, 6, 0x80, 1, algP256, 0xac, 1, 1},
+		{0xac, 5, 0x80, 1, algP256, 0xaa, 0},
 	} {
 		c.want(swWrongData, insGenerate, 0, 0x9a, data)
 	}

@@ -83,7 +83,9 @@ func TestSetManagementKeyMalformed(t *testing.T) {
 	c := newClient(t, Config{Firmware: Version{5, 2, 7}})
 	c.admin()
 	for _, data := range [][]byte{
-		nil, {alg3DES, refManagement}, {alg3DES, refManagement, 24},
+		nil,
+		{alg3DES, refManagement},
+		{alg3DES, refManagement, 24},
 		append([]byte{alg3DES, refManagement, 16}, randomBytes(16)...),
 		append([]byte{alg3DES, 0x9a, 24}, randomBytes(24)...),
 		append([]byte{0x55, refManagement, 24}, randomBytes(24)...),

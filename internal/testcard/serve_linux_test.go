@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"testing"
+	"time"
 )
 
 // vpcd is the driver's end of the connection.
@@ -108,5 +109,29 @@ func TestServePulled(t *testing.T) {
 	}
 	if _, err := v.conn.Read(make([]byte, 1)); err == nil {
 		t.Error("the connection is open")
+	}
+}
+
+// vpcd writes the length and the body of a message apart, with Nagle's
+// algorithm on: unless the card acknowledges at once, every command waits for
+// the kernel's delayed acknowledgement, 40 ms.
+func TestServeAcknowledgesAtOnce(t *testing.T) {
+	v, _ := startVPCD(t, t.Context())
+	if err := v.conn.(*net.TCPConn).SetNoDelay(false); err != nil {
+		t.Fatal(err)
+	}
+	const rounds = 50
+	start := time.Now()
+	for range rounds {
+		message := frame([]byte{vpcdATR})
+		for _, part := range [][]byte{message[:2], message[2:]} {
+			if _, err := v.conn.Write(part); err != nil {
+				t.Fatal(err)
+			}
+		}
+		v.receive()
+	}
+	if each := time.Since(start) / rounds; each > 20*time.Millisecond {
+		t.Errorf("a command takes %v", each)
 	}
 }
