@@ -190,6 +190,24 @@ func TestRealCards(t *testing.T) {
 	}
 }
 
+// OpenSSL's PKCS #7 holds what the PEM file holds.
+func TestParseOpenSSLFile(t *testing.T) {
+	read := func(name string) [][]byte {
+		data, err := os.ReadFile(filepath.Join("testdata", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		certs, err := ParseFile(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return certs
+	}
+	if got, want := read("yubikey-5.4.3.p7b"), read("yubikey-5.4.3.pem"); !slices.EqualFunc(got, want, bytes.Equal) {
+		t.Errorf("%d certificates, want the %d of the PEM file", len(got), len(want))
+	}
+}
+
 // Other vendors' evidence is told from ours, and nothing in it crashes.
 func TestOtherVendors(t *testing.T) {
 	seen := 0

@@ -133,6 +133,9 @@ func TestVerifyRootByKeyNotName(t *testing.T) {
 	if _, err := Verify(ev, nil, other.endorsements(), judgedAt); ReasonOf(err) != ReasonUnknownRoot {
 		t.Errorf("error %v, want %s", err, ReasonUnknownRoot)
 	}
+	if _, err := Verify(ev, nil, nil, judgedAt); ReasonOf(err) != ReasonUnknownRoot {
+		t.Errorf("nothing endorsed: error %v, want %s", err, ReasonUnknownRoot)
+	}
 	// Both endorsed: the search does not stop at the first of that name.
 	both, err := Join(other.endorsements(), m.endorsements())
 	if err != nil {

@@ -55,6 +55,9 @@ func Verify(ev Evidence, challenge *Challenge, endorsements *Endorsements, now t
 	if ev.Format != FormatYubicoPIV {
 		return nil, refuse(ReasonUnknownFormat, "format %.40q is not known, want %q", ev.Format, FormatYubicoPIV)
 	}
+	if endorsements == nil {
+		endorsements = new(Endorsements)
+	}
 	key, f9, err := verifyPIV(ev.Chain, endorsements, now)
 	if err != nil {
 		return nil, err
