@@ -2,7 +2,232 @@
 
 package gateway
 
-import "github.com/quic-go/quic-go"
+import (
+	"bufio"
+	"errors"
+	"io"
+	"time"
 
-func (s *session) serveBlobPut(stream *quic.Stream) { cancelStream(stream) }
-func (s *session) serveBlobGet(stream *quic.Stream) { cancelStream(stream) }
+	"github.com/quic-go/quic-go"
+
+	"valise/gateway/blob"
+	"valise/wire"
+)
+
+const (
+	// transferChunk is what one read or write of a file moves.
+	transferChunk = 64 << 10
+	// transferStall is how long a sender of a file may be silent.
+	transferStall = time.Minute
+)
+
+// The directions of transfers, as indices of session.transfers.
+const (
+	uploads = iota
+	downloads
+)
+
+// slot takes one of the device's slots for transfers, or says that all are in
+// use; give gives it back.
+func (s *session) slot(direction int) (give func(), ok bool) {
+	select {
+	case s.transfers[direction] <- struct{}{}:
+		return func() { <-s.transfers[direction] }, true
+	default:
+		return nil, false
+	}
+}
+
+// mayUse says whether the device may exchange files in a group: it is in good
+// standing and a member now.
+func (s *session) mayUse(group []byte) *refusal {
+	if r := admitDevice(&snapshot{now: s.g.now(), device: s.device, denied: s.g.deniedNow()}); r != nil {
+		return r
+	}
+	view, err := s.g.groups.View(s.conn.Context(), group)
+	switch {
+	case err != nil && isUnknown(err):
+		return &refusal{code: wire.UnknownGroup, reason: "unknown_group"}
+	case err != nil:
+		return &refusal{code: s.refusedBy(err), reason: "unavailable"}
+	case !isMember(view, s.device.ID):
+		return &refusal{code: wire.NotMember, reason: "not_member"}
+	}
+	return nil
+}
+
+// serveBlobPut receives a file. See spec/wire.md, Section 8.
+func (s *session) serveBlobPut(stream *quic.Stream) {
+	defer stream.CancelRead(quic.StreamErrorCode(wire.CloseNormal))
+	defer stream.Close()
+	in := bufio.NewReaderSize(stream, transferChunk)
+	_ = stream.SetReadDeadline(time.Now().Add(helloTimeout))
+	frame, err := wire.Read(in)
+	if err != nil {
+		s.brokenTransfer(err)
+		return
+	}
+	put, ok := frame.(*wire.BlobPut)
+	if !ok {
+		s.close(wire.CloseProtocol, "unexpected_frame")
+		return
+	}
+	w, r := s.beginPut(put)
+	if r != nil {
+		s.refuseBlob(stream, r)
+		return
+	}
+	defer w.close()
+	if wire.Write(stream, &wire.BlobReady{Code: wire.OK, Offset: w.Offset(), Size: put.Size}) != nil {
+		return
+	}
+	if r := s.receive(stream, in, w.Writer); r != nil {
+		s.refuse(eventRefusedBlob, r.reason)
+		_ = wire.Write(stream, wire.NewResult(0, r.code))
+		return
+	}
+	s.g.metrics.files.WithLabelValues("received").Inc()
+	_ = wire.Write(stream, wire.NewResult(0, wire.OK))
+}
+
+// putting is an upload and its slot.
+type putting struct {
+	*blob.Writer
+	give func()
+}
+
+func (p *putting) close() {
+	_ = p.Close()
+	p.give()
+}
+
+func (s *session) beginPut(put *wire.BlobPut) (*putting, *refusal) {
+	if r := s.mayUse(put.Group); r != nil {
+		return nil, r
+	}
+	give, ok := s.slot(uploads)
+	if !ok {
+		return nil, &refusal{code: wire.RateLimited, reason: "too_many_transfers"}
+	}
+	w, err := s.g.blobs.Put(s.conn.Context(), blob.Upload{ID: put.Blob, Group: put.Group, Size: put.Size, Owner: s.device.ID})
+	if err != nil {
+		give()
+		return nil, s.blobRefusal(err)
+	}
+	return &putting{w, give}, nil
+}
+
+// receive takes a file's bytes until the device ends its side of the stream.
+func (s *session) receive(stream *quic.Stream, in io.Reader, w *blob.Writer) *refusal {
+	chunk := make([]byte, transferChunk)
+	for {
+		_ = stream.SetReadDeadline(time.Now().Add(transferStall))
+		n, err := in.Read(chunk)
+		if n > 0 {
+			if err := w.Append(chunk[:n]); err != nil {
+				return s.blobRefusal(err)
+			}
+		}
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return &refusal{code: wire.Unavailable, reason: "transfer_broken"}
+		}
+	}
+	if err := w.Finish(); err != nil {
+		return s.blobRefusal(err)
+	}
+	return nil
+}
+
+func (s *session) blobRefusal(err error) *refusal {
+	switch {
+	case errors.Is(err, blob.ErrNotFound):
+		return &refusal{code: wire.NotFound, reason: "not_found"}
+	case errors.Is(err, blob.ErrTooLarge):
+		return &refusal{code: wire.TooLarge, reason: "file_size"}
+	case errors.Is(err, blob.ErrQuota):
+		return &refusal{code: wire.TooLarge, reason: "file_quota"}
+	case errors.Is(err, blob.ErrBusy):
+		return &refusal{code: wire.Unavailable, reason: "file_busy"}
+	case errors.Is(err, blob.ErrHash):
+		return &refusal{code: wire.HashMismatch, reason: "hash_mismatch"}
+	case errors.Is(err, blob.ErrLength):
+		return &refusal{code: wire.Malformed, reason: "file_length"}
+	}
+	if s.conn.Context().Err() == nil {
+		s.g.log.Error("a file could not be moved", "device", s.device.ID.String(), "error", err)
+	}
+	return &refusal{code: wire.Unavailable, reason: "unavailable"}
+}
+
+func (s *session) refuseBlob(stream *quic.Stream, r *refusal) {
+	s.refuse(eventRefusedBlob, r.reason)
+	_ = wire.Write(stream, &wire.BlobReady{Code: r.code})
+}
+
+// serveBlobGet sends a file to a member of its group.
+func (s *session) serveBlobGet(stream *quic.Stream) {
+	defer stream.Close()
+	defer stream.CancelRead(quic.StreamErrorCode(wire.CloseNormal))
+	_ = stream.SetReadDeadline(time.Now().Add(helloTimeout))
+	frame, err := wire.Read(stream)
+	if err != nil {
+		s.brokenTransfer(err)
+		return
+	}
+	get, ok := frame.(*wire.BlobGet)
+	if !ok {
+		s.close(wire.CloseProtocol, "unexpected_frame")
+		return
+	}
+	give, ok := s.slot(downloads)
+	if !ok {
+		s.refuseBlob(stream, &refusal{code: wire.RateLimited, reason: "too_many_transfers"})
+		return
+	}
+	defer give()
+	var outside *refusal
+	file, size, err := s.g.blobs.Get(s.conn.Context(), get.Blob, func(group []byte) bool {
+		r := s.mayUse(group)
+		if r != nil {
+			outside = r
+		}
+		return r == nil
+	})
+	if err != nil {
+		r := s.blobRefusal(err)
+		if outside != nil { // the device learns only that there is nothing for it
+			r.reason = outside.reason
+		}
+		s.refuseBlob(stream, r)
+		return
+	}
+	defer file.Close()
+	if get.Offset > size {
+		s.refuseBlob(stream, &refusal{code: wire.TooLarge, reason: "file_offset"})
+		return
+	}
+	if wire.Write(stream, &wire.BlobReady{Code: wire.OK, Offset: get.Offset, Size: size}) != nil {
+		return
+	}
+	n, err := io.CopyBuffer(onlyWriter{stream}, io.NewSectionReader(file, int64(get.Offset), int64(size-get.Offset)), make([]byte, transferChunk))
+	if err != nil || uint64(n) != size-get.Offset {
+		stream.CancelWrite(quic.StreamErrorCode(wire.CloseNormal))
+		s.g.log.Debug("a file was not sent to its end", "error", err, "sent", n)
+		return
+	}
+	s.g.metrics.files.WithLabelValues("sent").Inc()
+}
+
+// onlyWriter hides every other method, so that CopyBuffer uses our buffer.
+type onlyWriter struct{ io.Writer }
+
+// brokenTransfer closes the connection of a peer that cannot encode, and lets
+// one go on that gave up a transfer.
+func (s *session) brokenTransfer(err error) {
+	if errors.Is(err, wire.ErrMalformed) {
+		s.broken(err)
+	}
+}

@@ -624,3 +624,11 @@ func pair(t testing.TB, gw *testGateway) (alice, bob *testDevice, ga, gb *mls.Gr
 	alice.add(ga, alice.take("bob")...)
 	return alice, bob, ga, bob.join()
 }
+
+func addProposals(kps []*mls.KeyPackage) []mls.Proposal {
+	var proposals []mls.Proposal
+	for _, kp := range kps {
+		proposals = append(proposals, mls.AddProposal(kp))
+	}
+	return proposals
+}

@@ -193,8 +193,12 @@ type Totals struct {
 	Devices, Groups, Messages, Pointers, KeyPackages, Blobs int64
 }
 
-// ErrNotFound is returned for what is not stored.
-var ErrNotFound = errors.New("mailbox: not found")
+var (
+	// ErrNotFound is returned for what is not stored.
+	ErrNotFound = errors.New("mailbox: not found")
+	// ErrQuota is returned for a file that its owner has no room for.
+	ErrQuota = errors.New("mailbox: quota is used up")
+)
 
 // A Store keeps it all. Every method is one transaction and returns when its
 // writes are on disk. All but Apply may be called by any goroutine at any time;
@@ -234,12 +238,13 @@ type Store interface {
 
 	// BeginBlob records a file that is about to arrive, or returns the record
 	// that exists for the same group and id. It returns ErrNotFound for an
-	// unknown group, and the sum of the sizes of the owner's files.
-	BeginBlob(ctx context.Context, b Blob) (blob Blob, owned uint64, err error)
+	// unknown group, and ErrQuota if the owner's files would sum up to more
+	// than quota bytes; 0 means no bound.
+	BeginBlob(ctx context.Context, b Blob, quota uint64) (Blob, error)
 	// Blobs returns the records with an id, one for each group that has it.
 	Blobs(ctx context.Context, id [32]byte) ([]Blob, error)
-	// FinishBlob marks a file as complete.
-	FinishBlob(ctx context.Context, name string) error
+	// FinishBlob marks a file as complete and sets when it expires.
+	FinishBlob(ctx context.Context, name string, expires int64) error
 	// DropBlob forgets a file.
 	DropBlob(ctx context.Context, name string) error
 	// ExpiredBlobs lists files whose time is over.

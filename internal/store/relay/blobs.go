@@ -17,7 +17,7 @@ const blobColumns = `SELECT b.name, b.id, g.group_id, b.size, d.device, b.comple
 	FROM blobs b JOIN groups g ON g.id = b.grp JOIN devices d ON d.id = b.owner `
 
 // BeginBlob implements mailbox.Store.
-func (s *Store) BeginBlob(ctx context.Context, b mailbox.Blob) (blob mailbox.Blob, owned uint64, err error) {
+func (s *Store) BeginBlob(ctx context.Context, b mailbox.Blob, quota uint64) (blob mailbox.Blob, err error) {
 	err = s.db.Update(ctx, func(tx *store.Tx) error {
 		var grp int64
 		err := tx.QueryRowContext(ctx, `SELECT id FROM groups WHERE group_id = $1`, b.Group).Scan(&grp)
@@ -31,22 +31,40 @@ func (s *Store) BeginBlob(ctx context.Context, b mailbox.Blob) (blob mailbox.Blo
 		if err != nil {
 			return err
 		}
-		_, err = tx.ExecContext(ctx, `INSERT INTO blobs (name, id, grp, size, owner, complete, created, expires)
+		result, err := tx.ExecContext(ctx, `INSERT INTO blobs (name, id, grp, size, owner, complete, created, expires)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING`,
 			b.Name, b.ID[:], grp, int64(b.Size), owner, false, b.Created, b.Expires)
 		if err != nil {
 			return err
 		}
-		blob, err = scanBlob(tx.QueryRowContext(ctx, blobColumns+`WHERE b.id = $1 AND b.grp = $2`, b.ID[:], grp))
-		if err != nil {
-			return err
+		if added, err := result.RowsAffected(); err != nil || added > 0 && quota > 0 {
+			if err := withinQuota(ctx, tx, owner, quota, err); err != nil {
+				return err
+			}
 		}
-		return tx.QueryRowContext(ctx, `SELECT coalesce(sum(size), 0) FROM blobs WHERE owner = $1`, owner).Scan(&owned)
+		blob, err = scanBlob(tx.QueryRowContext(ctx, blobColumns+`WHERE b.id = $1 AND b.grp = $2`, b.ID[:], grp))
+		return err
 	})
 	if err != nil {
-		return mailbox.Blob{}, 0, fmt.Errorf("relay store: begin a file: %w", err)
+		return mailbox.Blob{}, fmt.Errorf("relay store: begin a file: %w", err)
 	}
-	return blob, owned, nil
+	return blob, nil
+}
+
+// withinQuota sums up an owner's files, the new one included; its error rolls
+// the new one back.
+func withinQuota(ctx context.Context, tx *store.Tx, owner int64, quota uint64, err error) error {
+	if err != nil {
+		return err
+	}
+	var owned uint64
+	if err := tx.QueryRowContext(ctx, `SELECT coalesce(sum(size), 0) FROM blobs WHERE owner = $1`, owner).Scan(&owned); err != nil {
+		return err
+	}
+	if owned > quota {
+		return mailbox.ErrQuota
+	}
+	return nil
 }
 
 func scanBlob(row interface{ Scan(...any) error }) (b mailbox.Blob, err error) {
@@ -90,9 +108,9 @@ func (s *Store) ExpiredBlobs(ctx context.Context, now time.Time, limit int) ([]m
 }
 
 // FinishBlob implements mailbox.Store.
-func (s *Store) FinishBlob(ctx context.Context, name string) error {
+func (s *Store) FinishBlob(ctx context.Context, name string, expires int64) error {
 	return s.db.Update(ctx, func(tx *store.Tx) error {
-		_, err := tx.ExecContext(ctx, `UPDATE blobs SET complete = 1 WHERE name = $1`, name)
+		_, err := tx.ExecContext(ctx, `UPDATE blobs SET complete = 1, expires = $1 WHERE name = $2`, expires, name)
 		return err
 	})
 }
