@@ -50,18 +50,20 @@ type Engine struct {
 	conversations map[ConversationID]*conversation
 	byGroup       map[string]ConversationID
 	waiters       map[uint64][]chan error
-	want          map[string]wanted // groups whose next epoch was announced
-	hold          time.Time         // nothing refused is offered again before
-	stock         int               // one-time KeyPackages at the gateway
-	filling       bool              // the stock is being filled up
-	drained       bool              // all stored deliveries of this connection are in
-	link          *link             // nil while offline
+	uploads       map[MessageID][2]uint64 // done and total
+	want          map[string]wanted       // groups whose next epoch was announced
+	hold          time.Time               // nothing refused is offered again before
+	stock         int                     // one-time KeyPackages at the gateway
+	filling       bool                    // the stock is being filled up
+	drained       bool                    // all stored deliveries of this connection are in
+	link          *link                   // nil while offline
 	state         State
 	skew          time.Duration
 
 	bell bell
 
-	// crash, set by tests, stops the engine at a named point as a kill would.
+	// crash, set by tests before Run, stops the engine at a named point as a kill
+	// would.
 	crash func(point string) error
 }
 
@@ -84,7 +86,7 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 	e := &Engine{
 		cfg: cfg, leaf: cfg.Chain,
 		groups: map[string]*mls.Group{}, conversations: map[ConversationID]*conversation{}, byGroup: map[string]ConversationID{},
-		waiters: map[uint64][]chan error{}, want: map[string]wanted{},
+		waiters: map[uint64][]chan error{}, uploads: map[MessageID][2]uint64{}, want: map[string]wanted{},
 		state: State{Name: StateOffline},
 	}
 	var err error
@@ -183,7 +185,9 @@ func (e *Engine) identity() mls.Identity {
 	return mls.Identity{Credential: mls.X509Credential(e.leaf), Signer: e.cfg.Signer}
 }
 
-func (e *Engine) groupConfig() mls.Config { return mls.Config{Authenticator: authenticator{e.cfg.Trust}} }
+func (e *Engine) groupConfig() mls.Config {
+	return mls.Config{Authenticator: authenticator{e.cfg.Trust}}
+}
 
 // group returns a group's state, from memory or the vault; e.mu is held.
 func (e *Engine) group(id []byte) (*mls.Group, error) {

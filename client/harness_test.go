@@ -384,3 +384,11 @@ func (d *device) says(conv ConversationID, text string) MessageID {
 	}
 	return id
 }
+
+// setCrash changes what happens at the engine's crash points while it runs.
+func (d *device) setCrash(f func(point string) error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.Engine.crash = f
+	d.crash = nil
+}

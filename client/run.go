@@ -94,14 +94,18 @@ func (e *Engine) session(ctx context.Context) error {
 
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	ended := make(chan error, 2)
-	go func() { ended <- e.receive(ctx, l) }()
-	go func() { ended <- e.pump(ctx, l) }()
+	work := []func(context.Context, *link) error{e.receive, e.pump, e.upload}
+	ended := make(chan error, len(work))
+	for _, f := range work {
+		go func() { ended <- f(ctx, l) }()
+	}
 	err = <-ended
 	cancel(err)
 	l.fail(err)
-	if second := <-ended; errors.Is(second, ErrStopped) || errors.Is(second, errBehind) {
-		err = second
+	for range len(work) - 1 {
+		if other := <-ended; errors.Is(other, ErrStopped) || errors.Is(other, errBehind) {
+			err = other
+		}
 	}
 	return err
 }
