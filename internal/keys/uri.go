@@ -48,13 +48,13 @@ func Parse(text string) (*URI, error) {
 	if holdsPIN(text) {
 		return nil, fmt.Errorf("keys: %w", ErrPINInURI)
 	}
-	scheme, rest, _ := strings.Cut(text, ":")
+	scheme, rest, colon := strings.Cut(text, ":")
 	var u *URI
 	var err error
-	switch scheme {
-	case "piv":
+	switch {
+	case colon && scheme == "piv":
 		u, err = parsePIV(rest)
-	case "pkcs11":
+	case colon && scheme == "pkcs11":
 		u, err = parsePKCS11(text)
 	default:
 		err = errors.New("it begins neither with piv: nor with pkcs11:")
