@@ -158,7 +158,9 @@ func TestSessionLost(t *testing.T) {
 func TestReplacedKeyIsRefused(t *testing.T) {
 	softHSM(t, "ca")
 	token := openSoft(t, "ca")
-	old := generate(t, token, "k", hsm.P256)
+	generate(t, token, "k", hsm.P256)
+	old := mustKey(t, token, "k") // by label alone
+	signs(t, old)
 	destroy(t, token, "k")
 	generate(t, token, "k", hsm.P256)
 	if err := token.module.ctx.CloseAllSessions(token.slot); err != nil {
