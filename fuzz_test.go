@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"go/ast"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -15,6 +16,7 @@ var fuzzRules = []rule{{
 		"a/a_test.go":               "package a\nfunc FuzzA(f *testing.F) { f.Add(1); f.Fuzz(g) }\nfunc FuzzB(f *testing.F) { seeds(f); f.Fuzz(g) }\nfunc FuzzC(f *testing.F) { f.Fuzz(g) }\n",
 		"a/b_test.go":               "package a\nfunc seeds(f *testing.F) { f.Add(2) }\n",
 		"a/testdata/fuzz/FuzzC/one": "go test fuzz v1\n",
+		"c/a_test.go":               "package c\nfunc FuzzF(f *testing.F) { all(f) }\nfunc all(f *testing.F) { f.Add(1); f.Fuzz(g) }\n",
 	},
 	[]sabotage{
 		{map[string]string{"b/a_test.go": "package b\nfunc FuzzD(f *testing.F) { f.Fuzz(g) }\n"}, "b/a_test.go:2: FuzzD has no seed"},
@@ -23,10 +25,11 @@ var fuzzRules = []rule{{
 	},
 }}
 
-// checkSeeds: a fuzz target starts from something, by f.Add in it or in a
-// function of its package that it hands f to, or by a corpus beside it.
+// checkSeeds: a fuzz target starts from something and fuzzes it: by f.Add and
+// f.Fuzz in it or in a function of its package that it hands f to, or from a
+// corpus beside it.
 func checkSeeds(p project) (complaints []string) {
-	adds := make(map[string]bool) // folder/function
+	does := make(map[string]bool) // folder/function.method
 	var targets []goFile
 	for f := range p.goFiles {
 		if !f.test {
@@ -34,8 +37,14 @@ func checkSeeds(p project) (complaints []string) {
 		}
 		targets = append(targets, f)
 		for _, decl := range f.Decls {
-			if fn, ok := decl.(*ast.FuncDecl); ok && fn.Body != nil && calls(fn, func(call *ast.CallExpr) bool { return method(call, "Add") }) {
-				adds[f.dir+"/"+fn.Name.Name] = true
+			fn, ok := decl.(*ast.FuncDecl)
+			if !ok || fn.Body == nil {
+				continue
+			}
+			for _, name := range []string{"Add", "Fuzz"} {
+				if calls(fn, func(call *ast.CallExpr) bool { return method(call, name) }) {
+					does[f.dir+"/"+fn.Name.Name+"."+name] = true
+				}
 			}
 		}
 	}
@@ -46,22 +55,19 @@ func checkSeeds(p project) (complaints []string) {
 				continue
 			}
 			param := fn.Type.Params.List[0].Names[0].Name
-			handed := calls(fn, func(call *ast.CallExpr) bool {
-				callee, ok := call.Fun.(*ast.Ident)
-				if !ok || !adds[f.dir+"/"+callee.Name] {
-					return false
-				}
-				for _, arg := range call.Args {
-					if ident, ok := arg.(*ast.Ident); ok && ident.Name == param {
-						return true
-					}
-				}
-				return false
-			})
-			if !adds[f.dir+"/"+fn.Name.Name] && !handed && !p.has(path.Join(f.dir, "testdata/fuzz", fn.Name.Name)) {
+			reaches := func(name string) bool {
+				return does[f.dir+"/"+fn.Name.Name+"."+name] || calls(fn, func(call *ast.CallExpr) bool {
+					callee, ok := call.Fun.(*ast.Ident)
+					return ok && does[f.dir+"/"+callee.Name+"."+name] && slices.ContainsFunc(call.Args, func(arg ast.Expr) bool {
+						ident, ok := arg.(*ast.Ident)
+						return ok && ident.Name == param
+					})
+				})
+			}
+			if !reaches("Add") && !p.has(path.Join(f.dir, "testdata/fuzz", fn.Name.Name)) {
 				complaints = append(complaints, fmt.Sprintf("%s: %s has no seed", f.at(fn), fn.Name.Name))
 			}
-			if !calls(fn, func(call *ast.CallExpr) bool { return method(call, "Fuzz") }) {
+			if !reaches("Fuzz") {
 				complaints = append(complaints, fmt.Sprintf("%s: %s never calls Fuzz", f.at(fn), fn.Name.Name))
 			}
 		}
