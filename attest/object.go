@@ -69,6 +69,9 @@ func ParseAttestationObject(data []byte) (*AttestationObject, error) {
 	if err := decoding.Unmarshal(data, &envelope); err != nil {
 		return nil, refuse(ReasonMalformed, "attestation object: %w", err)
 	}
+	if envelope.Format == "none" { // WebAuthn Level 2, Section 8.7
+		return nil, refuse(ReasonNoEvidence, "the attestation object says that there is no attestation")
+	}
 	if envelope.Format != ObjectFormat {
 		return nil, refuse(ReasonUnknownFormat, "attestation object: format %.40q, want %q", envelope.Format, ObjectFormat)
 	}

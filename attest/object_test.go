@@ -121,6 +121,7 @@ func TestAttestationObjectRefuses(t *testing.T) {
 		"cut":                 {honest[:len(honest)-1], ReasonMalformed},
 		"trailing":            {append(bytes.Clone(honest), 0), ReasonMalformed},
 		"no format":           {encode(m{"attStmt": statement(nil)["attStmt"]}), ReasonUnknownFormat},
+		"none":                {encode(m{"fmt": "none", "attStmt": m{}}), ReasonNoEvidence},
 		"packed":              {encode(m{"fmt": "packed", "attStmt": m{}}), ReasonUnknownFormat},
 		"format in bytes":     {encode(m{"fmt": []byte("step"), "attStmt": statement(nil)["attStmt"]}), ReasonMalformed},
 		"no statement":        {encode(m{"fmt": "step"}), ReasonMalformed},
