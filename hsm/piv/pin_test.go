@@ -94,8 +94,10 @@ func TestNobodyToAskForPIN(t *testing.T) {
 func TestPINRefusedByPerson(t *testing.T) {
 	card := testenv.Card(t, testcard.Config{})
 	errNo := errors.New("cancelled")
-	token, err := Open(t.Context(), Config{Serial: fmt.Sprint(card.Serial),
-		PIN: func(context.Context, hsm.PINRequest) (string, error) { return "", errNo }})
+	token, err := Open(t.Context(), Config{
+		Serial: fmt.Sprint(card.Serial),
+		PIN:    func(context.Context, hsm.PINRequest) (string, error) { return "", errNo },
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,12 +114,14 @@ func TestPromptEndsWithLogoutAndRemoval(t *testing.T) {
 		t.Run(how, func(t *testing.T) {
 			card := testenv.Card(t, testcard.Config{})
 			waiting := make(chan struct{})
-			token, err := Open(t.Context(), Config{Serial: fmt.Sprint(card.Serial),
+			token, err := Open(t.Context(), Config{
+				Serial: fmt.Sprint(card.Serial),
 				PIN: func(ctx context.Context, _ hsm.PINRequest) (string, error) {
 					close(waiting)
 					<-ctx.Done()
 					return "", ctx.Err()
-				}})
+				},
+			})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -15,8 +15,10 @@ import (
 )
 
 // ErrPINFile says that a PIN file is not fit to hold a PIN.
-var ErrPINFile error = &uriError{"the PIN file is not safe to use",
-	"it must be a plain file that only its owner can read: chmod 600 FILE"}
+var ErrPINFile error = &uriError{
+	"the PIN file is not safe to use",
+	"it must be a plain file that only its owner can read: chmod 600 FILE",
+}
 
 // PINFromFile reads the PIN from a file at each login, without the white space
 // around it. On systems with permission bits, a file that group or others can

@@ -34,10 +34,14 @@ func (e *uriError) Hint() string  { return e.hint }
 
 // What is wrong with a URI, for errors.Is.
 var (
-	ErrURI error = &uriError{"malformed key URI",
-		"write piv:9a, or pkcs11:token=LABEL;object=KEY?module-path=/path/to/module.so"}
-	ErrPINInURI error = &uriError{"a PIN in a URI is refused, because URIs end up in logs",
-		"put the PIN into a file that only you can read, and name it: pin-source=/path/to/file"}
+	ErrURI error = &uriError{
+		"malformed key URI",
+		"write piv:9a, or pkcs11:token=LABEL;object=KEY?module-path=/path/to/module.so",
+	}
+	ErrPINInURI error = &uriError{
+		"a PIN in a URI is refused, because URIs end up in logs",
+		"put the PIN into a file that only you can read, and name it: pin-source=/path/to/file",
+	}
 )
 
 // Parse reads a URI. Its errors do not repeat the URI, which might hold a PIN.
@@ -57,7 +61,7 @@ func Parse(text string) (*URI, error) {
 	case colon && scheme == "pkcs11":
 		u, err = parsePKCS11(text)
 	default:
-		err = errors.New("it begins neither with piv: nor with pkcs11:")
+		err = errors.New("it must begin with piv: or pkcs11: before all else")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("keys: %w: %w", ErrURI, err)
@@ -179,8 +183,12 @@ func (u *URI) String() string {
 	}
 	var path []string
 	for _, a := range [][2]string{
-		{"token", u.Token}, {"serial", u.Serial}, {"manufacturer", u.Manufacturer},
-		{"model", u.Model}, {"object", u.Ref}, {"id", string(u.ID)},
+		{"token", u.Token},
+		{"serial", u.Serial},
+		{"manufacturer", u.Manufacturer},
+		{"model", u.Model},
+		{"object", u.Ref},
+		{"id", string(u.ID)},
 	} {
 		if a[1] != "" {
 			path = append(path, a[0]+"="+escape(a[1]))

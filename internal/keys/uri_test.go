@@ -23,7 +23,8 @@ func TestParse(t *testing.T) {
 		"pkcs11:token=The%20Software%20PKCS%2311%20Softtoken": {Scheme: "pkcs11", Token: "The Software PKCS#11 Softtoken"},
 		"pkcs11:token=Software%20PKCS%2311%20softtoken;manufacturer=Snake%20Oil,%20Inc.;model=1.0;object=my-certificate;id=%69%95%3E%5C%F4%BD%EC%91?pin-source=file:/etc/token_pin": {
 			Scheme: "pkcs11", Token: "Software PKCS#11 softtoken", Manufacturer: "Snake Oil, Inc.", Model: "1.0",
-			Ref: "my-certificate", ID: []byte("\x69\x95\x3e\x5c\xf4\xbd\xec\x91"), PINSource: "/etc/token_pin"},
+			Ref: "my-certificate", ID: []byte("\x69\x95\x3e\x5c\xf4\xbd\xec\x91"), PINSource: "/etc/token_pin",
+		},
 		"pkcs11:serial=0123;object=ca;type=private?module-path=/m.so": {Scheme: "pkcs11", Serial: "0123", Ref: "ca", Module: "/m.so"},
 	} {
 		got, err := Parse(text)
