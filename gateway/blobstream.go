@@ -81,7 +81,9 @@ func (s *session) serveBlobPut(stream *quic.Stream) {
 	if wire.Write(stream, &wire.BlobReady{Code: wire.OK, Offset: w.Offset(), Size: put.Size}) != nil {
 		return
 	}
-	if r := s.receive(stream, in, w.Writer); r != nil {
+	r = s.receive(stream, in, w.Writer)
+	w.close() // before the answer: the device may come back at once
+	if r != nil {
 		s.refuse(eventRefusedBlob, r.reason)
 		_ = wire.Write(stream, wire.NewResult(0, r.code))
 		return
@@ -93,12 +95,17 @@ func (s *session) serveBlobPut(stream *quic.Stream) {
 // putting is an upload and its slot.
 type putting struct {
 	*blob.Writer
-	give func()
+	give func() // nil after close
 }
 
+// close may be called twice.
 func (p *putting) close() {
+	if p.give == nil {
+		return
+	}
 	_ = p.Close()
 	p.give()
+	p.give = nil
 }
 
 func (s *session) beginPut(put *wire.BlobPut) (*putting, *refusal) {

@@ -155,7 +155,7 @@ func quicConfig() *quic.Config {
 		InitialStreamReceiveWindow:     streamWindow,
 		MaxStreamReceiveWindow:         maxStreamWindow,
 		InitialConnectionReceiveWindow: connectionWindow,
-		MaxConnectionReceiveWindow:     maxConnectionWindow,
+		MaxConnectionReceiveWindow:     connectionWindow,
 		Allow0RTT:                      false,
 	}
 }

@@ -8,10 +8,13 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"path/filepath"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -191,6 +194,7 @@ type link struct {
 	welcome    *wire.Welcome
 	deliveries chan *wire.Deliver
 	notices    chan wire.NoticeCode
+	drainedAt  atomic.Int64 // deliveries before NoticeDrained, plus one
 
 	mu      sync.Mutex
 	lastID  uint32                      // guarded by mu
@@ -250,7 +254,13 @@ func dialRaw(t testing.TB, address string, config *tls.Config) (*quic.Conn, erro
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	return quic.DialAddr(ctx, address, config, &quic.Config{HandshakeIdleTimeout: patience, MaxIdleTimeout: patience})
+	return quic.DialAddr(ctx, address, config, &quic.Config{
+		HandshakeIdleTimeout: patience, MaxIdleTimeout: patience,
+		// As the gateway's: room for all streams, so that unread files do not
+		// hold up messages.
+		InitialStreamReceiveWindow: 256 << 10, MaxStreamReceiveWindow: 1 << 20,
+		InitialConnectionReceiveWindow: 8 << 20, MaxConnectionReceiveWindow: 8 << 20,
+	})
 }
 
 // connect dials, says Hello and waits for Welcome.
@@ -402,15 +412,19 @@ func (d *testDevice) listen(cursor uint64) {
 	l := d.link
 	go func() {
 		defer close(l.deliveries)
-		for {
+		for n := int64(0); ; {
 			frame, err := wire.Read(down)
 			if err != nil {
 				return
 			}
 			switch f := frame.(type) {
 			case *wire.Deliver:
+				n++
 				l.deliveries <- f
 			case *wire.Notice:
+				if f.Code == wire.NoticeDrained {
+					l.drainedAt.Store(n + 1)
+				}
 				l.notices <- f.Code
 			}
 		}
@@ -632,3 +646,5 @@ func addProposals(kps []*mls.KeyPackage) []mls.Proposal {
 	}
 	return proposals
 }
+
+func stringReader(s string) io.Reader { return strings.NewReader(s) }

@@ -22,11 +22,12 @@ const (
 	// so that files never crowd out messages.
 	maxTransfers = 4
 
-	// Flow control: what a device may send before the gateway reads it.
-	streamWindow        = 256 << 10
-	maxStreamWindow     = 2 << 20
-	connectionWindow    = 512 << 10
-	maxConnectionWindow = 8 << 20
+	// Flow control: what a device may send before the gateway reads it. The
+	// connection's window holds all streams' windows, so that a file that waits
+	// for the disk does not hold up requests.
+	streamWindow     = 256 << 10
+	maxStreamWindow  = 1 << 20
+	connectionWindow = (maxTransfers + 2) * maxStreamWindow
 
 	// maxUnsent bounds answers that a device has asked for and does not read;
 	// beyond it its requests are not read either.

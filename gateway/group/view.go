@@ -46,6 +46,16 @@ func (v *View) Others(but identity.DeviceID) []mailbox.Device {
 	return out
 }
 
+// NewView returns the view of a group with these members, at leaves 0 and up.
+func NewView(id []byte, epoch uint64, devices ...*identity.Device) *View {
+	v := &View{ID: id, Epoch: epoch, byDevice: make(map[identity.DeviceID]int)}
+	for i, d := range devices {
+		v.byDevice[d.ID] = i
+		v.Members = append(v.Members, Member{mls.LeafIndex(i), d})
+	}
+	return v
+}
+
 func newView(id []byte, epoch uint64, members []mls.Member, auth authority) (*View, error) {
 	v := &View{ID: id, Epoch: epoch, byDevice: make(map[identity.DeviceID]int, len(members))}
 	if len(members) > MaxMembers {
