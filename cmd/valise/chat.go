@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"valise/client"
+	"valise/client/local"
+)
+
+// ChatCmd is `valise chat`.
+type ChatCmd struct {
+	output
+	To           []string `arg:"" optional:"" help:"Addresses."`
+	Conversation string   `short:"c" placeholder:"ID|NAME" help:"Chat in this conversation instead of naming addresses."`
+}
+
+// Run sends each line of standard input and prints what comes, until the input ends.
+func (cmd *ChatCmd) Run(ctx context.Context, e *env) error {
+	c, err := e.agent(ctx)
+	if err != nil {
+		return err
+	}
+	var conv client.Conversation
+	if err := c.Call(ctx, "/target", target{To: cmd.To, Conversation: cmd.Conversation}, &conv); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	listening := make(chan error, 1)
+	ready := make(chan struct{})
+	go func() { listening <- cmd.listen(ctx, e, c, conv.ID, ready) }()
+	select {
+	case <-ready:
+	case err := <-listening:
+		return err
+	}
+	typed := make(chan error, 1)
+	go func() { typed <- cmd.speak(ctx, e, c, conv.ID) }()
+	select {
+	case err = <-typed:
+	case err = <-listening:
+	}
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// listen prints what others say, through locking and unlocking.
+func (cmd *ChatCmd) listen(ctx context.Context, e *env, c *local.Client, conv client.ConversationID, ready chan struct{}) error {
+	// Where the log ends now: what comes after it is new.
+	var start struct{ Cursor string }
+	if err := c.Call(ctx, "/cursor", nil, &start); err != nil {
+		return err
+	}
+	close(ready)
+	after := start.Cursor
+	told := ""
+	for {
+		q := eventsRequest{target: target{Conversation: conv.String()}, After: after, Follow: true}
+		err := c.Stream(ctx, "/events", q, func(raw json.RawMessage) error {
+			var ev client.Event
+			if err := json.Unmarshal(raw, &ev); err != nil {
+				return err
+			}
+			after, told = ev.Cursor, ""
+			if e.json {
+				return e.print(ev)
+			}
+			e.say("%s", describe(&ev))
+			return nil
+		})
+		if ctx.Err() != nil || !locked(err) {
+			return err
+		}
+		if told != err.Error() {
+			told = err.Error()
+			fmt.Fprintf(os.Stderr, "valise: %v; waiting\n", err)
+		}
+		select {
+		case <-time.After(300 * time.Millisecond):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// speak sends what is typed. Each line has its id from the start, so that a line that
+// was under way when the agent was locked is sent once.
+func (cmd *ChatCmd) speak(ctx context.Context, e *env, c *local.Client, conv client.ConversationID) error {
+	lines := bufio.NewScanner(os.Stdin)
+	lines.Buffer(make([]byte, 64<<10), client.MaxText)
+	for lines.Scan() {
+		text := strings.TrimRight(lines.Text(), "\r")
+		if text == "" {
+			continue
+		}
+		r := sendRequest{target: target{Conversation: conv.String()}, ID: client.NewMessageID(), Text: text}
+		err := c.Stream(ctx, "/send", r, func(json.RawMessage) error { return nil })
+		for locked(err) && ctx.Err() == nil {
+			select {
+			case <-time.After(300 * time.Millisecond):
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			err = c.Stream(ctx, "/send", r, func(json.RawMessage) error { return nil })
+		}
+		if err != nil && ctx.Err() == nil {
+			fmt.Fprintf(os.Stderr, "valise: not sent: %v\n", err)
+		}
+	}
+	return errors.Join(lines.Err(), ctx.Err())
+}

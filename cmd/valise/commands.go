@@ -1,0 +1,343 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"valise/client"
+	"valise/hsm"
+	"valise/identity"
+	"valise/internal/keys"
+)
+
+// UnlockCmd is `valise unlock`.
+type UnlockCmd struct {
+	output
+	PINFile string `name:"pin-file" type:"path" placeholder:"FILE" help:"Read the PIN from a file that only you can read."`
+}
+
+// Run hands the PIN to the agent, which shows it to the card and forgets it.
+func (cmd *UnlockCmd) Run(ctx context.Context, e *env) error {
+	p, err := loadProfile(e.home)
+	if err != nil {
+		return err
+	}
+	c, err := e.agent(ctx)
+	if err != nil {
+		return err
+	}
+	var st agentStatus
+	if err := c.Call(ctx, "/status", nil, &st); err != nil {
+		return err
+	}
+	if !st.Unlocked {
+		ask := keys.PINPrompt(nil)
+		if cmd.PINFile != "" {
+			ask = keys.PINFromFile(cmd.PINFile)
+		}
+		pin, err := ask(ctx, hsm.PINRequest{Token: p.Card, Serial: strings.TrimPrefix(p.Card, "piv:?serial="), Retries: -1})
+		if err != nil {
+			return err
+		}
+		if err := c.Call(ctx, "/unlock", unlockRequest{PIN: pin}, nil); err != nil {
+			return err
+		}
+	}
+	if e.json {
+		return e.print(map[string]any{"unlocked": true, "address": p.Address})
+	}
+	e.say("unlocked as %s", p.Address)
+	return nil
+}
+
+// LockCmd is `valise lock`.
+type LockCmd struct{}
+
+// Run locks.
+func (cmd *LockCmd) Run(ctx context.Context, e *env) error {
+	c, err := e.agent(ctx)
+	if err != nil {
+		return err
+	}
+	if err := c.Call(ctx, "/lock", nil, nil); err != nil {
+		return err
+	}
+	if e.json {
+		return e.print(map[string]any{"unlocked": false})
+	}
+	e.say("locked")
+	return nil
+}
+
+// StatusCmd is `valise status`.
+type StatusCmd struct{}
+
+// Run shows the state of the device.
+func (cmd *StatusCmd) Run(ctx context.Context, e *env) error {
+	c, err := e.agent(ctx)
+	if err != nil {
+		return err
+	}
+	var st agentStatus
+	if err := c.Call(ctx, "/status", nil, &st); err != nil {
+		return err
+	}
+	if e.json {
+		return e.print(st)
+	}
+	if !st.Enrolled {
+		return errNotEnrolled
+	}
+	e.say("address   %s\ndevice    %s\ncard      %s\ngateway   %s", st.Address, st.Device, st.Card, st.Gateway)
+	if !st.Unlocked {
+		why := ""
+		if st.Why != "" {
+			why = " (" + st.Why + ")"
+		}
+		e.say("state     locked%s; run: valise unlock", why)
+		return nil
+	}
+	s := st.Engine
+	e.say("state     unlocked, %s since %s", s.Connection.Name, s.Connection.Since.Local().Format("15:04:05"))
+	if s.Connection.Error != "" {
+		e.say("trouble   %s", line(s.Connection.Error))
+	}
+	e.say("expires   %s\nqueued    %d", s.Expires.Local().Format("2006-01-02 15:04"), s.Queued)
+	if s.ClockSkew != "" {
+		e.say("clock     differs from the gateway's by %s", s.ClockSkew)
+	}
+	return nil
+}
+
+// SendCmd is `valise send`.
+type SendCmd struct {
+	output
+	Args         []string `arg:"" optional:"" name:"to" help:"Addresses, then the text. Without a text and --file it is read from standard input."`
+	Conversation string   `short:"c" placeholder:"ID|NAME" help:"Send into this conversation instead of naming addresses."`
+	Name         string   `placeholder:"NAME" help:"Start a new conversation of this name with the addresses."`
+	File         string   `short:"f" type:"existingfile" placeholder:"FILE" help:"Send a file."`
+	ID           string   `placeholder:"ID" help:"Message id, 32 hexadecimal digits. The same id twice is sent once: repeat a command that broke off."`
+}
+
+// Run sends, and prints the message's id when the gateway has it on disk.
+func (cmd *SendCmd) Run(ctx context.Context, e *env) error {
+	r, err := cmd.request(os.Stdin)
+	if err != nil {
+		return err
+	}
+	c, err := e.agent(ctx)
+	if err != nil {
+		return err
+	}
+	b := newBar(filepath.Base(r.File))
+	defer b.end()
+	var last sendLine
+	err = c.Stream(ctx, "/send", r, func(raw json.RawMessage) error {
+		var l sendLine
+		if err := json.Unmarshal(raw, &l); err != nil {
+			return err
+		}
+		b.show(l.State, l.Done, l.Total)
+		if l.State == "queued" || l.State == "sent" {
+			last = l
+		}
+		return nil
+	})
+	if err != nil {
+		if last.State == "queued" && ctx.Err() != nil {
+			return &hintError{text: "message " + last.ID.String() + " waits on this device", hint: "it leaves as soon as the gateway takes it; valise status shows the connection"}
+		}
+		return err
+	}
+	if last.State != "sent" {
+		return errors.New("the agent ended before the message was sent")
+	}
+	b.end()
+	if e.json {
+		return e.print(last)
+	}
+	e.say("%s", last.ID)
+	return nil
+}
+
+func (cmd *SendCmd) request(stdin io.Reader) (*sendRequest, error) {
+	r := &sendRequest{target: target{Conversation: cmd.Conversation, Name: cmd.Name}}
+	rest := cmd.Args
+	for cmd.Conversation == "" && len(rest) > 0 {
+		if _, err := identity.CanonicalAddress(rest[0]); err != nil {
+			break
+		}
+		r.To, rest = append(r.To, rest[0]), rest[1:]
+	}
+	if cmd.Conversation == "" && len(r.To) == 0 {
+		if len(rest) > 0 {
+			_, err := identity.CanonicalAddress(rest[0])
+			return nil, err
+		}
+		return nil, &hintError{text: "nobody to write to", hint: "valise send ADDRESS TEXT, or valise send -c CONVERSATION TEXT"}
+	}
+	if cmd.ID != "" {
+		if err := r.ID.UnmarshalText([]byte(cmd.ID)); err != nil {
+			return nil, err
+		}
+	}
+	r.Text = strings.Join(rest, " ")
+	if cmd.File != "" {
+		if r.Text != "" {
+			return nil, errors.New("send the text and the file in two messages")
+		}
+		var err error
+		r.File, err = filepath.Abs(cmd.File)
+		return r, err
+	}
+	if r.Text == "" {
+		data, err := io.ReadAll(io.LimitReader(stdin, client.MaxText+1))
+		if err != nil {
+			return nil, err
+		}
+		r.Text = strings.TrimSuffix(string(data), "\n")
+	}
+	return r, nil
+}
+
+// ContactsCmd is `valise contacts`.
+type ContactsCmd struct {
+	output
+	Prefix string `arg:"" optional:"" help:"Only addresses that begin with it."`
+}
+
+// Run lists who has a device that can be written to.
+func (cmd *ContactsCmd) Run(ctx context.Context, e *env) error {
+	c, err := e.agent(ctx)
+	if err != nil {
+		return err
+	}
+	var l listing[client.Contact]
+	if err := c.Call(ctx, "/contacts", addressRequest{cmd.Prefix}, &l); err != nil {
+		return err
+	}
+	for _, who := range l.List {
+		if e.json {
+			if err := e.print(who); err != nil {
+				return err
+			}
+			continue
+		}
+		var devices []string
+		for i, d := range who.Devices {
+			devices = append(devices, fmt.Sprintf("%s (%s)", d.String()[:8], who.Tiers[i]))
+		}
+		e.say("%s  %s", who.Address, strings.Join(devices, ", "))
+	}
+	return nil
+}
+
+// ConversationsCmd is `valise conversations`.
+type ConversationsCmd struct{}
+
+// Run lists conversations.
+func (cmd *ConversationsCmd) Run(ctx context.Context, e *env) error {
+	c, err := e.agent(ctx)
+	if err != nil {
+		return err
+	}
+	var l listing[client.Conversation]
+	if err := c.Call(ctx, "/conversations", nil, &l); err != nil {
+		return err
+	}
+	for _, conv := range l.List {
+		if e.json {
+			if err := e.print(conv); err != nil {
+				return err
+			}
+			continue
+		}
+		name := ""
+		if conv.Name != "" {
+			name = " \"" + line(conv.Name) + "\""
+		}
+		state := ""
+		if conv.State != "active" {
+			state = " (" + conv.State + ")"
+		}
+		e.say("%s%s%s  %s, %d devices", conv.ID.String()[:8], name, state, strings.Join(conv.People, " "), len(conv.Members))
+	}
+	return nil
+}
+
+// VerifyCmd is `valise verify`.
+type VerifyCmd struct {
+	output
+	Address string `arg:"" help:"Whom to compare with."`
+}
+
+// Run shows the safety number.
+func (cmd *VerifyCmd) Run(ctx context.Context, e *env) error {
+	c, err := e.agent(ctx)
+	if err != nil {
+		return err
+	}
+	var v client.Verification
+	if err := c.Call(ctx, "/verify", addressRequest{cmd.Address}, &v); err != nil {
+		return err
+	}
+	if e.json {
+		return e.print(v)
+	}
+	groups := strings.Fields(v.Number)
+	e.say("safety number with %s:\n", v.Address)
+	for len(groups) > 0 {
+		n := min(4, len(groups))
+		e.say("    %s", strings.Join(groups[:n], "  "))
+		groups = groups[n:]
+	}
+	e.say("\nCall %s and compare: the same number on both sides means that nobody stands between\nyou. It changes when either of you gets a new device.", v.Address)
+	return nil
+}
+
+// AddCmd is `valise add`.
+type AddCmd struct {
+	output
+	Conversation string   `arg:"" help:"Its id, the beginning of its id, or its name."`
+	Who          []string `arg:"" help:"Addresses. Everybody in the conversation sees them come in."`
+}
+
+// Run adds people.
+func (cmd *AddCmd) Run(ctx context.Context, e *env) error {
+	return e.members(ctx, membersRequest{Conversation: cmd.Conversation, Who: cmd.Who})
+}
+
+// RemoveCmd is `valise remove`.
+type RemoveCmd struct {
+	output
+	Conversation string   `arg:"" help:"Its id, the beginning of its id, or its name."`
+	Who          []string `arg:"" help:"Addresses. Everybody in the conversation sees them go."`
+}
+
+// Run removes people.
+func (cmd *RemoveCmd) Run(ctx context.Context, e *env) error {
+	return e.members(ctx, membersRequest{Conversation: cmd.Conversation, Who: cmd.Who, Remove: true})
+}
+
+func (e *env) members(ctx context.Context, r membersRequest) error {
+	c, err := e.agent(ctx)
+	if err != nil {
+		return err
+	}
+	if err := c.Call(ctx, "/members", r, nil); err != nil {
+		return err
+	}
+	if e.json {
+		return e.print(map[string]any{"done": true})
+	}
+	e.say("done")
+	return nil
+}

@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"valise/client"
+	"valise/client/vault"
+	"valise/hsm"
+	"valise/identity"
+	"valise/internal/keys"
+)
+
+// EnrollCmd is `valise enroll`.
+type EnrollCmd struct {
+	output
+	Invitation string `arg:"" help:"The code that a security officer gave you, or the name of a file with it (@FILE)."`
+	Gateway    string `required:"" placeholder:"HOST:PORT" help:"The gateway that carries your messages."`
+
+	GatewayName          string `placeholder:"NAME" help:"The name in the gateway's certificate, if it is not HOST."`
+	Card                 string `default:"piv:" placeholder:"URI" help:"The card: piv:, piv:?serial=NUMBER, or a PKCS#11 URI."`
+	Slot                 string `placeholder:"SLOT" help:"Use the key that is in this slot, or make one there. Default: make one in 9a."`
+	VaultSlot            string `placeholder:"SLOT" help:"The same for the key that opens the vault. Default: make one in 9d."`
+	Algorithm            string `enum:"p384,p256" default:"p384" help:"Kind of keys to make: p384 or p256."`
+	PINFile              string `name:"pin-file" type:"path" placeholder:"FILE" help:"Read the PIN from a file that only you can read."`
+	ManagementKeyFile    string `type:"path" placeholder:"FILE" help:"The card's management key in hexadecimal, which making keys needs."`
+	DefaultManagementKey bool   `help:"The card still has the management key that it was delivered with."`
+}
+
+// Run enrolls. It can be repeated after a failure: keys that it made are used again.
+func (cmd *EnrollCmd) Run(ctx context.Context, e *env) error {
+	inv, err := cmd.invitation()
+	if err != nil {
+		return err
+	}
+	if _, _, err := net.SplitHostPort(cmd.Gateway); err != nil {
+		return &hintError{text: fmt.Sprintf("%q is not a gateway's address", cmd.Gateway), hint: "write it as HOST:PORT, as your security officer gave it"}
+	}
+	if err := makeHome(e.home); err != nil {
+		return err
+	}
+	unlock, err := takeLock(e.home)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	p, err := readProfile(e.home)
+	switch {
+	case errors.Is(err, errNotEnrolled):
+		p = new(profile)
+	case err != nil:
+		return err
+	case len(p.Chain) > 0:
+		return &hintError{text: fmt.Sprintf("this home is enrolled as %s already", p.Address), hint: "choose another home with --home"}
+	}
+	c, err := cmd.prepare(ctx, e, p)
+	if err != nil {
+		return err
+	}
+	defer c.logout()
+	return cmd.enroll(ctx, e, p, c, inv)
+}
+
+func (cmd *EnrollCmd) invitation() (*identity.Invitation, error) {
+	code := cmd.Invitation
+	if name, ok := strings.CutPrefix(code, "@"); ok {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		code = string(data)
+	}
+	inv, err := identity.ParseInvitation(code)
+	return &inv, err
+}
+
+// prepare opens or makes the two keys, and remembers them: a second attempt finds
+// them again.
+func (cmd *EnrollCmd) prepare(ctx context.Context, e *env, p *profile) (*card, error) {
+	pin := askOnce(cmd.PINFile)
+	if p.Card != "" {
+		c, err := openCard(ctx, p, pin)
+		if err == nil && c.id != p.Device {
+			err = errors.Join(&hintError{text: "this is another card than the one with which this enrollment began", hint: "insert that card, or choose another home with --home"}, c.close())
+		}
+		return c, err
+	}
+	token, err := keys.OpenToken(ctx, cmd.Card, pin)
+	if err != nil {
+		return nil, err
+	}
+	c := &card{token: token}
+	info := token.Info()
+	e.say("card: %s, serial %s", info.Label, info.Serial)
+	p.Sign, p.Seal = cmd.Slot, cmd.VaultSlot
+	if c.sign, err = cmd.key(ctx, e, token, &p.Sign, "9a", "signing key"); err != nil {
+		return nil, errors.Join(err, c.close())
+	}
+	if c.seal, err = cmd.key(ctx, e, token, &p.Seal, "9d", "key for the vault"); err != nil {
+		return nil, errors.Join(err, c.close())
+	}
+	if err := c.finish(); err != nil {
+		return nil, err
+	}
+	p.Card, p.Device = cmd.Card, c.id
+	if info.Kind == "piv" && !strings.Contains(cmd.Card, "serial=") {
+		p.Card = "piv:?serial=" + info.Serial
+	}
+	return c, p.save(e.home)
+}
+
+// key finds a key in a slot that was named, or makes one in the slot that is usual.
+func (cmd *EnrollCmd) key(ctx context.Context, e *env, token hsm.Token, ref *string, usual, what string) (hsm.Key, error) {
+	named := *ref != ""
+	if !named {
+		*ref = usual
+	}
+	k, err := token.Key(ctx, *ref)
+	switch {
+	case err == nil && named:
+		e.say("%s: the one in %s", what, *ref)
+		return k, nil
+	case err == nil:
+		flag := map[string]string{"9a": "--slot", "9d": "--vault-slot"}[usual]
+		return nil, errors.Join(&hintError{
+			text: fmt.Sprintf("there is a key in slot %s already", usual),
+			hint: fmt.Sprintf("to use it: %s %s; to make another one: %s 82 (or up to 95). Nothing is overwritten", flag, usual, flag),
+		}, k.Close())
+	case !errors.Is(err, hsm.ErrNoKey):
+		return nil, err
+	}
+	o := hsm.GenerateOptions{Algorithm: hsm.P384, Name: "valise"}
+	if cmd.Algorithm == "p256" {
+		o.Algorithm = hsm.P256
+	}
+	if o.ManagementKey, err = cmd.managementKey(token.Info().Kind); err != nil {
+		return nil, err
+	}
+	e.say("%s: making one in %s (%s); it can never leave the card", what, *ref, o.Algorithm)
+	return token.Generate(ctx, *ref, o)
+}
+
+func (cmd *EnrollCmd) managementKey(kind string) ([]byte, error) {
+	switch {
+	case cmd.ManagementKeyFile != "":
+		text, err := os.ReadFile(cmd.ManagementKeyFile)
+		if err != nil {
+			return nil, err
+		}
+		key, err := hex.DecodeString(string(bytes.TrimSpace(text)))
+		if err != nil {
+			return nil, fmt.Errorf("%s: the management key must be hexadecimal digits", cmd.ManagementKeyFile)
+		}
+		return key, nil
+	case cmd.DefaultManagementKey || kind != "piv":
+		return nil, nil
+	}
+	return nil, &hintError{text: "making keys in a card needs its management key",
+		hint: "give it with --management-key-file, or say --default-management-key if it was never changed; or use keys that are there with --slot and --vault-slot"}
+}
+
+func (cmd *EnrollCmd) enroll(ctx context.Context, e *env, p *profile, c *card, inv *identity.Invitation) error {
+	v, err := openOrCreateVault(ctx, e.home, c)
+	if err != nil {
+		return err
+	}
+	defer v.Lock()
+	account, err := accountKey(ctx, v)
+	if err != nil {
+		return err
+	}
+	evidence, err := c.evidence(ctx)
+	if err != nil {
+		return err
+	}
+	e.say("fingerprint of this device, to read out to an officer: %s", c.id)
+	done, err := (&client.Enrollment{
+		URL: inv.URL, Root: inv.Root, Invitation: inv, Account: account, Device: c.sign, Evidence: evidence,
+		Progress: func(step string) { e.say("%s", step) },
+	}).Do(ctx)
+	if err != nil {
+		return err
+	}
+	p.Address, p.Gateway, p.GatewayName = done.Device.Address, cmd.Gateway, cmd.GatewayName
+	p.Authority, p.RootHash, p.Root, p.Chain = inv.URL, inv.Root[:], done.Root.Raw, done.Chain
+	if err := p.save(e.home); err != nil {
+		return err
+	}
+	if e.json {
+		return e.print(map[string]any{"address": p.Address, "device": p.Device, "certificate_expires": done.Device.Leaf.NotAfter})
+	}
+	e.say("enrolled as %s; the certificate is valid until %s and renews itself", p.Address, done.Device.Leaf.NotAfter.Local().Format("2006-01-02 15:04"))
+	e.say("next: valise unlock")
+	return nil
+}
+
+func openOrCreateVault(ctx context.Context, home string, c *card) (*vault.Vault, error) {
+	path := filepath.Join(home, vaultFile)
+	v, err := vault.Open(ctx, path, c.id, c.agree)
+	if errors.Is(err, vault.ErrNone) {
+		return vault.Create(ctx, path, c.id, c.agree)
+	}
+	return v, err
+}
+
+// accountKey is the software key of the ACME account, sealed in the vault. It obtains
+// nothing without the card.
+func accountKey(ctx context.Context, v *vault.Vault) (*ecdsa.PrivateKey, error) {
+	var der []byte
+	err := v.Update(ctx, func(tx *vault.Tx) (err error) {
+		if der, err = tx.Get("account", nil, []byte("key")); err != nil || der != nil {
+			return err
+		}
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			return err
+		}
+		if der, err = x509.MarshalPKCS8PrivateKey(key); err != nil {
+			return err
+		}
+		return tx.Put("account", nil, []byte("key"), der)
+	})
+	if err != nil {
+		return nil, err
+	}
+	key, err := x509.ParsePKCS8PrivateKey(der)
+	if err != nil {
+		return nil, err
+	}
+	own, ok := key.(*ecdsa.PrivateKey)
+	if !ok {
+		return nil, errors.New("the account key in the vault is of another kind")
+	}
+	return own, nil
+}
+
+// askOnce reads the PIN from a file, or asks for it once. A card that refuses it ends
+// the command; nothing is tried a second time.
+func askOnce(file string) hsm.PINFunc {
+	ask := keys.PINPrompt(nil)
+	if file != "" {
+		ask = keys.PINFromFile(file)
+	}
+	var pin string
+	return func(ctx context.Context, r hsm.PINRequest) (string, error) {
+		if pin != "" {
+			return pin, nil
+		}
+		var err error
+		pin, err = ask(ctx, r)
+		return pin, err
+	}
+}

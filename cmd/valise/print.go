@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+	"unicode"
+
+	"golang.org/x/term"
+
+	"valise/client"
+)
+
+// say tells a person what happens; with --json that goes to standard error.
+func (e *env) say(format string, args ...any) {
+	to := e.out
+	if e.json {
+		to = os.Stderr
+	}
+	fmt.Fprintf(to, format+"\n", args...)
+}
+
+// print writes one JSON object.
+func (e *env) print(v any) error {
+	line, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(e.out, "%s\n", line)
+	return err
+}
+
+// plain makes a stranger's text harmless for a terminal: nothing in it moves the
+// cursor, changes direction or hides a part. Line breaks stay.
+func plain(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '\n' || r == '\t' {
+			return r
+		}
+		if unicode.IsControl(r) || unicode.Is(unicode.Cf, r) && r != '\u200d' {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, s)
+}
+
+// line makes a stranger's text one harmless line.
+func line(s string) string { return strings.NewReplacer("\n", " ", "\t", " ").Replace(plain(s)) }
+
+// describe is an event for people.
+func describe(ev *client.Event) string {
+	at := ev.Time.Local().Format("2006-01-02 15:04")
+	where := ""
+	if ev.Name != "" {
+		where = " [" + line(ev.Name) + "]"
+	}
+	who := func() string {
+		var names []string
+		for _, m := range ev.Members {
+			names = append(names, fmt.Sprintf("%s (%s)", m.Address, m.Device.String()[:8]))
+		}
+		return strings.Join(names, ", ")
+	}
+	switch ev.Kind {
+	case client.EventMessage:
+		return fmt.Sprintf("%s %s%s: %s", at, ev.From, where, plain(ev.Text))
+	case client.EventFile:
+		text := fmt.Sprintf("%s %s%s: file %s, %s", at, ev.From, where, line(ev.File.Name), size(ev.File.Size))
+		if ev.File.Path != "" {
+			text += ", saved as " + line(ev.File.Path)
+		}
+		return text
+	case client.EventOther:
+		return fmt.Sprintf("%s %s%s: a message of type %s, which this version does not show", at, ev.From, where, line(ev.MediaType))
+	case client.EventJoined:
+		return fmt.Sprintf("%s%s * you are in a conversation with %s", at, where, who())
+	case client.EventAdded:
+		return fmt.Sprintf("%s%s * %s added %s", at, where, ev.From, who())
+	case client.EventRemoved:
+		return fmt.Sprintf("%s%s * %s removed %s", at, where, ev.From, who())
+	case client.EventLeft:
+		return fmt.Sprintf("%s%s * you are no longer in this conversation (%s)", at, where, line(ev.Reason))
+	case client.EventRefused:
+		return fmt.Sprintf("%s%s * a message from %s was refused: %s", at, where, ev.From, line(ev.Reason))
+	case client.EventLost:
+		return fmt.Sprintf("%s%s * message %d of device %s cannot be obtained any more: ask for it to be sent anew", at, where, ev.Sequence, ev.Device.String()[:8])
+	case client.EventResynced:
+		return at + " * this device's state was an older copy; it was brought up to date, and what is missing is asked for again"
+	}
+	return fmt.Sprintf("%s * %s", at, ev.Kind)
+}
+
+func size(n uint64) string {
+	switch {
+	case n < 1<<10:
+		return fmt.Sprintf("%d bytes", n)
+	case n < 1<<20:
+		return fmt.Sprintf("%.1f KiB", float64(n)/(1<<10))
+	}
+	return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
+}
+
+// A bar shows progress on a terminal, and nothing elsewhere.
+type bar struct {
+	name  string
+	shown time.Time
+	began time.Time
+	on    bool
+}
+
+func newBar(name string) *bar {
+	return &bar{name: line(name), began: time.Now(), on: term.IsTerminal(int(os.Stderr.Fd()))}
+}
+
+func (b *bar) show(what string, done, total uint64) {
+	if !b.on || total == 0 || time.Since(b.shown) < 100*time.Millisecond && done < total {
+		return
+	}
+	b.shown = time.Now()
+	const width = 30
+	full := int(done * width / total)
+	rate := float64(done) / max(time.Since(b.began).Seconds(), 0.001)
+	fmt.Fprintf(os.Stderr, "\r%s %s [%s%s] %3d%% %s/s \x1b[K", what, b.name, strings.Repeat("#", full), strings.Repeat(".", width-full), done*100/total, size(uint64(rate)))
+}
+
+func (b *bar) end() {
+	if b.on && !b.shown.IsZero() {
+		fmt.Fprintln(os.Stderr)
+	}
+}

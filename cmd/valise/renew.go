@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"time"
+
+	"valise/client"
+)
+
+// renewPause is the time between attempts to renew a certificate.
+const renewPause = 10 * time.Minute
+
+// renew gets a new certificate when two thirds of the present one's life are over:
+// same key, same account, evidence shown anew.
+func (a *agent) renew(s *session) {
+	for {
+		wait, err := untilRenewal(s.profile, time.Now())
+		if err != nil {
+			a.log.Error("renewal", "error", err)
+			return
+		}
+		timer := time.NewTimer(max(wait, 0))
+		select {
+		case <-s.ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+		if err := a.renewNow(s); err != nil {
+			a.log.Warn("the certificate could not be renewed yet", "error", err)
+			select {
+			case <-s.ctx.Done():
+				return
+			case <-time.After(renewPause):
+			}
+		}
+	}
+}
+
+// untilRenewal is how long it is until two thirds of a certificate's life are over.
+func untilRenewal(p *profile, now time.Time) (time.Duration, error) {
+	leaf, err := x509.ParseCertificate(p.Chain[0])
+	if err != nil {
+		return 0, fmt.Errorf("the device's certificate: %w", err)
+	}
+	life := leaf.NotAfter.Sub(leaf.NotBefore)
+	return leaf.NotBefore.Add(life * 2 / 3).Sub(now), nil
+}
+
+func (a *agent) renewNow(s *session) error {
+	ctx, cancel := context.WithTimeout(s.ctx, 5*time.Minute)
+	defer cancel()
+	account, err := accountKey(ctx, s.vault)
+	if err != nil {
+		return err
+	}
+	evidence, err := s.card.evidence(ctx)
+	if err != nil {
+		return err
+	}
+	n := client.Enrollment{URL: s.profile.Authority, Account: account, Device: s.card.sign, Evidence: evidence}
+	copy(n.Root[:], s.profile.RootHash)
+	done, err := n.Do(ctx)
+	if err != nil {
+		return err
+	}
+	if done.Device.Address != s.profile.Address {
+		return fmt.Errorf("the renewed certificate is for %s", done.Device.Address)
+	}
+	next := *s.profile
+	next.Chain = done.Chain
+	if err := next.save(a.home); err != nil {
+		return err
+	}
+	s.profile.Chain = done.Chain // read by this goroutine alone
+	s.engine.Renewed(done.Chain)
+	a.log.Info("certificate renewed", "expires", done.Device.Leaf.NotAfter)
+	return nil
+}
