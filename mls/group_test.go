@@ -49,13 +49,13 @@ func conversation(t *testing.T, suite Suite) {
 	p = c.commit(CommitParams{})
 	a.receive(p.Commit)
 	b.receive(p.Commit)
-	pub, _ = follow(t, pub, p.Commit)
+	follow(t, pub, p.Commit)
 	c.reads(b.encrypt("three"), "three")
 	p = a.commit(CommitParams{Private: true})
 	b.receive(p.Commit)
 	c.receive(p.Commit)
 	agree(t, a, b, c)
-	pub = observer(t, c)
+	pub = observer(t, c) // one that saw no PrivateMessage commit starts over
 
 	// Remove: c is out.
 	p = a.commit(CommitParams{Proposals: []Proposal{RemoveProposal(c.g.OwnLeaf())}})

@@ -56,7 +56,7 @@ func TestX509Credential(t *testing.T) {
 func TestAuthenticatorIsAsked(t *testing.T) {
 	all := group(t, quick, 2)
 	a, b := all[0], all[1]
-	kp, ks := newDevice(t, quick, "mallory").keyPackage(quick)
+	kp, _ := newDevice(t, quick, "mallory").keyPackage(quick)
 	p, err := a.g.PrepareCommit(CommitParams{Proposals: []Proposal{AddProposal(kp)}, At: now})
 	must(t, err)
 	b.cfg.Authenticator = picky("mallory")
@@ -72,7 +72,7 @@ func TestAuthenticatorIsAsked(t *testing.T) {
 		t.Errorf("committer renames itself: %v", err)
 	}
 	d := newDevice(t, quick, "d")
-	kp, ks = d.keyPackage(quick)
+	kp, ks := d.keyPackage(quick)
 	p = a.commit(CommitParams{Proposals: []Proposal{AddProposal(kp)}})
 	_, err = Join(Config{Authenticator: picky("a")}, d.id, p.Welcome, kp, ks, JoinParams{Tree: p.Tree, At: now})
 	if !errors.Is(err, ErrCredential) {
