@@ -97,6 +97,20 @@ type testGateway struct {
 	audit     *auditLog
 	dir       string
 	stop      func() // orderly; may be called twice
+
+	mu    sync.Mutex
+	conns []*quic.Conn // guarded by mu; connections that devices made
+}
+
+// cut ends all devices' connections at their side, as when a network tells
+// them that the gateway is gone.
+func (g *testGateway) cut() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, c := range g.conns {
+		_ = c.CloseWithError(0, "")
+	}
+	g.conns = nil
 }
 
 type gatewayOptions struct {
@@ -252,7 +266,11 @@ func (d *testDevice) tlsConfig() *tls.Config {
 
 func dialRaw(t testing.TB, address string, config *tls.Config) (*quic.Conn, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	return dialWithin(address, config, patience)
+}
+
+func dialWithin(address string, config *tls.Config, limit time.Duration) (*quic.Conn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	return quic.DialAddr(ctx, address, config, &quic.Config{
 		HandshakeIdleTimeout: patience, MaxIdleTimeout: patience,
@@ -275,11 +293,18 @@ func (d *testDevice) connect(begin bool, cursor uint64) *wire.Welcome {
 }
 
 func (d *testDevice) tryConnect(begin bool, cursor uint64) (*link, error) {
-	conn, err := dialRaw(d.t, d.gw.address, d.tlsConfig())
+	return d.tryConnectWithin(patience, begin, cursor)
+}
+
+func (d *testDevice) tryConnectWithin(limit time.Duration, begin bool, cursor uint64) (*link, error) {
+	conn, err := dialWithin(d.gw.address, d.tlsConfig(), limit)
 	if err != nil {
 		return nil, err
 	}
 	d.t.Cleanup(func() { _ = conn.CloseWithError(0, "") })
+	d.gw.mu.Lock()
+	d.gw.conns = append(d.gw.conns, conn)
+	d.gw.mu.Unlock()
 	l := &link{
 		conn: conn, waiting: make(map[uint32]chan wire.Answer),
 		deliveries: make(chan *wire.Deliver, 4096), notices: make(chan wire.NoticeCode, 64),
@@ -289,10 +314,12 @@ func (d *testDevice) tryConnect(begin bool, cursor uint64) (*link, error) {
 	}); err != nil {
 		return nil, err
 	}
+	_ = l.control.SetReadDeadline(time.Now().Add(limit))
 	frame, err := wire.Read(l.control)
 	if err != nil {
 		return nil, err
 	}
+	_ = l.control.SetReadDeadline(time.Time{})
 	welcome, ok := frame.(*wire.Welcome)
 	if !ok {
 		return nil, errors.New("no Welcome")

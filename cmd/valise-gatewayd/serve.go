@@ -91,9 +91,11 @@ func (s *server) open(ctx context.Context, d *daemon.Daemon) error {
 	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
 		return err
 	}
-	if s.store, err = relay.Open(ctx, relay.Config{Path: filepath.Join(cfg.Data, "relay.db"), Quota: cfg.quota()}); err != nil {
+	db, err := relay.Open(ctx, relay.Config{Path: filepath.Join(cfg.Data, "relay.db"), Quota: cfg.quota()})
+	if err != nil {
 		return err
 	}
+	s.store = db
 	if s.gateway, err = gateway.New(gateway.Config{
 		Trust: s.trust, Domain: cfg.Domain, Certificate: certificate, Store: s.store, Dir: cfg.Data,
 		Audit: s.record, Log: s.log, Metrics: d.Metrics, Denied: denied, Limits: cfg.limits(), Batch: cfg.Limits.Batch,
