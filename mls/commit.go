@@ -43,7 +43,7 @@ type PendingCommit struct {
 	Commit    []byte // MLSMessage
 	Welcome   []byte // MLSMessage; nil if nobody is added
 	GroupInfo []byte // MLSMessage with external_pub, without the tree; nil under NoGroupInfo
-	Tree      []byte // ratchet tree of the next epoch, for joiners
+	Tree      []byte // ratchet tree of the next epoch; nil if nobody is added
 	// Spent must be written before the commit is sent, whatever becomes of
 	// it: the key that encrypted it. Empty unless CommitParams.Private is set.
 	Spent Delta
@@ -188,7 +188,10 @@ func (g *Group) makeCommit(c *commit, list []sentProposal, prov *provisional, me
 	st.ac = ac
 	next, j := g.nextEpoch(st, initSecret, commitSecret, psks, nil, privs)
 	ac.confirmationTag = next.confirmationTag
-	out := &PendingCommit{Tree: next.Tree()}
+	out := &PendingCommit{}
+	if len(prov.added) > 0 {
+		out.Tree = next.Tree()
+	}
 	if err = g.protectCommit(out, ac); err != nil {
 		return nil, err
 	}

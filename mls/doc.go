@@ -23,13 +23,13 @@
 //
 //	p, err := g.PrepareCommit(mls.CommitParams{
 //		Proposals: []mls.Proposal{mls.AddProposal(bobKeyPackage)}, At: now})
-//	save(pending, p.Commit, p.Delta)       // then offer p.Commit, p.Welcome, p.GroupInfo to the relay
+//	save(p.Spent); save(pending, p.Commit, p.Delta) // then offer p.Commit, p.Welcome, p.GroupInfo to the relay
 //	… the relay accepts it as the commit of this epoch:
 //	save(p.Delta); g.Apply(p.Staged)       // or: it lost the race: forget p
 //
 // The device that was added:
 //
-//	h, err := mls.Join(cfg, bob, welcome, kp, secrets, mls.JoinParams{Tree: tree, At: now})
+//	h, err := mls.Join(cfg, bob, welcome, kp, secrets, mls.JoinParams{Tree: tree, At: now}) // tree: p.Tree, by way of the relay
 //	save(h.State()); delete(secrets)       // a last-resort package's secrets stay
 //
 // Content:
@@ -37,7 +37,7 @@
 //	s, err := g.Encrypt(plaintext, header) // header is authenticated, not secret
 //	save(s.Delta, s.Message)               // then send s.Message, always these bytes
 //
-//	r, err := h.Receive(message, now)
+//	r, err := h.Receive(message, accepted) // when the relay accepted it
 //	switch r.Kind {
 //	case mls.ContentApplication: save(r.Delta, r.Plaintext) // then acknowledge
 //	case mls.ContentProposal:    save(r.Delta)
@@ -47,7 +47,7 @@
 // A device that lost its state, or missed a commit, replaces its own old leaf:
 //
 //	p, err := mls.PrepareExternalCommit(cfg, bob, groupInfo, mls.ExternalParams{Tree: tree, At: now})
-//	… accepted: save(p.Delta); h := p.Group()
+//	… accepted: delete all records of the old group, save(p.Delta); h := p.Group()
 //
 // The relay:
 //
@@ -74,6 +74,15 @@
 // fails, drop the *Group and Load it again from what is on disk. Commits change
 // nothing until Apply; a pending commit survives a restart if its Delta and
 // bytes were stored: once the relay confirms it, write the Delta and Load.
+//
+// # Time
+//
+// There is no clock here. Where a time is passed, lifetimes are checked at it;
+// for a received message that is when the relay accepted it, because a device
+// may read a commit weeks after the KeyPackages in it have expired.
+//
+// The table in SECTIONS.md says where each section of the RFC is and what tests
+// it.
 //
 // # Never
 //

@@ -162,6 +162,9 @@ func (ac *authContent) tbs(context []byte) []byte {
 }
 
 func (ac *authContent) sign(s *suiteParams, id Identity, context []byte) (err error) {
+	if len(ac.content.authData) > maxPlaintext {
+		return fmt.Errorf("mls: authenticated data of %d bytes; at most %d fit", len(ac.content.authData), maxPlaintext)
+	}
 	ac.signature, err = s.signWithLabel(id.Signer, "FramedContentTBS", ac.tbs(context))
 	return err
 }

@@ -53,8 +53,13 @@ func FuzzMessage(f *testing.F) {
 
 func FuzzTree(f *testing.F) {
 	all := group(f, quick, 3)
-	identityFuzz(f, [][]byte{all[0].g.Tree(), all[1].commit(CommitParams{}).Tree},
+	identityFuzz(f, [][]byte{all[0].g.Tree(), populatedTree(f)},
 		func(r *reader) *tree { return readTree(mustSuite(quick), r) }, func(t *tree) []byte { return t.append(nil) })
+}
+
+func populatedTree(f *testing.F) []byte {
+	x, _ := populated(f, quick, 5)
+	return x.g.Tree()
 }
 
 func FuzzGroupSecrets(f *testing.F) {

@@ -12,7 +12,7 @@ import (
 // JoinParams helps to read a Welcome.
 type JoinParams struct {
 	Tree []byte    // ratchet tree, if the Welcome does not hold it
-	At   time.Time // checks lifetimes of all members' leaves; zero does not
+	At   time.Time // refuses leaves from the future; zero does not
 }
 
 // Join enters a group by a Welcome, RFC 9420, Section 12.4.3.1. The caller

@@ -191,6 +191,24 @@ func TestJoinRefuses(t *testing.T) {
 	}
 }
 
+// A relay reads from a Welcome whom it is for.
+func TestWelcomeRecipients(t *testing.T) {
+	a := newDevice(t, quick, "a").create(quick)
+	kp, _ := newDevice(t, quick, "b").keyPackage(quick)
+	kp2, _ := newDevice(t, quick, "c").keyPackage(quick)
+	p := a.commit(CommitParams{Proposals: []Proposal{AddProposal(kp), AddProposal(kp2)}})
+	refs, err := WelcomeRecipients(p.Welcome)
+	must(t, err)
+	one, _ := kp.Ref()
+	two, _ := kp2.Ref()
+	if len(refs) != 2 || !bytes.Equal(refs[0], one) || !bytes.Equal(refs[1], two) {
+		t.Fatalf("got %x", refs)
+	}
+	if _, err := WelcomeRecipients(p.Commit); !errors.Is(err, ErrMalformed) {
+		t.Errorf("commit: %v", err)
+	}
+}
+
 func flip(m []byte) []byte {
 	m = bytes.Clone(m)
 	m[len(m)-1] ^= 1

@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// checkLeaf validates one leaf by itself, RFC 9420, Section 7.3: its source,
-// keys, signature, lifetime, credential and extensions. What concerns other
-// leaves is checked by the tree.
+// checkLeaf validates one leaf by itself, RFC 9420, Section 7.3: its source
+// (0 means that it stands in a tree), keys, signature, lifetime, credential and
+// extensions. What concerns other leaves is checked by the tree.
 func (s *suiteParams) checkLeaf(l *LeafNode, source LeafSource, auth Authenticator, groupID []byte, leaf LeafIndex, at time.Time) error {
 	if source != 0 && l.Source != source {
 		return fmt.Errorf("%w: source is %d, must be %d here", ErrInvalidLeaf, l.Source, source)
@@ -27,7 +27,7 @@ func (s *suiteParams) checkLeaf(l *LeafNode, source LeafSource, auth Authenticat
 	if err := l.checkOwnCapabilities(s); err != nil {
 		return err
 	}
-	if err := l.checkLifetime(at); err != nil {
+	if err := l.checkLifetime(source, at); err != nil {
 		return err
 	}
 	return s.checkCredential(auth, l.Credential, l.SignatureKey)
@@ -52,13 +52,16 @@ func (l *LeafNode) checkOwnCapabilities(s *suiteParams) error {
 }
 
 // checkLifetime refuses a KeyPackage's leaf outside of its lifetime, or with
-// a lifetime longer than MaxLifetime, RFC 9420, Sections 7.2 and 7.3.
-func (l *LeafNode) checkLifetime(at time.Time) error {
+// a lifetime longer than MaxLifetime, RFC 9420, Sections 7.2 and 7.3. A leaf
+// that stands in a tree may have expired: it was checked when it was added, and
+// a member that has been quiet since must not lock joiners out.
+func (l *LeafNode) checkLifetime(source LeafSource, at time.Time) error {
 	if l.Source != LeafKeyPackage || at.IsZero() {
 		return nil
 	}
 	now := at.Unix()
-	if now < 0 || uint64(now) < l.Lifetime.NotBefore || uint64(now) > l.Lifetime.NotAfter {
+	late := source != 0 && uint64(now) > l.Lifetime.NotAfter
+	if now < 0 || uint64(now) < l.Lifetime.NotBefore || late {
 		return fmt.Errorf("%w: it is not valid at %s", ErrLifetime, at.UTC().Format(time.RFC3339))
 	}
 	if l.Lifetime.NotAfter-l.Lifetime.NotBefore > uint64(MaxLifetime/time.Second) {

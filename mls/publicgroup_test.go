@@ -100,8 +100,11 @@ func TestPublicGroupVerifiesItsStart(t *testing.T) {
 	if _, err := NewPublicGroup(trustAll{}, info, nil, now); !errors.Is(err, ErrNeedTree) {
 		t.Errorf("no tree: %v", err)
 	}
-	if _, err := NewPublicGroup(trustAll{}, info, a.g.Tree(), now.Add(48*time.Hour)); !errors.Is(err, ErrLifetime) {
-		t.Errorf("expired leaf: %v", err)
+	if _, err := NewPublicGroup(trustAll{}, info, a.g.Tree(), now.Add(-48*time.Hour)); !errors.Is(err, ErrLifetime) {
+		t.Errorf("leaf from the future: %v", err)
+	}
+	if _, err := NewPublicGroup(trustAll{}, info, a.g.Tree(), now.Add(48*time.Hour)); err != nil {
+		t.Errorf("a quiet member's leaf has expired: %v", err)
 	}
 }
 
@@ -211,7 +214,7 @@ func TestCheckGroupInfo(t *testing.T) {
 	if err := st.CheckGroupInfo(gi.message()); !errors.Is(err, ErrSignature) {
 		t.Errorf("signature: %v", err)
 	}
-	if st.Members()[0].Leaf != 0 || !bytes.Equal(st.Tree(), p.Tree) {
+	if st.Members()[0].Leaf != 0 || !bytes.Equal(st.Tree(), a.g.Tree()) {
 		t.Error("members or tree after the commit")
 	}
 	bInfo, err := b.g.GroupInfo()

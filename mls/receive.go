@@ -24,7 +24,10 @@ type Received struct {
 	Delta             Delta     // ContentApplication and ContentProposal
 }
 
-// Receive opens an MLSMessage. A refused message changes nothing.
+// Receive opens an MLSMessage. A refused message changes nothing. at is when the
+// relay accepted the message: lifetimes of added KeyPackages are checked at that
+// time, not at the time of reading, which may be weeks later. Zero leaves them
+// unchecked.
 func (g *Group) Receive(message []byte, at time.Time) (*Received, error) {
 	if g.removed {
 		return nil, ErrRemoved
@@ -169,6 +172,9 @@ func (ps *publicState) admit(ac *authContent, kept []sentProposal, f *commitFram
 
 // stageReceived processes another's commit, RFC 9420, Section 12.4.2.
 func (g *Group) stageReceived(ac *authContent, u *use, at time.Time) (*Staged, error) {
+	if g.closed != nil {
+		return nil, ErrReInit
+	}
 	f := &commitFrame{auth: g.cfg.Authenticator, at: at}
 	st, err := g.stageCommit(ac, g.proposals, f)
 	if err != nil {

@@ -39,6 +39,24 @@ func (w *welcome) append(b []byte) []byte {
 	return appendOpaque(b, w.groupInfo)
 }
 
+// WelcomeRecipients returns the references of the KeyPackages that a Welcome is
+// for, in its order: what a relay needs to deliver it. Compare with
+// KeyPackage.Ref.
+func WelcomeRecipients(message []byte) ([][]byte, error) {
+	m, err := parseMessage(message)
+	if err != nil {
+		return nil, err
+	}
+	if m.welcome == nil {
+		return nil, fmt.Errorf("%w: message is not a welcome", ErrMalformed)
+	}
+	var refs [][]byte
+	for _, e := range m.welcome.secrets {
+		refs = append(refs, e.newMember)
+	}
+	return refs, nil
+}
+
 // groupSecrets is GroupSecrets of RFC 9420, Section 12.4.3.1:
 //
 //	struct {
