@@ -184,8 +184,7 @@ func startReader(t testing.TB) *readerProcess {
 // forbidden.
 const exitNamespaces = 3
 
-// start returns when the reader has printed its socket. The kernel ends the
-// reader with the thread that started it, so that thread waits for it.
+// start returns when the reader has printed its socket.
 func (r *readerProcess) start() error {
 	var stderr bytes.Buffer
 	r.cmd.Stderr = &stderr
@@ -193,18 +192,8 @@ func (r *readerProcess) start() error {
 	if err != nil {
 		return err
 	}
-	started := make(chan error)
 	var waited error
-	go func() {
-		runtime.LockOSThread()
-		defer close(r.done)
-		err := r.cmd.Start()
-		started <- err
-		if err == nil {
-			waited = r.cmd.Wait()
-		}
-	}()
-	if err := <-started; err != nil {
+	if err := startLocked(r.cmd, func(err error) { waited = err }, r.done); err != nil {
 		return err
 	}
 	for lines := bufio.NewScanner(stdout); lines.Scan(); {
@@ -220,4 +209,21 @@ func (r *readerProcess) start() error {
 func (r *readerProcess) stop() {
 	r.cmd.Process.Signal(os.Interrupt)
 	<-r.done
+}
+
+// startLocked starts a process that is to end with this one, hands the result
+// of Wait to ended and closes done. The kernel ends the process with the
+// thread that started it, so that thread is kept to wait for it.
+func startLocked(cmd *exec.Cmd, ended func(error), done chan<- struct{}) error {
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			ended(cmd.Wait())
+			close(done)
+		}
+	}()
+	return <-started
 }

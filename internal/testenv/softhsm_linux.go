@@ -3,7 +3,6 @@
 package testenv
 
 import (
-	"bufio"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -114,22 +113,12 @@ func (s *Server) Start(t testing.TB) {
 	cmd := exec.Command(s.program, "--foreground", "--name", s.socket,
 		"--provider", s.Backing.Module, "pkcs11:token="+url.PathEscape(s.Label))
 	cmd.Env = append(os.Environ(), s.Backing.env...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // its children die with it
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	// Its children die with its group, and it dies with this process.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	s.cmd, s.done = cmd, make(chan struct{})
-	go func(done chan struct{}) {
-		for lines := bufio.NewScanner(out); lines.Scan(); {
-			continue // it prints its address, which we chose
-		}
-		cmd.Wait()
-		close(done)
-	}(s.done)
+	if err := startLocked(cmd, func(error) {}, s.done); err != nil {
+		t.Fatal(err)
+	}
 	s.await(t)
 }
 
