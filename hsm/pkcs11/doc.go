@@ -30,6 +30,9 @@
 // logs in, and finds the keys again. No handle from before is used after.
 // Meanwhile operations return hsm.ErrDevice at once, and Health says so.
 //
+// A call that never returns from a vendor's library cannot be ended by anybody:
+// Health says so, and only restarting the program helps.
+//
 // The PIN is not kept: each login asks Config.PIN. A service that is to come
 // back unattended reads it from a file. A refused PIN is never sent again by
 // itself.

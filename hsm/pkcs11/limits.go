@@ -25,6 +25,13 @@ const (
 	minPause = 2 * time.Second
 	maxPause = 30 * time.Second
 
+	// maxCall is how long the calls that were under way when the device was lost
+	// may take to return. Signatures and logins take less than a second.
+	maxCall = 3 * time.Second
+
+	// quiescePoll is how often that is looked at.
+	quiescePoll = 2 * time.Millisecond
+
 	// patience is how long an operation waits for the first attempt.
 	patience = 5 * time.Second
 

@@ -24,8 +24,12 @@ type module struct {
 
 	// mu is held for reading while a token works, for writing while the
 	// library is started anew or a token logs in.
-	mu  sync.RWMutex
-	ctx *p11.Ctx
+	mu    sync.RWMutex
+	ctx   *p11.Ctx
+	begun bool // C_Initialize succeeded last
+
+	// turn lets one operation at a time into a library that needs it.
+	turn chan struct{}
 
 	down    atomic.Bool   // true while the device is lost; ops fail at once
 	stop    chan struct{} // closed when the last token is closed
@@ -45,6 +49,50 @@ var modules = struct {
 	mu     sync.Mutex
 	byPath map[string]*module
 }{byPath: make(map[string]*module)}
+
+// p11kit is the manufacturer of p11-kit's client. When its server dies while
+// several calls are under way, all but one of them wait for ever (seen with
+// 0.24.1). It has one connection, so that calls one by one lose nothing.
+const p11kit = "PKCS#11 Kit"
+
+// enter waits for the turn of an operation where the library needs that. The
+// returned function ends the turn.
+func (m *module) enter() (leave func(), err error) {
+	if m.turn == nil {
+		return func() {}, nil
+	}
+	timeout := time.NewTimer(patience)
+	defer timeout.Stop()
+	select {
+	case m.turn <- struct{}{}:
+		return func() { <-m.turn }, nil
+	case <-timeout.C:
+		return nil, fmt.Errorf("%w: %w", hsm.ErrDevice, errStuck)
+	}
+}
+
+// errStuck says that only a restart of the program can help.
+var errStuck = errors.New("a call into the module does not return: restart this program")
+
+// quiesce takes m.mu for writing. While the device is lost no operation
+// begins, so that a reader who holds the lock for long is in a call that hangs
+// in the library, and nobody can end it; quiesce gives up then.
+func (m *module) quiesce() bool {
+	if !m.down.Load() {
+		m.mu.Lock()
+		return true
+	}
+	tick := time.NewTicker(quiescePoll)
+	defer tick.Stop()
+	deadline := time.Now().Add(maxCall)
+	for !m.mu.TryLock() {
+		if time.Now().After(deadline) {
+			return false
+		}
+		<-tick.C
+	}
+	return true
+}
 
 // load returns the module at path, started.
 func load(path string) (*module, error) {
@@ -69,6 +117,9 @@ func load(path string) (*module, error) {
 		ctx.Destroy()
 		return nil, fmt.Errorf("%w: %s: %w", hsm.ErrDevice, path, err)
 	}
+	if info, err := ctx.GetInfo(); err == nil && trim(info.ManufacturerID) == p11kit {
+		m.turn = make(chan struct{}, 1)
+	}
 	modules.byPath[path] = m
 	return m, nil
 }
@@ -83,15 +134,20 @@ func (m *module) unload() {
 	delete(modules.byPath, m.path)
 	close(m.stop)
 	m.stopped.Wait()
-	m.mu.Lock()
+	if !m.quiesce() {
+		return // a call hangs in it: taking the library away would crash
+	}
 	defer m.mu.Unlock()
-	_ = m.ctx.Finalize()
+	if m.begun {
+		_ = m.ctx.Finalize()
+	}
 	m.ctx.Destroy()
 }
 
 func (m *module) initialize() error {
 	err := m.ctx.Initialize()
-	if is(err, p11.CKR_CRYPTOKI_ALREADY_INITIALIZED) {
+	m.begun = err == nil || is(err, p11.CKR_CRYPTOKI_ALREADY_INITIALIZED)
+	if m.begun {
 		return nil
 	}
 	return err
@@ -188,9 +244,13 @@ func (m *module) attempt() bool {
 // Sections 5.4 and 5.6). A token whose login needs a person does not hold up
 // the others.
 func (m *module) restart() error {
-	m.mu.Lock()
+	if !m.quiesce() {
+		return errStuck
+	}
 	defer m.mu.Unlock()
-	_ = m.ctx.Finalize() // fails when the device is gone, and that is known
+	if m.begun {
+		_ = m.ctx.Finalize() // fails when the device is gone, and that is known
+	}
 	if err := m.initialize(); err != nil {
 		return fmt.Errorf("starting the module again: %w", err)
 	}

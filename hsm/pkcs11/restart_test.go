@@ -102,6 +102,29 @@ func TestDeviceRestartUnderLoad(t *testing.T) {
 	group.Wait()
 }
 
+// A call that hangs in the library cannot be ended. Everything else goes on:
+// operations fail at once, health says why, closing returns.
+func TestCallThatNeverReturns(t *testing.T) {
+	server := testenv.SoftHSMServer(t)
+	token := openConfig(t, Config{Module: server.Module, Label: server.Label, PIN: (&pinPad{pin: server.PIN}).enter})
+	key := generate(t, token, "k", hsm.P256)
+	signs(t, key)
+	token.module.mu.RLock() // as such a call does
+	server.Kill(t)
+	if _, err := sign(key); !errors.Is(err, hsm.ErrDevice) {
+		t.Errorf("sign: %v", err)
+	}
+	server.Start(t)
+	until(t, "the diagnosis", func() bool { return errors.Is(token.Health().Err, errStuck) })
+	if _, err := sign(key); !errors.Is(err, errStuck) {
+		t.Errorf("sign: %v", err)
+	}
+	// Control: it returns after all.
+	token.module.mu.RUnlock()
+	until(t, "recovery", func() bool { return token.Health().OK })
+	signs(t, key)
+}
+
 // After a restart a PIN that is no longer right is sent once, and not again
 // until somebody opens the token anew.
 func TestRecoveryDoesNotRepeatWrongPIN(t *testing.T) {

@@ -76,8 +76,16 @@ func (t *Token) run(ctx context.Context, flags uint, f func(p11.SessionHandle) e
 	case <-ctx.Done():
 		return 0, ctx.Err()
 	}
+	leave, err := t.module.enter()
+	if err != nil {
+		return 0, err
+	}
+	defer leave()
 	t.module.mu.RLock()
 	defer t.module.mu.RUnlock()
+	if t.module.down.Load() { // lost while this operation waited
+		return t.epoch, fmt.Errorf("%w: lost meanwhile", hsm.ErrDevice)
+	}
 	if !t.live {
 		return t.epoch, errStale
 	}

@@ -277,7 +277,10 @@ func (t *Token) Health() hsm.Health {
 	if !h.OK {
 		return h
 	}
-	t.module.mu.RLock()
+	if !t.module.mu.TryRLock() { // metrics must not wait for a login, or for a call that hangs
+		h.OK, h.Err = false, fmt.Errorf("%w: it is logging in, or a call does not return", hsm.ErrDevice)
+		return h
+	}
 	defer t.module.mu.RUnlock()
 	if t.trouble != nil {
 		h.OK, h.Err = false, t.trouble
@@ -321,9 +324,10 @@ func (t *Token) Close() error {
 	t.once.Do(func() {
 		t.end()
 		t.module.remove(t)
-		t.module.mu.Lock()
-		t.hangUp()
-		t.module.mu.Unlock()
+		if t.module.quiesce() {
+			t.hangUp()
+			t.module.mu.Unlock()
+		}
 		t.module.unload()
 	})
 	return nil
