@@ -4,7 +4,11 @@ package identity
 
 import (
 	"bytes"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -110,4 +114,44 @@ func FuzzParseInvitation(f *testing.F) {
 			t.Errorf("%q became %q, %v", code, again, err)
 		}
 	})
+}
+
+// spec/enrollment.md, Section 2.
+func TestInvitationVectors(t *testing.T) {
+	data, err := os.ReadFile(filepath.Join("..", "spec", "vectors", "enrollment.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var vectors struct {
+		Invitations []struct {
+			Code, URL, KID, Key, Root, Address string
+			Expires                            int64
+		}
+		Refused []struct{ Code, Why string }
+	}
+	if err := json.Unmarshal(data, &vectors); err != nil {
+		t.Fatal(err)
+	}
+	if len(vectors.Invitations) == 0 || len(vectors.Refused) == 0 {
+		t.Fatal("no vectors")
+	}
+	for _, v := range vectors.Invitations {
+		inv, err := ParseInvitation(v.Code)
+		if err != nil {
+			t.Errorf("%s: %v", v.Code, err)
+			continue
+		}
+		if inv.URL != v.URL || inv.KID != v.KID || hex.EncodeToString(inv.Key) != v.Key || hex.EncodeToString(inv.Root[:]) != v.Root ||
+			inv.Address.String() != v.Address || inv.Expires.Unix() != v.Expires {
+			t.Errorf("%s: got %+v", v.Code, inv)
+		}
+		if code, err := inv.Code(); err != nil || code != v.Code {
+			t.Errorf("written as %s, %v", code, err)
+		}
+	}
+	for _, v := range vectors.Refused {
+		if _, err := ParseInvitation(v.Code); !errors.Is(err, ErrInvitation) {
+			t.Errorf("%s: got %v", v.Why, err)
+		}
+	}
 }
