@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package stage
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// An Authority is an enrollment authority with its keys in a token of its own.
+type Authority struct {
+	Domain string
+	Root   string // PEM file of the root's certificate
+	Audit  string // file of the audit stream
+	URL    string
+	Token  *Token
+
+	stage   *Stage
+	name    string
+	config  string
+	process *Process
+}
+
+// NewAuthority founds an authority, imports its roster and starts it. Evidence
+// under the attestation roots (PEM files) is accepted besides the vendors'.
+func (s *Stage) NewAuthority(ctx context.Context, name, domain string, roster []string, attestationRoots ...string) (*Authority, error) {
+	dir := filepath.Join(s.Dir, name)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return nil, err
+	}
+	token, err := s.NewToken(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	port, err := freePort("tcp")
+	if err != nil {
+		return nil, err
+	}
+	a := &Authority{
+		Domain: domain, Token: token, stage: s, name: name, config: filepath.Join(dir, "enrolld.toml"),
+		Root: filepath.Join(dir, "data", "root.pem"), Audit: filepath.Join(dir, "audit.jsonl"),
+		URL: fmt.Sprintf("https://localhost:%d", port),
+	}
+	if err := os.WriteFile(a.config, []byte(a.toml(port, attestationRoots)), 0o600); err != nil {
+		return nil, err
+	}
+	if _, err := a.run(ctx, "init"); err != nil {
+		return nil, err
+	}
+	if err := a.importRoster(ctx, filepath.Join(dir, "people.csv"), roster); err != nil {
+		return nil, err
+	}
+	return a, a.Start(ctx)
+}
+
+func (a *Authority) toml(port int, roots []string) string {
+	quoted := make([]string, len(roots))
+	for i, r := range roots {
+		quoted[i] = fmt.Sprintf("%q", r)
+	}
+	return fmt.Sprintf(`domain = %q
+url = %q
+listen = "127.0.0.1:%d"
+data = "data"
+audit = "audit.jsonl"
+
+[token]
+uri = "pkcs11:token=%s?module-path=%s"
+pin-source = %q
+
+[endorsements]
+roots = [%s]
+
+[appraisal]
+# Virtual cards say that they have firmware 5.4.3; below 5.7.0 only configured
+# roots are accepted, never a vendor's.
+min_firmware = "5.4.3"
+`, a.Domain, a.URL, port, a.Token.Label, a.Token.Module, a.stage.pinFile(), strings.Join(quoted, ", "))
+}
+
+func (a *Authority) importRoster(ctx context.Context, file string, people []string) error {
+	lines := append([]string{"address,name,unit,clearance"}, people...)
+	if err := os.WriteFile(file, []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
+		return err
+	}
+	_, err := a.run(ctx, "roster", "import", file)
+	return err
+}
+
+// Start starts the daemon; it returns when devices can enroll.
+func (a *Authority) Start(ctx context.Context) (err error) {
+	a.process, err = a.stage.ps.start(a.name, a.Token.Env, a.stage.command("valise-enrolld"), "serve", "--config", a.config)
+	if err != nil {
+		return err
+	}
+	return a.process.accepts(ctx, strings.TrimPrefix(a.URL, "https://"))
+}
+
+// Process is the running daemon.
+func (a *Authority) Process() *Process { return a.process }
+
+// Invite makes an invitation for one device of a person.
+func (a *Authority) Invite(ctx context.Context, address string) (string, error) {
+	out, err := a.run(ctx, "invite", address)
+	return strings.TrimSpace(out), err
+}
+
+// CertifyGateway issues a gateway's certificate for a CSR in a file.
+func (a *Authority) CertifyGateway(ctx context.Context, csr, name string) (string, error) {
+	return a.run(ctx, "gateway-cert", "--csr", csr, "--name", name)
+}
+
+func (a *Authority) run(ctx context.Context, args ...string) (string, error) {
+	return Output(ctx, a.Token.Env, a.stage.command("valise-enrolld"), append(args, "--config", a.config)...)
+}
+
+// accepts waits until the process accepts TCP connections.
+func (p *Process) accepts(ctx context.Context, address string) error {
+	_, err := Poll(ctx, p.name+" to listen", func() (struct{}, bool, error) {
+		conn, err := net.Dial("tcp", address)
+		if err == nil {
+			return struct{}{}, true, conn.Close()
+		}
+		if !p.Running() {
+			return struct{}{}, false, fmt.Errorf("%s ended (%v):\n%s", p.name, p.err, tail(p.log))
+		}
+		return struct{}{}, false, nil
+	})
+	return err
+}
+
+// freePort asks the kernel for a port that is free now.
+func freePort(network string) (int, error) {
+	if network == "udp" {
+		c, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			return 0, err
+		}
+		defer c.Close()
+		return c.LocalAddr().(*net.UDPAddr).Port, nil
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port, nil
+}

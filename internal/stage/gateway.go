@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package stage
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// A Gateway is a gateway with its TLS key in a token of its own.
+type Gateway struct {
+	Address  string // HOST:PORT for devices
+	Audit    string // file of the audit stream
+	Database string // file of the store
+	Token    *Token
+
+	stage   *Stage
+	dir     string
+	config  string
+	admin   string
+	process *Process
+}
+
+// NewGateway makes a gateway's key and certificate, and starts it.
+func (s *Stage) NewGateway(ctx context.Context, authority *Authority) (*Gateway, error) {
+	dir := filepath.Join(s.Dir, "gateway")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return nil, err
+	}
+	token, err := s.NewToken(ctx, "gateway")
+	if err != nil {
+		return nil, err
+	}
+	udp, err := freePort("udp")
+	if err != nil {
+		return nil, err
+	}
+	tcp, err := freePort("tcp")
+	if err != nil {
+		return nil, err
+	}
+	g := &Gateway{
+		Address: fmt.Sprintf("localhost:%d", udp), Token: token, stage: s, dir: dir,
+		Audit: filepath.Join(dir, "audit.jsonl"), Database: filepath.Join(dir, "data", "relay.db"),
+		config: filepath.Join(dir, "gateway.toml"), admin: fmt.Sprintf("127.0.0.1:%d", tcp),
+	}
+	if err := os.WriteFile(g.config, []byte(g.toml(udp, authority)), 0o600); err != nil {
+		return nil, err
+	}
+	if err := g.certify(ctx, authority); err != nil {
+		return nil, err
+	}
+	return g, g.Start(ctx)
+}
+
+func (g *Gateway) toml(port int, authority *Authority) string {
+	return fmt.Sprintf(`listen = ["127.0.0.1:%d"]
+name = "localhost"
+domain = %q
+roots = %q
+key = %q
+pin_source = %q
+certificate = "gateway.pem"
+data = "data"
+audit = "audit.jsonl"
+admin = %q
+`, port, authority.Domain, authority.Root, g.Token.URI("tls"), g.stage.pinFile(), g.admin)
+}
+
+// certify carries the request to the authority and its certificate back.
+func (g *Gateway) certify(ctx context.Context, authority *Authority) error {
+	request, err := Output(ctx, g.Token.Env, g.stage.command("valise-gatewayd"), "csr", "--config", g.config)
+	if err != nil {
+		return err
+	}
+	file := filepath.Join(g.dir, "gateway.csr")
+	if err := os.WriteFile(file, []byte(request), 0o600); err != nil {
+		return err
+	}
+	chain, err := authority.CertifyGateway(ctx, file, "localhost")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(g.dir, "gateway.pem"), []byte(chain), 0o600)
+}
+
+// Start starts the daemon; it returns when devices can connect.
+func (g *Gateway) Start(ctx context.Context) (err error) {
+	g.process, err = g.stage.ps.start("gateway", g.Token.Env, g.stage.command("valise-gatewayd"), "serve", "--config", g.config)
+	if err != nil {
+		return err
+	}
+	return g.process.accepts(ctx, g.admin)
+}
+
+// Process is the running daemon.
+func (g *Gateway) Process() *Process { return g.process }
