@@ -344,8 +344,7 @@ func TestDaemon(t *testing.T) {
 		t.Errorf("audit file: %v, %v", info.Mode(), err)
 	}
 
-	second := *p
-	second.log = bytes.Buffer{}
+	second := &process{t: t, binary: p.binary, config: p.config, env: p.env, dir: p.dir}
 	second.start()
 	if err := second.cmd.Wait(); err == nil || !strings.Contains(second.log.String(), "another gateway process") {
 		t.Errorf("a second daemon on the same data: %v\n%s", err, second.log.String())

@@ -4,6 +4,8 @@ package gateway
 
 import (
 	"crypto/rand"
+	"errors"
+	"os"
 	"testing"
 	"time"
 
@@ -175,8 +177,13 @@ func TestIncarnations(t *testing.T) {
 			t.Errorf("submission of an old incarnation: %v", code)
 		}
 		gw.audit.want(t, eventRefusedRequest, "old_incarnation")
-		if _, err := alice.link.open(wire.StreamDelivery, &wire.Resume{}); err != nil {
+		stream, err := alice.link.open(wire.StreamDelivery, &wire.Resume{})
+		if err != nil {
 			t.Fatal(err)
+		}
+		_ = stream.SetReadDeadline(time.Now().Add(patience))
+		if frame, err := wire.Read(stream); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("the delivery stream of an old incarnation: %T, %v", frame, err)
 		}
 	}
 	alice.incarnation, alice.counter = now, 1
