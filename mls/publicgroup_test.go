@@ -135,6 +135,21 @@ func TestTreeLeavesAreVerified(t *testing.T) {
 	}
 }
 
+// RFC 9420, Section 12.4.3.3: the tree must be the one that the group agreed
+// on, not another valid one of the same member.
+func TestTreeHashIsCompared(t *testing.T) {
+	a := newDevice(t, quick, "a").create(quick)
+	info, err := a.g.GroupInfo()
+	must(t, err)
+	right := a.g.Tree()
+	other := a.create(quick).g.Tree()
+	if _, err := NewPublicGroup(trustAll{}, info, other, now); !errors.Is(err, ErrInvalidTree) {
+		t.Errorf("another tree: %v", err)
+	}
+	_, err = NewPublicGroup(trustAll{}, info, right, now)
+	must(t, err)
+}
+
 // What an observer refuses to follow.
 func TestPublicGroupVerifiesCommits(t *testing.T) {
 	all := group(t, quick, 3)

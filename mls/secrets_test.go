@@ -21,9 +21,15 @@ func TestStateAfterDecryptionCannotDecryptAgain(t *testing.T) {
 	after := b.disk
 	b.restart()
 	b.refuses(m, ErrUsedKey)
+	second := a.encrypt("second")
+	b.reads(second, "second")
+	b.restart()
+	b.refuses(second, ErrUsedKey)
+	b.refuses(m, ErrUsedKey)
 	b.disk = before
 	b.restart()
 	b.reads(m, "secret")
+	b.reads(second, "second")
 	// No record holds what would derive the key again.
 	u, err := func() (*use, error) {
 		g, err := Load(b.cfg, b.id, before)
