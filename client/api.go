@@ -34,6 +34,15 @@ type hintError struct{ text, hint string }
 func (e *hintError) Error() string { return e.text }
 func (e *hintError) Hint() string  { return e.hint }
 
+// hintOf is the remedy that an error carries, or nothing.
+func hintOf(err error) string {
+	var h interface{ Hint() string }
+	if errors.As(err, &h) {
+		return h.Hint()
+	}
+	return ""
+}
+
 // NewConversationID draws an id.
 func NewConversationID() (id ConversationID) { rand.Read(id[:]); return id }
 
@@ -48,6 +57,7 @@ const (
 type Outcome struct {
 	State  string `json:"state"`
 	Reason string `json:"reason,omitempty"`
+	Hint   string `json:"hint,omitempty"`
 	Intent uint64 `json:"intent"`
 }
 
@@ -58,7 +68,7 @@ func (c *change) outcome(in *intent, state string, why error) error {
 	}
 	o := Outcome{State: state, Intent: in.Number}
 	if why != nil {
-		o.Reason = why.Error()
+		o.Reason, o.Hint = why.Error(), hintOf(why)
 	}
 	return putJSON(c.Tx, tableMine, nil, content.ID[:], o)
 }
@@ -156,7 +166,7 @@ func (e *Engine) Wait(ctx context.Context, id MessageID) error {
 		case o.State == OutcomeSent:
 			return nil
 		case o.State == OutcomeRefused:
-			return errors.New(o.Reason)
+			return &hintError{o.Reason, o.Hint}
 		}
 		select {
 		case <-news:
@@ -326,6 +336,24 @@ func (e *Engine) Conversations() []Conversation {
 		return cmp.Or(a.Started.Compare(b.Started), slices.Compare(a.ID[:], b.ID[:]))
 	})
 	return out
+}
+
+// Ready returns when this device is connected and others can add it to conversations.
+func (e *Engine) Ready(ctx context.Context) error {
+	for {
+		news := e.bell.wait()
+		e.mu.Lock()
+		ready := e.link != nil && e.meta.LastResort > 0 && (e.slot == nil || e.slot.Kind != slotPublish)
+		e.mu.Unlock()
+		if ready {
+			return nil
+		}
+		select {
+		case <-news:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }
 
 // A Contact is somebody who can be written to.

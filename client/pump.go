@@ -133,7 +133,7 @@ func (e *Engine) make(ctx context.Context, l *link, in *intent) (bool, error) {
 	case conv.State == stateLeft:
 		return true, e.abandon(in, conv, ErrNotMember)
 	case conv.State == stateFailed:
-		return true, e.abandon(in, conv, fmt.Errorf("the conversation could not be started: %s", conv.Why))
+		return true, e.abandon(in, conv, &hintError{"the conversation could not be started: " + conv.Why, conv.Hint})
 	case in.Kind == intentFound:
 		return true, e.found(ctx, l, in, conv)
 	case conv.State != stateActive:
@@ -178,7 +178,7 @@ func (e *Engine) giveUp(c *change, in *intent, conv *conversation, why error) er
 			return nil
 		}
 		failed := conv.edit()
-		failed.State, failed.Why = stateFailed, why.Error()
+		failed.State, failed.Why, failed.Hint = stateFailed, why.Error(), hintOf(why)
 		return c.put(failed)
 	}
 	return nil

@@ -70,6 +70,7 @@ type conversation struct {
 	Unnamed  bool           `json:"unnamed,omitempty"` // made for a group that this device did not know
 	With     []string       `json:"with,omitempty"`    // addresses it was started with, our own not among them
 	Why      string         `json:"why,omitempty"`     // of stateFailed
+	Hint     string         `json:"hint,omitempty"`    // what to do about it
 }
 
 // A peer is another device in a conversation.

@@ -51,10 +51,17 @@ func (cmd *UnlockCmd) Run(ctx context.Context, e *env) error {
 			return err
 		}
 	}
+	waiting := c.Call(ctx, "/ready", nil, nil)
+	if locked(waiting) || ctx.Err() != nil {
+		return waiting
+	}
 	if e.json {
-		return e.print(map[string]any{"unlocked": true, "address": p.Address})
+		return e.print(map[string]any{"unlocked": true, "address": p.Address, "connected": waiting == nil})
 	}
 	e.say("unlocked as %s", p.Address)
+	if waiting != nil {
+		e.say("%s", line(waiting.Error()))
+	}
 	return nil
 }
 
@@ -82,6 +89,9 @@ type StatusCmd struct{}
 
 // Run shows the state of the device.
 func (cmd *StatusCmd) Run(ctx context.Context, e *env) error {
+	if _, err := loadProfile(e.home); errors.Is(err, errNotEnrolled) && e.json {
+		return e.print(agentStatus{})
+	}
 	c, err := e.agent(ctx)
 	if err != nil {
 		return err
@@ -92,9 +102,6 @@ func (cmd *StatusCmd) Run(ctx context.Context, e *env) error {
 	}
 	if e.json {
 		return e.print(st)
-	}
-	if !st.Enrolled {
-		return errNotEnrolled
 	}
 	e.say("address   %s\ndevice    %s\ncard      %s\ngateway   %s", st.Address, st.Device, st.Card, st.Gateway)
 	if !st.Unlocked {

@@ -27,8 +27,8 @@ func (e *env) agent(ctx context.Context) (*local.Client, error) {
 	if err := c.Call(ctx, "/status", nil, nil); !errors.Is(err, local.ErrNoAgent) {
 		return c, err
 	}
-	if err := makeHome(e.home); err != nil {
-		return nil, err
+	if _, err := loadProfile(e.home); err != nil {
+		return nil, err // there is nothing that an agent could do yet
 	}
 	if err := e.startAgent(); err != nil {
 		return nil, fmt.Errorf("start the agent: %w", err)

@@ -16,6 +16,17 @@ import (
 	"valise/identity"
 )
 
+// readyPatience is how long unlock waits for the gateway.
+const readyPatience = 10 * time.Second
+
+func notReady(state client.State) error {
+	text := "not connected to the gateway yet"
+	if state.Error != "" {
+		text += ": " + state.Error
+	}
+	return &hintError{text: text, hint: "messages are kept and leave when the connection is there; valise status shows it"}
+}
+
 type none struct{}
 
 type unlockRequest struct {
@@ -112,6 +123,14 @@ func (a *agent) routes() http.Handler {
 	local.Handle(mux, "/target", with(a, func(ctx context.Context, s *session, r *target) (*client.Conversation, error) {
 		id, err := s.resolve(ctx, r)
 		return &client.Conversation{ID: id}, err
+	}))
+	local.Handle(mux, "/ready", with(a, func(ctx context.Context, s *session, _ *none) (*none, error) {
+		ctx, cancel := context.WithTimeout(ctx, readyPatience)
+		defer cancel()
+		if err := s.engine.Ready(ctx); err != nil {
+			return nil, notReady(s.engine.State())
+		}
+		return &none{}, nil
 	}))
 	local.Handle(mux, "/cursor", with(a, func(ctx context.Context, s *session, _ *none) (*cursorRequest, error) {
 		_, cursor, err := s.engine.Events(ctx, client.Query{Latest: true})
