@@ -64,9 +64,10 @@ func (c Credential) append(b []byte) []byte {
 }
 
 // An Authenticator is the caller's Authentication Service, RFC 9420, Section
-// 5.3.1. It is asked for every leaf that enters a view of a group: at joins,
-// adds, updates and paths. This package has already checked that an X.509
-// leaf certificate holds signatureKey; what remains is trust.
+// 5.3.1. It is asked about every credential that is new to a view of a group:
+// at joins, adds, updates and paths; not again about one that a member keeps.
+// This package has already checked that an X.509 leaf certificate holds
+// signatureKey; what remains is trust.
 type Authenticator interface {
 	Authenticate(c Credential, signatureKey []byte) error
 }

@@ -38,6 +38,10 @@ func readExtension(r *reader) Extension {
 // readExtensions refuses two extensions of one type, RFC 9420, Section 13.4.
 func readExtensions(r *reader) []Extension {
 	list := readVector(r, readExtension)
+	if len(list) > maxList {
+		r.fail()
+		return nil
+	}
 	seen := make(map[ExtensionType]bool, min(len(list), 16))
 	for _, e := range list {
 		if seen[e.Type] {
@@ -66,6 +70,9 @@ func findExtension(list []Extension, t ExtensionType) ([]byte, bool) {
 
 // checkExtensions refuses a list of the caller's that others would refuse.
 func checkExtensions(list []Extension) error {
+	if len(list) > maxList {
+		return fmt.Errorf("mls: %d extensions; at most %d are possible", len(list), maxList)
+	}
 	for i, e := range list {
 		if slices.ContainsFunc(list[:i], func(o Extension) bool { return o.Type == e.Type }) {
 			return fmt.Errorf("mls: extension 0x%04x is given twice", uint16(e.Type))
@@ -95,7 +102,11 @@ func DefaultCapabilities() Capabilities {
 }
 
 func readU16s[T ~uint16](r *reader) []T {
-	return readVector(r, func(r *reader) T { return T(r.u16()) })
+	list := readVector(r, func(r *reader) T { return T(r.u16()) })
+	if len(list) > maxList {
+		r.fail()
+	}
+	return list
 }
 
 func appendU16s[T ~uint16](b []byte, list []T) []byte {

@@ -27,6 +27,11 @@ const (
 	// counts them in a uint16.
 	maxPSKs = 256
 
+	// maxList bounds the types in a list of capabilities and the extensions
+	// of one object. Members are compared with them one by one, so that long
+	// lists would multiply.
+	maxList = 256
+
 	// maxProposals bounds the proposals that are kept in one epoch, so that a
 	// member cannot fill the state.
 	maxProposals = 4096

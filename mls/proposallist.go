@@ -68,6 +68,9 @@ func (f *commitFrame) checkList() error {
 			}
 			touched[l] = true
 		case ProposalPSK:
+			if count[p.Type] > maxPSKs {
+				return invalid("more than %d pre-shared keys", maxPSKs)
+			}
 			if slices.ContainsFunc(f.list[:i], func(o sentProposal) bool {
 				return o.Type == ProposalPSK && o.PSK.equal(*p.PSK)
 			}) {

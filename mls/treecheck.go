@@ -62,7 +62,11 @@ func (t *tree) checkUnmerged() error {
 				return fmt.Errorf("%w: unmerged leaf %d of node %d is no member below it", ErrInvalidTree, l, i)
 			}
 			for y := l.node().parent(); y != x; y = y.parent() {
-				if m := t.nodes[y]; m != nil && !slices.Contains(m.parent.unmerged, l) {
+				m := t.nodes[y]
+				if m == nil {
+					continue
+				}
+				if _, ok := slices.BinarySearch(m.parent.unmerged, l); !ok {
 					return fmt.Errorf("%w: leaf %d is unmerged at node %d but not at node %d", ErrInvalidTree, l, i, y)
 				}
 			}
