@@ -55,6 +55,7 @@ type Gateway struct {
 	certificate atomic.Pointer[tls.Certificate]
 	denied      atomic.Pointer[denyList]
 	open        atomic.Int64 // connections and handshakes
+	handshakes  atomic.Int64 // those that are not complete
 
 	mu       sync.Mutex
 	sessions map[identity.DeviceID]*session // guarded by mu
@@ -106,6 +107,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 func (g *Gateway) Serve(ctx context.Context, conn net.PacketConn) error {
 	transport := &quic.Transport{
 		Conn: conn, StatelessResetKey: &g.keys.reset, TokenGeneratorKey: &g.keys.token, ConnContext: g.connContext,
+		VerifySourceAddress: g.mustProveAddress,
 	}
 	defer transport.Close()
 	listener, err := transport.Listen(g.tlsConfig(), quicConfig())

@@ -23,10 +23,10 @@ var hybridGroups = []tls.CurveID{tls.X25519MLKEM768, tls.SecP256r1MLKEM768, tls.
 
 // An attempt follows one handshake from the first packet to its end.
 type attempt struct {
-	remote   net.Addr
-	device   atomic.Pointer[identity.Device] // whose chain was verified; possession is proven only after acceptance
-	reason   atomic.Pointer[string]          // why VerifyConnection refused
-	accepted atomic.Bool                     // the handshake is complete
+	remote  net.Addr
+	device  atomic.Pointer[identity.Device] // whose chain was verified; possession is proven only after acceptance
+	reason  atomic.Pointer[string]          // why VerifyConnection refused
+	settled atomic.Bool                     // the handshake is complete, or has failed
 }
 
 type attemptKey struct{}
@@ -96,12 +96,19 @@ func (g *Gateway) connContext(ctx context.Context, info *quic.ClientInfo) (conte
 	a := &attempt{remote: info.RemoteAddr}
 	context.AfterFunc(ctx, func() {
 		g.open.Add(-1)
-		if !a.accepted.Load() {
+		if a.settled.CompareAndSwap(false, true) {
+			g.handshakes.Add(-1)
 			g.handshakeFailed(a, context.Cause(ctx))
 		}
 	})
+	g.handshakes.Add(1)
 	return context.WithValue(ctx, attemptKey{}, a), nil
 }
+
+// mustProveAddress asks strangers for a round trip (Retry, RFC 9000, Section
+// 8.1.2) while many handshakes are open: a forged source address then costs the
+// gateway neither memory nor certificate checks.
+func (g *Gateway) mustProveAddress(net.Addr) bool { return g.handshakes.Load() > openHandshakes }
 
 // handshakeFailed puts a connection that never came about into the audit stream.
 func (g *Gateway) handshakeFailed(a *attempt, cause error) {

@@ -287,3 +287,23 @@ func TestMalformedFramesCloseTheConnection(t *testing.T) {
 		})
 	}
 }
+
+// While many handshakes are open, newcomers prove their address by a Retry, and
+// still get in.
+func TestRetryUnderLoad(t *testing.T) {
+	gw := startGateway(t, gatewayOptions{})
+	d := newDevice(t, gw, "alice")
+	d.connect(true, 0)
+	gw.handshakes.Add(openHandshakes + 1)
+	if !gw.mustProveAddress(nil) {
+		t.Error("no Retry under load")
+	}
+	d.connect(false, 0)
+	if code := d.code(&wire.Ping{}); code != wire.OK {
+		t.Errorf("ping: %v", code)
+	}
+	gw.handshakes.Add(-openHandshakes - 1)
+	if n := gw.handshakes.Load(); n != 0 || gw.mustProveAddress(nil) {
+		t.Errorf("%d handshakes are counted as open", n)
+	}
+}

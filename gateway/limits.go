@@ -9,6 +9,10 @@ const (
 	// TLS handshake to finish: a person may have to enter a PIN meanwhile.
 	helloTimeout = 30 * time.Second
 
+	// openHandshakes is how many incomplete handshakes there may be before
+	// newcomers have to prove their address first.
+	openHandshakes = 500
+
 	// idleTimeout ends a connection of which nothing is heard; devices keep it
 	// alive with a packet every keepAlive.
 	idleTimeout = 90 * time.Second

@@ -202,6 +202,7 @@ func (s *session) getDirectory(ctx context.Context, r *wire.GetDirectory) (wire.
 
 // report puts a recipient's complaint into the audit stream.
 func (s *session) report(r *wire.Report) {
-	s.refuse(eventRejected, reasonCode(r.Reason), slog.Uint64("delivery", r.Delivery),
-		slog.String("sender", identity.DeviceID(r.Sender).String()), slog.String("group", hexOf(r.Group)))
+	s.g.metrics.refused(eventRejected, "reported") // not the device's own word, which has no bound
+	s.audit.event(eventRejected, reasonCode(r.Reason), append(about(s.device, s.remote), slog.Uint64("delivery", r.Delivery),
+		slog.String("sender", identity.DeviceID(r.Sender).String()), slog.String("group", hexOf(r.Group)))...)
 }

@@ -48,7 +48,9 @@ func (g *Gateway) serve(conn *quic.Conn) {
 		_ = conn.CloseWithError(quic.ApplicationErrorCode(wire.CloseNotAdmitted), "")
 		return
 	}
-	a.accepted.Store(true)
+	if a.settled.CompareAndSwap(false, true) {
+		g.handshakes.Add(-1)
+	}
 	device := a.device.Load()
 	if device == nil {
 		_ = conn.CloseWithError(quic.ApplicationErrorCode(wire.CloseNotAdmitted), "")
@@ -130,7 +132,7 @@ func cancelStream(stream *quic.Stream) {
 
 // serveControl runs the control stream: Hello, Welcome, then requests.
 func (s *session) serveControl(stream *quic.Stream) {
-	in := bufio.NewReaderSize(stream, 32<<10)
+	in := bufio.NewReaderSize(stream, 8<<10)
 	_ = stream.SetReadDeadline(time.Now().Add(helloTimeout))
 	frame, err := wire.Read(in)
 	if err != nil {
