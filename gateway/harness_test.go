@@ -27,7 +27,10 @@ import (
 	"valise/wire"
 )
 
-const patience = 20 * time.Second
+const (
+	patience      = 20 * time.Second
+	auditPatience = 8 * time.Second
+)
 
 // auditLog keeps the audit stream of a gateway under test.
 type auditLog struct {
@@ -71,7 +74,7 @@ func (a *auditLog) count(event, reason string) int {
 // want waits for a line and fails with what came instead.
 func (a *auditLog) want(t *testing.T, event, reason string) auditLine {
 	t.Helper()
-	deadline := time.After(patience)
+	deadline := time.After(auditPatience)
 	for {
 		a.mu.Lock()
 		for _, l := range a.lines {
