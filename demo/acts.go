@@ -177,9 +177,10 @@ func (d *demo) killGateway(ctx context.Context) error {
 	if d.short {
 		n = 2
 	}
-	results, under := make(chan error), make(chan struct{}, 2)
+	results, under := make(chan error, 2), make(chan struct{}, 4)
 	for _, pair := range [][2]*person{{d.alice, d.bob}, {d.bob, d.alice}} {
 		go func() {
+			defer func() { under <- struct{}{} }()
 			for i := range n {
 				if err := pair[0].write(ctx, pair[1], fmt.Sprintf("%s writes through the storm, %d of %d.", pair[0].Name, i+1, n)); err != nil {
 					results <- err
@@ -195,8 +196,8 @@ func (d *demo) killGateway(ctx context.Context) error {
 	for range 2 { // the first text of each is through: the others are on their way
 		select {
 		case <-under:
-		case err := <-results:
-			return err
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
 	d.gateway.Process().Kill()

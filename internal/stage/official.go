@@ -22,7 +22,9 @@ type Official struct {
 
 // NewOfficial prepares a person; nothing is enrolled yet.
 func (s *Stage) NewOfficial(name, address string, card *Card) *Official {
-	return &Official{Name: name, Address: address, Home: filepath.Join(s.Dir, name), Card: card, stage: s}
+	o := &Official{Name: name, Address: address, Home: filepath.Join(s.Dir, name), Card: card, stage: s}
+	s.officials = append(s.officials, o)
+	return o
 }
 
 // Run runs one command of valise as this person.

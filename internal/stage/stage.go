@@ -24,6 +24,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // PIN is the PIN of every card and token on a stage.
@@ -40,7 +41,8 @@ type Stage struct {
 	Dir string
 	Bin string
 
-	ps processes
+	ps        processes
+	officials []*Official
 }
 
 // New prepares an empty stage.
@@ -64,8 +66,17 @@ func New(cfg Config) (*Stage, error) {
 	return s, os.WriteFile(s.pinFile(), []byte(PIN+"\n"), 0o600)
 }
 
-// Close stops every part.
-func (s *Stage) Close() { s.ps.stopAll() }
+// Close stops every part, and the agents that commands have started.
+func (s *Stage) Close() {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	for _, o := range s.officials {
+		if _, err := os.Stat(o.Home); err == nil {
+			_, _ = o.Run(ctx, "agent", "--stop")
+		}
+	}
+	s.ps.stopAll()
+}
 
 // Remove deletes the stage's folder; call it after Close.
 func (s *Stage) Remove() error { return os.RemoveAll(s.Dir) }
