@@ -460,6 +460,9 @@ func TestNoAuditNoCertificate(t *testing.T) {
 	if done, r := c.Finish(o, enrolltest.CSR(t, card.Key)); done != nil || r.Status != http.StatusServiceUnavailable {
 		t.Errorf("%d %s", r.Status, r.Body)
 	}
+	if err := s.Resume(t.Context()); err == nil {
+		t.Error("the background work did not notice")
+	}
 	if s.leaves() != 0 {
 		t.Errorf("%d leaves", s.leaves())
 	}

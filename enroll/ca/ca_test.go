@@ -430,4 +430,3 @@ func TestExpiredWhileTokenWasAway(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
-
