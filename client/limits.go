@@ -48,6 +48,11 @@ const (
 	// handshakeTimeout lets a person enter a PIN while TLS waits for the card.
 	handshakeTimeout = 30 * time.Second
 
+	// keepAlive holds a NAT's mapping, and idleTimeout ends a connection whose other
+	// end has gone without a word.
+	keepAlive   = 3 * time.Second
+	idleTimeout = 10 * time.Second
+
 	// answerTimeout is how long an answer may take before the connection counts
 	// as dead.
 	answerTimeout = 60 * time.Second

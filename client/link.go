@@ -3,6 +3,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -18,6 +19,9 @@ import (
 
 // A link is one connection to the gateway, after Welcome.
 type link struct {
+	socket    *net.UDPConn
+	transport *quic.Transport
+
 	conn     *quic.Conn
 	control  *quic.Stream
 	delivery *quic.Stream
@@ -64,21 +68,46 @@ func (e *Engine) tlsConfig() *tls.Config {
 func (e *Engine) dial(ctx context.Context, hello *wire.Hello) (*link, error) {
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout+10*time.Second)
 	defer cancel()
-	conn, err := quic.DialAddr(ctx, e.cfg.Gateway, e.tlsConfig(), &quic.Config{
-		HandshakeIdleTimeout: handshakeTimeout,
-		MaxIdleTimeout:       30 * time.Second,
-		KeepAlivePeriod:      10 * time.Second,
-	})
-	if err != nil {
+	l := &link{waiting: make(map[uint32]chan wire.Answer), dead: make(chan struct{})}
+	if err := l.connect(ctx, e.cfg.Gateway, e.tlsConfig()); err != nil {
 		return nil, fmt.Errorf("connect to the gateway %s: %w", e.cfg.Gateway, err)
 	}
-	l := &link{conn: conn, waiting: make(map[uint32]chan wire.Answer), dead: make(chan struct{})}
 	if err := l.greet(ctx, hello); err != nil {
-		conn.CloseWithError(quic.ApplicationErrorCode(wire.CloseNormal), "")
+		l.close()
 		return nil, fmt.Errorf("greet the gateway %s: %w", e.cfg.Gateway, closeReason(err))
 	}
 	go l.answers()
 	return l, nil
+}
+
+// connect dials from a socket of its own. Its connection ids have a length, because
+// quic-go notices a stateless reset, with which a restarted gateway answers packets of
+// a connection that it does not know, only then.
+func (l *link) connect(ctx context.Context, address string, tlsConfig *tls.Config) error {
+	to, err := net.ResolveUDPAddr("udp", address)
+	if err != nil {
+		return err
+	}
+	if l.socket, err = net.ListenUDP("udp", nil); err != nil {
+		return err
+	}
+	l.transport = &quic.Transport{Conn: l.socket, ConnectionIDLength: 8}
+	l.conn, err = l.transport.Dial(ctx, to, tlsConfig, &quic.Config{
+		HandshakeIdleTimeout: handshakeTimeout,
+		MaxIdleTimeout:       idleTimeout,
+		KeepAlivePeriod:      keepAlive,
+	})
+	if err != nil {
+		return errors.Join(err, l.transport.Close(), l.socket.Close())
+	}
+	return nil
+}
+
+// close ends the connection and gives its socket back.
+func (l *link) close() {
+	l.conn.CloseWithError(quic.ApplicationErrorCode(wire.CloseNormal), "")
+	l.transport.Close()
+	l.socket.Close()
 }
 
 func (l *link) greet(ctx context.Context, hello *wire.Hello) error {
@@ -135,17 +164,31 @@ func (l *link) answers() {
 // call sends a request and waits for its answer. An error means that the link is
 // of no further use.
 func (l *link) call(ctx context.Context, r wire.Request) (wire.Answer, error) {
-	ch := make(chan wire.Answer, 1)
+	return l.ask(ctx, r, 1)
+}
+
+// ping fills a packet that is longer than the 42 bytes of a stateless reset: only to
+// such a one does a gateway answer that does not know the connection.
+func (l *link) ping(ctx context.Context) error {
+	_, err := l.ask(ctx, &wire.Ping{}, 4)
+	return err
+}
+
+// ask writes a request a number of times in one packet and waits for the first answer.
+func (l *link) ask(ctx context.Context, r wire.Request, times int) (wire.Answer, error) {
+	ch := make(chan wire.Answer, times)
 	l.mu.Lock()
 	l.next++
 	id := l.next
 	l.waiting[id] = ch
 	l.mu.Unlock()
-
-	l.wmu.Lock()
 	r.SetRequestID(id)
-	err := wire.Write(l.control, r)
-	l.wmu.Unlock()
+	frame, err := wire.Marshal(r)
+	if err == nil {
+		l.wmu.Lock()
+		_, err = l.control.Write(bytes.Repeat(frame, times))
+		l.wmu.Unlock()
+	}
 	if err != nil {
 		return nil, l.fail(err)
 	}

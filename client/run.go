@@ -9,8 +9,6 @@ import (
 	"math/rand/v2"
 	"time"
 
-	"github.com/quic-go/quic-go"
-
 	"valise/client/vault"
 	"valise/wire"
 )
@@ -81,7 +79,7 @@ func (e *Engine) session(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer func() { l.conn.CloseWithError(quic.ApplicationErrorCode(wire.CloseNormal), "") }()
+	defer l.close()
 	if err := e.admit(l, hello); err != nil {
 		l.fail(err)
 		return err
@@ -94,7 +92,7 @@ func (e *Engine) session(ctx context.Context) error {
 
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	work := []func(context.Context, *link) error{e.receive, e.pump, e.upload}
+	work := []func(context.Context, *link) error{e.receive, e.pump, e.upload, e.probe}
 	ended := make(chan error, len(work))
 	for _, f := range work {
 		go func() { ended <- f(ctx, l) }()
@@ -108,6 +106,26 @@ func (e *Engine) session(ctx context.Context) error {
 		}
 	}
 	return err
+}
+
+// probe asks the gateway for a sign of life. Unlike QUIC's own keep-alives its packets
+// are long enough to be answered with a stateless reset by a gateway that was killed
+// and is back, so that even a device that only listens notices at once.
+func (e *Engine) probe(ctx context.Context, l *link) error {
+	tick := time.NewTicker(keepAlive)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-l.dead:
+			return l.cause()
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		if err := l.ping(ctx); err != nil {
+			return err
+		}
+	}
 }
 
 // admit compares the gateway's Welcome with what this state believes.

@@ -66,7 +66,7 @@ func (cmd *UnlockCmd) Run(ctx context.Context, e *env) error {
 }
 
 // LockCmd is `valise lock`.
-type LockCmd struct{}
+type LockCmd struct{ output }
 
 // Run locks.
 func (cmd *LockCmd) Run(ctx context.Context, e *env) error {
@@ -85,7 +85,7 @@ func (cmd *LockCmd) Run(ctx context.Context, e *env) error {
 }
 
 // StatusCmd is `valise status`.
-type StatusCmd struct{}
+type StatusCmd struct{ output }
 
 // Run shows the state of the device.
 func (cmd *StatusCmd) Run(ctx context.Context, e *env) error {
@@ -248,7 +248,7 @@ func (cmd *ContactsCmd) Run(ctx context.Context, e *env) error {
 }
 
 // ConversationsCmd is `valise conversations`.
-type ConversationsCmd struct{}
+type ConversationsCmd struct{ output }
 
 // Run lists conversations.
 func (cmd *ConversationsCmd) Run(ctx context.Context, e *env) error {
