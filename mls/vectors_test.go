@@ -124,6 +124,7 @@ func vectors[V any](t *testing.T, name string, suite func(*V) Suite, run func(*t
 			if suite != nil {
 				s = suite(&list[i])
 			}
+			t.Parallel()
 			t.Cleanup(func() { count(t, s) })
 			if suite != nil && !s.Supported() {
 				if slices.Contains([]Suite{1, 2, 5, 7}, s) {
