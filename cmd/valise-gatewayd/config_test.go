@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"valise/internal/daemon"
+)
+
+// The example decodes strictly, passes the checks, and leaves no field out.
+func TestExample(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "gateway.toml")
+	if err := (&initCommand{Config: path}).Run(); err != nil {
+		t.Fatal(err)
+	}
+	if err := (&initCommand{Config: path}).Run(); err == nil {
+		t.Error("init wrote over a configuration")
+	}
+	cfg, err := loadConfig(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cfg.checkServe(); err != nil {
+		t.Error(err)
+	}
+	if want := filepath.Join(filepath.Dir(path), "audit.jsonl"); cfg.Audit != want {
+		t.Errorf("audit = %q, want %q: relative to the file", cfg.Audit, want)
+	}
+	for _, part := range []reflect.Type{reflect.TypeFor[Config](), reflect.TypeFor[Limits]()} {
+		for i := range part.NumField() {
+			name := part.Field(i).Tag.Get("toml")
+			if !strings.Contains(string(exampleConfig), "\n"+name+" = ") && !strings.Contains(string(exampleConfig), "\n# "+name+" = ") &&
+				!strings.Contains(string(exampleConfig), "["+name+"]") {
+				t.Errorf("the example does not explain %q", name)
+			}
+		}
+	}
+}
+
+func TestConfigRefusals(t *testing.T) {
+	good := string(exampleConfig)
+	for name, test := range map[string]struct{ old, new, want string }{
+		"misspelt key":    {"deny = ", "denny = ", "denny"},
+		"no name":         {"name = \"gateway.interieur.example\"", "", `"name" must be set`},
+		"no audit stream": {"audit = \"audit.jsonl\"", "", `"audit" must be set`},
+		"nowhere":         {`listen = ["0.0.0.0:4433", "[::]:4433"]`, "", `"listen"`},
+		"bad domain":      {`domain = "interieur.example"`, `domain = "Interieur_"`, "domain"},
+		"negative limit":  {"burst = 1000", "burst = -1", "negative"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			text := strings.Replace(strings.Replace(good, "# deny = ", "deny = ", 1), test.old, test.new, 1)
+			path := filepath.Join(t.TempDir(), "gateway.toml")
+			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			cfg, err := loadConfig(path)
+			if err == nil {
+				err = cfg.checkServe()
+			}
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("got %v, want something about %s", err, test.want)
+			}
+		})
+	}
+	var cfg Config
+	if err := daemon.DecodeTOML(good, &cfg); err != nil { // the control
+		t.Error(err)
+	}
+}
