@@ -83,7 +83,7 @@ func TestSwappedCardIsNoticed(t *testing.T) {
 func TestSameCard(t *testing.T) {
 	const present, empty, mute, inUse = 0x20, 0x10, 0x200, 0x100
 	inserted := event(7<<16 | present)
-	for now, want := range map[event]bool{
+	for seen, want := range map[event]bool{
 		inserted:                true,
 		7<<16 | present | inUse: true,
 		7<<16 | empty:           false,
@@ -91,8 +91,8 @@ func TestSameCard(t *testing.T) {
 		9<<16 | present:         false,
 		8<<16 | empty:           false,
 	} {
-		if got := now.same(inserted); got != want {
-			t.Errorf("%08x after %08x: same = %v", uint32(now), uint32(inserted), got)
+		if got := seen.same(inserted); got != want {
+			t.Errorf("%08x after %08x: same = %v", uint32(seen), uint32(inserted), got)
 		}
 	}
 }
