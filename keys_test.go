@@ -23,7 +23,7 @@ var softwareKeys = map[string][]string{
 // all the same, and why it identifies nobody. Whoever adds a line argues for
 // it in the review.
 var softwareMay = map[string]string{
-	"enroll/ca/build.go": "signs a certificate for the lint before the token does; thrown away with it",
+	"enroll/ca/build.go":    "signs a certificate for the lint before the token does; thrown away with it",
 	"cmd/valise/account.go": "the ACME account's key, sealed in the vault; it obtains nothing without a key in hardware",
 }
 
