@@ -40,10 +40,9 @@ func (e *Engine) Run(ctx context.Context) error {
 	if err := e.prune(); err != nil {
 		return fmt.Errorf("%w: %w", ErrStopped, err)
 	}
-	pause := firstBackoff
+	pause := time.Duration(0)
 	for {
 		e.setState(StateConnecting, nil)
-		began := time.Now()
 		err := e.session(ctx)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -55,10 +54,8 @@ func (e *Engine) Run(ctx context.Context) error {
 			continue
 		}
 		e.cfg.Log.Info("connection ended", "error", err)
+		pause = pauseAfter(pause, e.online())
 		e.setState(StateOffline, err)
-		if time.Since(began) > lastBackoff {
-			pause = firstBackoff
-		}
 		if errors.Is(err, errReplaced) || errors.Is(err, errNotAdmitted) || errors.Is(err, errExpired) {
 			pause = lastBackoff // nothing changes by asking again at once
 		}
@@ -66,8 +63,17 @@ func (e *Engine) Run(ctx context.Context) error {
 		if !sleep(ctx, pause/2+rand.N(pause)) {
 			return context.Cause(ctx)
 		}
-		pause = min(2*pause, lastBackoff)
 	}
+}
+
+// pauseAfter is the pause after a connection that was online for so long, 0 if it never
+// was. One that held for longer than the pause before it was a good one: a gateway that
+// is restarted again and again is not waited for longer each time.
+func pauseAfter(before, online time.Duration) time.Duration {
+	if online > max(before, firstBackoff) {
+		return firstBackoff
+	}
+	return min(max(2*before, firstBackoff), lastBackoff)
 }
 
 // session is the life of one connection.
@@ -262,6 +268,16 @@ func (e *Engine) setState(name string, err error) {
 	}
 	e.state = s
 	e.bell.ring()
+}
+
+// online is for how long the connection has been there.
+func (e *Engine) online() time.Duration {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.state.Name != StateOnline {
+		return 0
+	}
+	return e.now().Sub(e.state.Since)
 }
 
 // State returns how the connection is.

@@ -125,10 +125,7 @@ func (p *Process) accepts(ctx context.Context, address string) error {
 		if err == nil {
 			return struct{}{}, true, conn.Close()
 		}
-		if !p.Running() {
-			return struct{}{}, false, fmt.Errorf("%s ended (%v):\n%s", p.name, p.err, tail(p.log))
-		}
-		return struct{}{}, false, nil
+		return struct{}{}, false, p.ended()
 	})
 	return err
 }

@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
 )
 
 // An Official is a person with a device: a card in a reader and a home for the
@@ -51,10 +54,29 @@ func (o *Official) Enroll(ctx context.Context, authority *Authority, gateway *Ga
 		"--card", fmt.Sprintf("piv:?serial=%d", o.Card.Serial), "--pin-file", o.stage.pinFile())
 }
 
-// StartAgent runs the agent in the foreground of a process of its own, so that
-// it can be killed.
-func (o *Official) StartAgent(ctx context.Context) (*Process, error) {
-	return o.Start("agent", "agent")
+// KillAgent kills the agent that a command has started, with kill -9, and
+// reports whether there was one.
+func (o *Official) KillAgent() bool {
+	killed := false
+	for _, pid := range o.agents() {
+		killed = syscall.Kill(pid, syscall.SIGKILL) == nil || killed
+	}
+	return killed
+}
+
+// agents lists the processes that are this home's agent.
+func (o *Official) agents() (pids []int) {
+	want := strings.Join([]string{o.stage.command("valise"), "agent", "--home", o.Home}, "\x00") + "\x00"
+	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, f := range files {
+		if line, err := os.ReadFile(f); err != nil || string(line) != want {
+			continue
+		}
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(f))); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
 }
 
 // Unlock types the PIN.

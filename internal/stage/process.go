@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -47,17 +48,29 @@ func (ps *processes) start(name string, env []string, command string, args ...st
 	cmd := exec.Command(command, args...)
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdout, cmd.Stderr = out, out
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := cmd.Start(); err != nil {
+	p := &Process{name: name, cmd: cmd, log: path, done: make(chan struct{})}
+	if err := p.run(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
-	p := &Process{name: name, cmd: cmd, log: path, done: make(chan struct{})}
-	go func() {
-		p.err = cmd.Wait()
-		close(p.done)
-	}()
 	ps.all = append(ps.all, p)
 	return p, nil
+}
+
+// run starts the process and waits for it, on a thread of its own: the kernel
+// ends a child that has a Pdeathsig with the thread that started it.
+func (p *Process) run() error {
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		err := p.cmd.Start()
+		started <- err
+		if err == nil {
+			p.err = p.cmd.Wait()
+			close(p.done)
+		}
+	}()
+	return <-started
 }
 
 // Kill is kill -9: what shows that nothing acknowledged is lost.
@@ -86,6 +99,17 @@ func (p *Process) Running() bool {
 	}
 }
 
+// Pid is the process's number.
+func (p *Process) Pid() int { return p.cmd.Process.Pid }
+
+// ended is why a process that should run does not.
+func (p *Process) ended() error {
+	if p.Running() {
+		return nil
+	}
+	return fmt.Errorf("%s ended (%v):\n%s", p.name, p.err, tail(p.log))
+}
+
 // stopAll stops what still runs, last started first.
 func (ps *processes) stopAll() {
 	ps.mu.Lock()
@@ -105,10 +129,7 @@ func (p *Process) WaitLine(ctx context.Context, text string) (string, error) {
 		if err != nil || line != "" {
 			return line, line != "", err
 		}
-		if !p.Running() {
-			return "", false, fmt.Errorf("%s ended (%v):\n%s", p.name, p.err, tail(p.log))
-		}
-		return "", false, nil
+		return "", false, p.ended()
 	})
 }
 

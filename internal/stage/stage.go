@@ -18,7 +18,6 @@ package stage
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -34,6 +33,10 @@ const PIN = "123456"
 type Config struct {
 	Bin string // folder of the built commands
 	Dir string // folder for everything; a new one under the temporary folder if empty
+
+	// TokenServers puts p11-kit's server in front of each token, so that it can
+	// be killed and started again like an HSM on a network.
+	TokenServers bool
 }
 
 // A Stage is one machine with everything on it.
@@ -41,6 +44,7 @@ type Stage struct {
 	Dir string
 	Bin string
 
+	cfg       Config
 	ps        processes
 	officials []*Official
 }
@@ -58,7 +62,7 @@ func New(cfg Config) (*Stage, error) {
 			return nil, err
 		}
 	}
-	s := &Stage{Dir: dir, Bin: bin}
+	s := &Stage{Dir: dir, Bin: bin, cfg: cfg}
 	s.ps.logs = filepath.Join(dir, "logs")
 	if err := os.MkdirAll(s.ps.logs, 0o700); err != nil {
 		return nil, err
@@ -71,8 +75,11 @@ func (s *Stage) Close() {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	for _, o := range s.officials {
-		if _, err := os.Stat(o.Home); err == nil {
-			_, _ = o.Run(ctx, "agent", "--stop")
+		if _, err := os.Stat(o.Home); err != nil {
+			continue
+		}
+		if _, err := o.Run(ctx, "agent", "--stop"); err != nil {
+			o.KillAgent()
 		}
 	}
 	s.ps.stopAll()
@@ -83,35 +90,6 @@ func (s *Stage) Remove() error { return os.RemoveAll(s.Dir) }
 
 func (s *Stage) pinFile() string            { return filepath.Join(s.Dir, "pin") }
 func (s *Stage) command(name string) string { return filepath.Join(s.Bin, name) }
-
-// A Token is a SoftHSM token with its own configuration.
-type Token struct {
-	Label  string
-	Module string
-	Env    []string // what a process needs in its environment to see it
-}
-
-// URI names an object in the token, RFC 7512.
-func (t *Token) URI(object string) string {
-	return fmt.Sprintf("pkcs11:token=%s;object=%s?module-path=%s", t.Label, object, t.Module)
-}
-
-// NewToken makes a SoftHSM token.
-func (s *Stage) NewToken(ctx context.Context, label string) (*Token, error) {
-	modules, err := filepath.Glob("/usr/lib*/softhsm/libsofthsm2.so")
-	if err != nil || len(modules) == 0 {
-		return nil, errors.New("stage: no SoftHSM module: install softhsm2")
-	}
-	dir := filepath.Join(s.Dir, "token-"+label)
-	conf := filepath.Join(dir, "softhsm2.conf")
-	text := fmt.Sprintf("directories.tokendir = %s\nobjectstore.backend = file\nlog.level = ERROR\n", dir)
-	if err := errors.Join(os.Mkdir(dir, 0o700), os.WriteFile(conf, []byte(text), 0o600)); err != nil {
-		return nil, err
-	}
-	t := &Token{Label: label, Module: modules[0], Env: []string{"SOFTHSM2_CONF=" + conf}}
-	_, err = Output(ctx, t.Env, "softhsm2-util", "--init-token", "--free", "--label", label, "--pin", PIN, "--so-pin", PIN)
-	return t, err
-}
 
 // A Card is a virtual card; Reader is where it is.
 type Card struct {
