@@ -19,6 +19,7 @@ type delivery struct {
 	stream *quic.Stream
 	mail   *mailbox.Subscription
 	moved  chan struct{} // acknowledgements arrived
+	before uint64        // the last number that was stored before Resume
 
 	mu     sync.Mutex
 	sent   uint64 // guarded by mu; the last number sent
@@ -46,11 +47,17 @@ func (s *session) serveDelivery(stream *quic.Stream) {
 		s.refuse(eventRefusedRequest, wire.OldIncarnation.String())
 		cancelStream(stream)
 		return
-	case resume.Cursor > s.standing.Last:
+	}
+	last, err := s.g.cfg.Store.Last(s.conn.Context(), s.device.ID)
+	if err != nil {
+		s.unavailable("a mailbox could not be read", err)
+		return
+	}
+	if resume.Cursor > last {
 		s.close(wire.CloseProtocol, "cursor_ahead")
 		return
 	}
-	d := &delivery{s: s, stream: stream, moved: make(chan struct{}, 1), mail: s.g.box.Subscribe(s.device.ID)}
+	d := &delivery{s: s, stream: stream, moved: make(chan struct{}, 1), before: last, mail: s.g.box.Subscribe(s.device.ID)}
 	defer d.mail.Close()
 	if !s.down.CompareAndSwap(nil, d) {
 		s.close(wire.CloseProtocol, "second_delivery_stream")
@@ -76,7 +83,7 @@ func (d *delivery) run() {
 		if n > 0 {
 			continue
 		}
-		if d.mu.Lock(); !drained && d.sent >= d.s.standing.Last {
+		if d.mu.Lock(); !drained && d.sent >= d.before {
 			drained = true
 			d.mu.Unlock()
 			if wire.Write(d.stream, &wire.Notice{Code: wire.NoticeDrained}) != nil {
@@ -107,10 +114,7 @@ func (d *delivery) push() (int, error) {
 	}
 	entries, err := d.mail.Next(d.s.conn.Context(), after, count, bytes)
 	if err != nil {
-		if d.s.conn.Context().Err() == nil {
-			d.s.g.log.Error("a mailbox could not be read", "device", d.s.device.ID.String(), "error", err)
-			d.s.close(wire.CloseShutdown, "store_unavailable")
-		}
+		d.s.unavailable("a mailbox could not be read", err)
 		return 0, err
 	}
 	var buffer []byte
@@ -121,8 +125,7 @@ func (d *delivery) push() (int, error) {
 			Sender: e.Sender, Time: uint64(e.Time), Payload: e.Payload,
 		})
 		if err != nil {
-			d.s.g.log.Error("a stored message cannot be delivered", "error", err)
-			d.s.close(wire.CloseShutdown, "store_unavailable")
+			d.s.unavailable("a stored message cannot be delivered", err)
 			return 0, err
 		}
 		d.note(e.Number, len(e.Payload))

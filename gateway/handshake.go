@@ -117,19 +117,30 @@ func (g *Gateway) handshakeFailed(a *attempt, cause error) {
 		return // complete, and closed before it was looked at
 	}
 	reason := failureReason(cause)
-	if r := a.reason.Load(); r != nil {
+	switch r := a.reason.Load(); {
+	case r != nil:
 		reason = *r
+	case reason == reasonIllegal && a.device.Load() != nil:
+		// What is left to be wrong after the chain is CertificateVerify: it was
+		// made by a key of another kind.
+		reason = reasonPossession
 	}
 	g.metrics.refused(eventRefusedConnection, reason)
 	g.strangers.event(eventRefusedConnection, reason, about(a.device.Load(), a.remote.String())...)
 }
+
+const (
+	reasonPossession = "possession_failed"
+	reasonIllegal    = "illegal_parameter"
+)
 
 // TLS alerts (RFC 8446, Section 6); QUIC carries them as 0x100 plus the alert
 // (RFC 9001, Section 4.8).
 var alertReasons = map[quic.TransportErrorCode]string{
 	0x100 + 40:  "no_common_parameters", // handshake_failure: no hybrid group in common
 	0x100 + 42:  "malformed_certificate",
-	0x100 + 51:  "possession_failed", // decrypt_error: CertificateVerify does not fit the certificate
+	0x100 + 47:  reasonIllegal,    // illegal_parameter
+	0x100 + 51:  reasonPossession, // decrypt_error: CertificateVerify does not fit the certificate
 	0x100 + 70:  "tls_version",
 	0x100 + 116: "no_certificate",
 	0x100 + 120: "wrong_protocol", // ALPN

@@ -4,14 +4,20 @@ package gateway
 
 import (
 	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"math/big"
+	"net"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/quic-go/quic-go"
 
 	"valise/identity"
 	"valise/wire"
@@ -94,18 +100,63 @@ func TestHandshakeRefusals(t *testing.T) {
 	}
 }
 
-// A copied certificate without its key: the audit line names whose it is.
+// A copied certificate without its key: the audit line names whose it is,
+// whatever kind of key the thief has.
 func TestPossessionFailureNamesTheVictim(t *testing.T) {
-	gw := startGateway(t, gatewayOptions{})
-	victim := newDevice(t, gw, "victim")
-	config := victim.tlsConfig()
-	config.Certificates[0].PrivateKey = newKey(t)
-	_, _ = dialRaw(t, gw.address, config)
-	line := gw.audit.want(t, eventRefusedConnection, "possession_failed")
-	if line.attrs["device"] != victim.id.String() || line.attrs["address"] != "victim@interieur.example" {
-		t.Errorf("the line says %v", line.attrs)
+	for _, curve := range []elliptic.Curve{elliptic.P256(), elliptic.P384()} {
+		t.Run(curve.Params().Name, func(t *testing.T) {
+			gw := startGateway(t, gatewayOptions{})
+			victim := newDevice(t, gw, "victim")
+			thief, err := ecdsa.GenerateKey(curve, rand.Reader)
+			if err != nil {
+				t.Fatal(err)
+			}
+			config := victim.tlsConfig()
+			config.Certificates[0].PrivateKey = pretender{thief, victim.key.Public()}
+			_, _ = dialRaw(t, gw.address, config)
+			line := gw.audit.want(t, eventRefusedConnection, "possession_failed")
+			if line.attrs["device"] != victim.id.String() || line.attrs["address"] != "victim@interieur.example" {
+				t.Errorf("the line says %v", line.attrs)
+			}
+			config.Certificates[0].PrivateKey = thief
+			_, _ = dialRaw(t, gw.address, config)
+			victim.connect(true, 0)
+		})
 	}
-	victim.connect(true, 0)
+}
+
+// pretender signs with one key and says that it holds another.
+type pretender struct {
+	*ecdsa.PrivateKey
+	public crypto.PublicKey
+}
+
+func (p pretender) Public() crypto.PublicKey { return p.public }
+
+// A signature of another kind than the certificate's key is no possession.
+func TestFailureReasons(t *testing.T) {
+	device := deviceFor(t, "alice")
+	gw := startGateway(t, gatewayOptions{})
+	for _, test := range []struct {
+		known  *identity.Device
+		alert  quic.TransportErrorCode
+		remote bool
+		want   string
+	}{
+		{device, 0x100 + 51, false, "possession_failed"},
+		{device, 0x100 + 47, false, "possession_failed"},
+		{nil, 0x100 + 47, false, "illegal_parameter"},
+		{nil, 0x100 + 80, false, "handshake_failed"},
+		{device, 0x100 + 51, true, "given_up_by_peer"},
+	} {
+		a := &attempt{remote: &net.UDPAddr{Port: 1}}
+		a.device.Store(test.known)
+		before := gw.audit.count(eventRefusedConnection, test.want)
+		gw.handshakeFailed(a, &quic.TransportError{ErrorCode: test.alert, Remote: test.remote})
+		if gw.audit.count(eventRefusedConnection, test.want) != before+1 {
+			t.Errorf("%+v: no line %s", test, test.want)
+		}
+	}
 }
 
 // A device on the deny list is refused at the handshake; put on it later, its

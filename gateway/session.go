@@ -146,10 +146,7 @@ func (s *session) serveControl(stream *quic.Stream) {
 		return
 	}
 	if err := s.welcome(stream, hello); err != nil {
-		if s.conn.Context().Err() == nil {
-			s.g.log.Error("a device could not be welcomed", "device", s.device.ID.String(), "error", err)
-			s.close(wire.CloseShutdown, "store_unavailable")
-		}
+		s.unavailable("a device could not be welcomed", err)
 		return
 	}
 	out := newOutbox(stream, s.conn.Context())
@@ -248,6 +245,15 @@ func (s *session) close(code wire.CloseCode, reason string) {
 		s.audit.event(eventClosedConnection, reason, about(s.device, s.remote)...)
 	}
 	_ = s.conn.CloseWithError(quic.ApplicationErrorCode(code), reason)
+}
+
+// unavailable ends the connection because of the gateway's own trouble: the
+// device comes back later.
+func (s *session) unavailable(what string, err error) {
+	if s.conn.Context().Err() == nil {
+		s.g.log.Error(what, "device", s.device.ID.String(), "error", err)
+		s.close(wire.CloseShutdown, "store_unavailable")
+	}
 }
 
 // broken deals with the end of a stream that should have gone on.

@@ -216,6 +216,9 @@ type Store interface {
 	// Recall returns the hash of a submission that was done, or ErrNotFound.
 	Recall(ctx context.Context, device Device, counter uint64) ([32]byte, error)
 
+	// Last returns the highest number in a device's mailbox so far, 0 for none.
+	Last(ctx context.Context, device Device) (uint64, error)
+
 	// Read returns the mail after a number, in order, at most count entries
 	// and, beyond the first, at most so many bytes of payload.
 	Read(ctx context.Context, device Device, after uint64, count, bytes int) ([]Entry, error)

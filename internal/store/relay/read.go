@@ -46,6 +46,18 @@ func (s *Store) Read(ctx context.Context, device mailbox.Device, after uint64, c
 	return entries, nil
 }
 
+// Last implements mailbox.Store.
+func (s *Store) Last(ctx context.Context, device mailbox.Device) (last uint64, err error) {
+	err = s.db.View(ctx, func(tx *store.Tx) error {
+		err := tx.QueryRowContext(ctx, `SELECT s.last FROM states s JOIN devices d ON d.id = s.device WHERE d.device = $1`, device[:]).Scan(&last)
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil
+		}
+		return err
+	})
+	return last, err
+}
+
 func scanEntry(rows *sql.Rows) (e mailbox.Entry, err error) {
 	var sender []byte
 	if err := rows.Scan(&e.Number, &e.Kind, &e.Group, &e.Epoch, &sender, &e.Time, &e.Payload); err != nil {
