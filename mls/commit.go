@@ -31,6 +31,9 @@ type CommitParams struct {
 	// Credential replaces this member's credential, a renewed certificate of
 	// the same key; nil keeps it. Needs a path.
 	Credential *Credential
+	// Previous is the group that this one succeeds, in the first commit of a
+	// new group whose proposals hold its Link.
+	Previous *Group
 	// AuthenticatedData travels with the commit, signed, in clear.
 	AuthenticatedData []byte
 	// At checks lifetimes of added members; zero leaves them unchecked.
@@ -104,7 +107,8 @@ func (g *Group) PrepareCommit(p CommitParams) (*PendingCommit, error) {
 		list = append(list, sentProposal{Proposal: &own[i], from: me})
 		c.proposals = append(c.proposals, proposalOrRef{proposal: &own[i]})
 	}
-	f := &commitFrame{list: list, committer: g.own, auth: g.cfg.Authenticator, at: p.At}
+	f := &commitFrame{list: list, committer: g.own, auth: g.cfg.Authenticator, at: p.At,
+		founding: p.Previous != nil && g.ctx.epoch == 0}
 	prov, err := g.stage(f)
 	if err != nil {
 		return nil, err
@@ -143,7 +147,7 @@ func (g *Group) ownProposals(list []Proposal) ([]Proposal, error) {
 // external joiners.
 func (g *Group) makeCommit(c *commit, list []sentProposal, prov *provisional, me sender, initSecret []byte, p *CommitParams) (*PendingCommit, error) {
 	s, t := g.suite, prov.tree
-	psks, err := findPSKs(prov.psks, g.psk)
+	psks, err := findPSKs(prov.psks, withPrevious(p.Previous, g.psk))
 	if err != nil {
 		return nil, err
 	}

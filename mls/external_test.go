@@ -164,14 +164,20 @@ func TestProposalsFromOutside(t *testing.T) {
 		must(t, ac.sign(a.g.suite, signer.id, a.g.context))
 		return protectPublic(a.g.suite, ac, nil, nil)
 	}
-	remove := outside(sender{senderExternal, 0}, desk, RemoveProposal(2))
+	to := Outside{quick, a.g.ID(), a.g.Epoch()}
+	remove, err := ProposeExternally(desk.id, to, 0, RemoveProposal(2))
+	must(t, err)
+	if _, err := ProposeExternally(desk.id, to, 0, Proposal{Type: ProposalExternalInit}); !errors.Is(err, ErrMalformed) {
+		t.Errorf("external_init from outside: %v", err)
+	}
 	b.refuses(outside(sender{senderExternal, 1}, desk, RemoveProposal(2)), ErrSignature)
 	b.refuses(outside(sender{senderExternal, 0}, newDevice(t, quick, "x"), RemoveProposal(2)), ErrSignature)
 	b.refuses(outside(sender{senderExternal, 0}, desk, Proposal{Type: ProposalExternalInit}), ErrMalformed)
 	b.refuses(outside(sender{senderNewMemberProposal, 0}, desk, RemoveProposal(2)), ErrMalformed)
 	n := newDevice(t, quick, "new")
 	kp, ks := n.keyPackage(quick)
-	add := outside(sender{senderNewMemberProposal, 0}, n, AddProposal(kp))
+	add, err := ProposeOwnAdd(n.id, to, kp)
+	must(t, err)
 	for _, d := range all {
 		if r := d.receive(remove); !r.External || string(r.Sender.Credential.Identity) != "desk" {
 			t.Fatalf("received %+v", r)

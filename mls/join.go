@@ -5,7 +5,6 @@ package mls
 import (
 	"bytes"
 	"fmt"
-	"slices"
 	"time"
 )
 
@@ -13,6 +12,10 @@ import (
 type JoinParams struct {
 	Tree []byte    // ratchet tree, if the Welcome does not hold it
 	At   time.Time // refuses leaves from the future; zero does not
+	// Previous is the group that the new one succeeds, if a Welcome says so.
+	// Same compares members of the two; nil compares signature keys.
+	Previous *Group
+	Same     func(old, new Member) bool
 }
 
 // Join enters a group by a Welcome, RFC 9420, Section 12.4.3.1. The caller
@@ -41,7 +44,7 @@ func Join(cfg Config, id Identity, message []byte, kp *KeyPackage, secrets *KeyP
 	if err := gs.checkPSKs(); err != nil {
 		return nil, err
 	}
-	psks, err := findPSKs(gs.psks, cfg.psk)
+	psks, err := findPSKs(gs.psks, withPrevious(p.Previous, cfg.psk))
 	if err != nil {
 		return nil, err
 	}
@@ -54,15 +57,15 @@ func Join(cfg Config, id Identity, message []byte, kp *KeyPackage, secrets *KeyP
 	if info.context.suite != kp.Suite {
 		return nil, fmt.Errorf("%w: group info is for %v", ErrSuite, info.context.suite)
 	}
-	if gs.founding() && info.context.epoch != 1 {
-		return nil, fmt.Errorf("%w: a successor group is joined at epoch 1", ErrInvalidTree)
-	}
 	t, err := info.tree(s, p.Tree)
 	if err != nil {
 		return nil, err
 	}
 	ps, err := info.verifyInfo(s, t, &commitFrame{auth: cfg.Authenticator, at: p.At})
 	if err != nil {
+		return nil, err
+	}
+	if err := ps.checkSuccession(gs.psks, p.Previous, p.Same); err != nil {
 		return nil, err
 	}
 	ep := &epochState{publicState: ps, privs: map[nodeIndex]*privKey{}}
@@ -106,11 +109,7 @@ func (ks *KeyPackageSecrets) keys(s *suiteParams, kp *KeyPackage, id Identity) (
 	return initKey, leafKey, nil
 }
 
-// founding says whether the keys link to a group that this one succeeds.
-func (g *groupSecrets) founding() bool {
-	return slices.ContainsFunc(g.psks, PSKID.founding)
-}
-
+// founding says whether the key links a group to the one it succeeds.
 func (p PSKID) founding() bool { return p.Type == PSKResumption && p.Usage != PSKApplication }
 
 // checkPSKs: a key that links to another group must be the only such, RFC

@@ -25,7 +25,7 @@ type commitFrame struct {
 	external  bool
 	auth      Authenticator
 	at        time.Time
-	founding  bool // first commit of a successor: reserved PSK usages are allowed
+	founding  bool // first commit of a successor: the PSKs that link groups are allowed
 }
 
 // A provisional state is the old one with proposals applied, RFC 9420, Section
