@@ -200,7 +200,7 @@ func (s *site) serve(appraiser *ca.Appraiser, o options) {
 	audit := daemon.NewAudit(s.audit)
 	var err error
 	s.Authority, err = enroll.New(enroll.Config{
-		Store: s.store, CA: s.ca, Appraiser: appraiser, Domain: domain, URL: s.server.URL,
+		Store: s.store, CA: s.ca, Appraiser: appraiser, Domain: domain,
 		Event: audit.Event, Now: s.clock.now,
 	})
 	if err != nil {

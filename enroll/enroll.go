@@ -39,14 +39,13 @@ import (
 	"valise/internal/store/authority"
 )
 
-// A Config holds what an Authority needs. Store, CA, Appraiser, Domain, URL and
+// A Config holds what an Authority needs. Store, CA, Appraiser, Domain and
 // Event are required.
 type Config struct {
 	Store     *authority.Store
 	CA        *ca.CA
 	Appraiser *ca.Appraiser
 	Domain    string // of all addresses
-	URL       string // where devices find the authority: https://HOST[:PORT]
 	// Event writes the audit stream. Nothing is issued while it fails.
 	Event func(ctx context.Context, event string, attrs ...slog.Attr) error
 	Log   *slog.Logger

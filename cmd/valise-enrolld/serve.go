@@ -37,7 +37,7 @@ func (cmd *serveCmd) Run(ctx context.Context) (err error) {
 	o.addHealth(d.Health)
 
 	desk, err := enroll.New(enroll.Config{
-		Store: o.store, CA: o.ca, Appraiser: o.appraiser, Domain: o.cfg.Domain, URL: o.cfg.URL,
+		Store: o.store, CA: o.ca, Appraiser: o.appraiser, Domain: o.cfg.Domain,
 		Event: o.audit.Event, Log: log, Issued: m.issue,
 	})
 	if err != nil {

@@ -36,6 +36,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/go-jose/go-jose/v4"
 
@@ -151,9 +152,13 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	r = r.WithContext(ctx)
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("Link", "<"+s.cfg.BaseURL+PathDirectory+`>;rel="index"`)
-	if !s.limiter.allow(r.RemoteAddr) {
+	if ok, report := s.limiter.allow(r.RemoteAddr, time.Now()); !ok {
 		w.Header().Set("Retry-After", "1")
-		s.fail(w, r, Refuse(RateLimited, "too many requests from this address; wait a moment"))
+		refusal := &Refusal{RateLimited, "too many requests from this address; wait a moment"}
+		if report {
+			s.cfg.Refused(r.Context(), refusal, auditAttrs(r)...)
+		}
+		s.answer(w, refusal)
 		return
 	}
 	s.mux.ServeHTTP(w, r)
@@ -188,7 +193,11 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	} else {
 		s.cfg.Refused(r.Context(), refusal, auditAttrs(r)...)
 	}
-	p := problemOf(refusal)
+	s.answer(w, refusal)
+}
+
+func (s *Server) answer(w http.ResponseWriter, r *Refusal) {
+	p := problemOf(r)
 	writeJSON(w, p.Status, "application/problem+json", p)
 }
 

@@ -11,11 +11,13 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/go-jose/go-jose/v4"
 
@@ -255,8 +257,7 @@ func TestNewChecksBaseURL(t *testing.T) {
 	}
 }
 
-// The thumbprint is the one of RFC 7638's own example, computed for its curve's
-// counterpart: the JSON of an EC key's required members in order, hashed.
+// RFC 7638, Section 3: the required members of an EC key, in order, hashed.
 func TestThumbprint(t *testing.T) {
 	_, _, key := newPaper(t)
 	jwk := &jose.JSONWebKey{Key: key.Public()}
@@ -277,20 +278,34 @@ func TestThumbprint(t *testing.T) {
 }
 
 func TestLimiterIsBounded(t *testing.T) {
-	l := newLimiter(1, 1)
+	l, now := newLimiter(1, 1), time.Now()
+	allowed := func(remote string) bool { ok, _ := l.allow(remote, now); return ok }
 	for i := range maxVisitors + 10 {
-		l.allow("10." + string(rune('0'+i%10)) + "." + "1.1:1")
+		l.allow(fmt.Sprintf("10.%d.%d.%d:1", i>>16, i>>8&255, i&255), now)
 		if len(l.visitors) > maxVisitors {
 			t.Fatal("it grows without bound")
 		}
 	}
-	if !l.allow("[2001:db8::1]:1") || l.allow("[2001:db8::2]:1") {
+	if !allowed("[2001:db8::1]:1") || allowed("[2001:db8::2]:1") {
 		t.Error("an IPv6 /64 must count as one")
 	}
-	if !l.allow("192.0.2.1:1") || l.allow("[::ffff:192.0.2.1]:2") {
+	if !allowed("192.0.2.1:1") || allowed("[::ffff:192.0.2.1]:2") {
 		t.Error("a mapped IPv4 address must count as itself")
 	}
-	if !l.allow("@") || l.allow("unix") {
+	if !allowed("@") || allowed("unix") {
 		t.Error("what has no address must share one bucket")
+	}
+	reports := 0
+	for range 5 {
+		if _, report := l.allow("198.51.100.1:1", now); report {
+			reports++
+		}
+	}
+	if _, report := l.allow("198.51.100.1:1", now.Add(time.Microsecond)); reports != 1 || report {
+		t.Errorf("%d reports of one flood", reports)
+	}
+	l.allow("198.51.100.1:1", now.Add(2*reportEvery))
+	if _, report := l.allow("198.51.100.1:1", now.Add(2*reportEvery)); !report {
+		t.Error("the next flood was not reported")
 	}
 }

@@ -32,6 +32,10 @@ const (
 	// address one more burst.
 	maxVisitors = 10_000
 
+	// reportEvery is how often the audit stream is told that one address asks too
+	// much.
+	reportEvery = time.Minute
+
 	// requestLimit bounds the work on one request, an HSM's signature included.
 	requestLimit = 20 * time.Second
 )

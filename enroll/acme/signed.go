@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/go-jose/go-jose/v4"
 	"golang.org/x/time/rate"
@@ -136,14 +137,21 @@ type limiter struct {
 	burst     int
 
 	mu       sync.Mutex
-	visitors map[netip.Prefix]*rate.Limiter // guarded by mu
+	visitors map[netip.Prefix]*visitor // guarded by mu
+}
+
+type visitor struct {
+	rate *rate.Limiter
+	told time.Time // when a refusal was last reported
 }
 
 func newLimiter(perSecond float64, burst int) *limiter {
-	return &limiter{perSecond: rate.Limit(perSecond), burst: burst, visitors: make(map[netip.Prefix]*rate.Limiter)}
+	return &limiter{perSecond: rate.Limit(perSecond), burst: burst, visitors: make(map[netip.Prefix]*visitor)}
 }
 
-func (l *limiter) allow(remote string) bool {
+// allow decides, and says whether a refusal is to be reported: one a minute for each
+// address, so that a flood of requests is not a flood of audit lines.
+func (l *limiter) allow(remote string, now time.Time) (ok, report bool) {
 	host, _, err := net.SplitHostPort(remote)
 	if err != nil {
 		host = remote
@@ -164,8 +172,15 @@ func (l *limiter) allow(remote string) bool {
 		if len(l.visitors) >= maxVisitors {
 			clear(l.visitors)
 		}
-		v = rate.NewLimiter(l.perSecond, l.burst)
+		v = &visitor{rate: rate.NewLimiter(l.perSecond, l.burst)}
 		l.visitors[key] = v
 	}
-	return v.Allow()
+	if v.rate.AllowN(now, 1) {
+		return true, false
+	}
+	if now.Sub(v.told) < reportEvery {
+		return false, false
+	}
+	v.told = now
+	return false, true
 }

@@ -46,6 +46,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
 	"time"
 
 	_ "modernc.org/sqlite" // registers the driver "sqlite"
@@ -197,7 +198,15 @@ func dsn(path string, cfg Config, write bool) string {
 	} else {
 		pragma("query_only", "1")
 	}
-	return (&url.URL{Scheme: "file", Path: filepath.ToSlash(path), RawQuery: q.Encode()}).String()
+	return (&url.URL{Scheme: "file", Path: uriPath(filepath.ToSlash(path)), RawQuery: q.Encode()}).String()
+}
+
+// uriPath puts a slash before a drive letter: file:///C:/… (https://sqlite.org/uri.html).
+func uriPath(path string) string {
+	if !strings.HasPrefix(path, "/") {
+		return "/" + path
+	}
+	return path
 }
 
 // Prepare compiles a statement for use inside Update, by tx.StmtContext. Hot paths

@@ -281,6 +281,14 @@ func TestPanicGivesTheWriterBack(t *testing.T) {
 	}
 }
 
+func TestURIPath(t *testing.T) {
+	for path, want := range map[string]string{"/var/lib/x.db": "/var/lib/x.db", "C:/Users/x.db": "/C:/Users/x.db"} {
+		if got := uriPath(path); got != want {
+			t.Errorf("%s: got %s", path, got)
+		}
+	}
+}
+
 func TestTranslate(t *testing.T) {
 	in := "CREATE TABLE t (a BIGINT, b BOOLEAN, c BLOB, bigint_ BIGINT) STRICT;"
 	if got, want := string(Translate(SQLite, []byte(in))), "CREATE TABLE t (a INTEGER, b INTEGER, c BLOB, bigint_ INTEGER) STRICT;"; got != want {
