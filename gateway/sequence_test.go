@@ -122,11 +122,9 @@ func TestPipelining(t *testing.T) {
 	alice, bob, ga, gb := pair(t, gw)
 	const n = 300
 	var answers []chan wire.Answer
-	var sent []*wire.Send
 	for i := range n {
 		s := alice.sealed(ga, string(rune('a'+i%26)))
 		s.SetSubmissionCounter(alice.counter + 1 + uint64(i))
-		sent = append(sent, s)
 		answers = append(answers, alice.link.start(s))
 		if i%50 == 0 { // some twice while the first is under way
 			answers = append(answers, alice.link.start(s))

@@ -28,12 +28,24 @@ type gate struct {
 	fail    error         // guarded by mu; answer to the next Apply
 	entered chan struct{} // receives when an Apply waits at the door
 	door    chan struct{} // nil: open
+	free    chan struct{} // closed: open from now on
 }
+
+// newGate returns a store with its door closed; the test's end opens it.
+func newGate(s mailbox.Store) *gate {
+	return &gate{Store: s, entered: make(chan struct{}, 100), door: make(chan struct{}), free: make(chan struct{})}
+}
+
+// opened lets everything through at the test's end, before the box is stopped.
+func (g *gate) opened(t *testing.T) { t.Cleanup(func() { close(g.free) }) }
 
 func (g *gate) Apply(ctx context.Context, batch []*mailbox.Submission, acks []mailbox.Ack) ([]mailbox.Outcome, error) {
 	if g.door != nil {
 		g.entered <- struct{}{}
-		<-g.door
+		select {
+		case <-g.door:
+		case <-g.free:
+		}
 	}
 	g.mu.Lock()
 	g.batches = append(g.batches, len(batch))
@@ -96,8 +108,9 @@ func message(from int, counter uint64, text string, to int) *mailbox.Submission 
 // Nobody is told "done" before the store has returned from its sync, and what
 // arrives meanwhile becomes the next batch, without a timer.
 func TestAcknowledgedAfterSync(t *testing.T) {
-	g := &gate{Store: openStore(t, 40), entered: make(chan struct{}, 10), door: make(chan struct{})}
+	g := newGate(openStore(t, 40))
 	box, _ := run(t, mailbox.Config{Store: g, Batch: 16})
+	g.opened(t)
 	reports := make(chan int, 64)
 	submit := func(from int) {
 		err := box.Submit(t.Context(), message(from, 1, "x", 0), func(o mailbox.Outcome, err error) {
@@ -122,7 +135,10 @@ func TestAcknowledgedAfterSync(t *testing.T) {
 	}
 	go func() {
 		for range g.entered {
-			g.door <- struct{}{}
+			select {
+			case g.door <- struct{}{}:
+			case <-g.free:
+			}
 		}
 	}()
 	g.door <- struct{}{}
@@ -140,8 +156,9 @@ func TestAcknowledgedAfterSync(t *testing.T) {
 
 // A batch that fails is tried one by one; only what cannot be done is refused.
 func TestOneBadSubmissionDoesNotRefuseTheOthers(t *testing.T) {
-	g := &gate{Store: openStore(t, 5), entered: make(chan struct{}, 10), door: make(chan struct{})}
+	g := newGate(openStore(t, 5))
 	box, _ := run(t, mailbox.Config{Store: g})
+	g.opened(t)
 	bad := message(2, 1, "x", 0)
 	bad.Messages[0].Group = []byte("impossible")
 	results := make([]error, 4)
@@ -157,7 +174,10 @@ func TestOneBadSubmissionDoesNotRefuseTheOthers(t *testing.T) {
 	}
 	go func() {
 		for range g.entered {
-			g.door <- struct{}{}
+			select {
+			case g.door <- struct{}{}:
+			case <-g.free:
+			}
 		}
 	}()
 	g.door <- struct{}{}
@@ -182,7 +202,7 @@ func TestStoreDown(t *testing.T) {
 
 // What was queued is committed at the end; what comes after is refused.
 func TestStop(t *testing.T) {
-	g := &gate{Store: openStore(t, 30), entered: make(chan struct{}, 40), door: make(chan struct{})}
+	g := newGate(openStore(t, 30))
 	box, stop := run(t, mailbox.Config{Store: g, Batch: 4})
 	var told sync.WaitGroup
 	for from := 1; from < 30; from++ {
