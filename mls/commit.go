@@ -151,31 +151,12 @@ func (g *Group) makeCommit(c *commit, list []sentProposal, prov *provisional, me
 	if err != nil {
 		return nil, err
 	}
-	own := g.own
-	privs := g.keptPrivs(t, own)
-	commitSecret := s.zero()
-	var path *freshPath
-	if !p.NoPath {
-		leaf := *t.leaf(own)
-		if p.Credential != nil {
-			leaf.Credential = *p.Credential
-			if err := s.checkCredential(g.cfg.Authenticator, leaf.Credential, leaf.SignatureKey); err != nil {
-				return nil, err
-			}
-		}
-		if path, err = t.renewPath(own, leaf, g.id, g.ctx.groupID); err != nil {
-			return nil, err
-		}
-		commitSecret = path.commit
-		for i, st := range path.steps {
-			privs[st.node] = path.keys[i]
-		}
-		privs[own.node()] = path.leafKey
-	}
-	if err := t.checkCredentialTypes(); err != nil {
+	privs := g.keptPrivs(t)
+	path, commitSecret, err := g.renew(t, privs, p)
+	if err != nil {
 		return nil, err
 	}
-	st := &stagedPublic{provisional: prov, from: own, list: list, context: g.nextContext(prov)}
+	st := &stagedPublic{provisional: prov, from: g.own, list: list, context: g.nextContext(prov)}
 	if path != nil {
 		if c.path, err = path.seal(t, prov.added, st.context.marshal()); err != nil {
 			return nil, err
@@ -200,7 +181,34 @@ func (g *Group) makeCommit(c *commit, list []sentProposal, prov *provisional, me
 		return nil, err
 	}
 	out.Staged = g.staged(st, next, nil)
-	return out, g.welcomeJoiners(out, next, j, st, path, psks, p)
+	if err := g.welcomeJoiners(out, next, j, st, path, psks, p); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// renew gives the committer a new path unless NoPath is set, and adds its
+// private keys to privs. Without a path the commit secret is zero.
+func (g *Group) renew(t *tree, privs map[nodeIndex]*privKey, p *CommitParams) (*freshPath, []byte, error) {
+	if p.NoPath {
+		return nil, g.suite.zero(), nil
+	}
+	leaf := *t.leaf(g.own)
+	if p.Credential != nil {
+		leaf.Credential = *p.Credential
+		if err := g.suite.checkCredential(g.cfg.Authenticator, leaf.Credential, leaf.SignatureKey); err != nil {
+			return nil, nil, err
+		}
+	}
+	path, err := t.renewPath(g.own, leaf, g.id, g.ctx.groupID)
+	if err != nil {
+		return nil, nil, err
+	}
+	for i, st := range path.steps {
+		privs[st.node] = path.keys[i]
+	}
+	privs[g.own.node()] = path.leafKey
+	return path, path.commit, t.checkCredentialTypes()
 }
 
 // protectCommit encodes a commit with keys of the epoch that it ends.
@@ -239,7 +247,7 @@ func (g *Group) nextEpoch(st *stagedPublic, initSecret, commitSecret []byte, psk
 }
 
 // keptPrivs returns the private keys that still fit a tree.
-func (g *Group) keptPrivs(t *tree, own LeafIndex) map[nodeIndex]*privKey {
+func (g *Group) keptPrivs(t *tree) map[nodeIndex]*privKey {
 	privs := make(map[nodeIndex]*privKey, len(g.privs))
 	maps.Copy(privs, g.privs)
 	maps.DeleteFunc(privs, func(x nodeIndex, _ *privKey) bool {
@@ -247,10 +255,10 @@ func (g *Group) keptPrivs(t *tree, own LeafIndex) map[nodeIndex]*privKey {
 			!t.samePublic(g.tree, x)
 	})
 	// An own Update that was committed brings its own key.
-	if l := t.leaf(own); l != nil && privs[own.node()] == nil {
+	if l := t.leaf(g.own); l != nil && privs[g.own.node()] == nil {
 		for _, u := range g.updates {
 			if bytes.Equal(u.priv.public(), l.EncryptionKey) {
-				privs[own.node()] = u.priv
+				privs[g.own.node()] = u.priv
 			}
 		}
 	}
@@ -269,7 +277,7 @@ func (g *Group) welcomeJoiners(out *PendingCommit, next *Group, j *joiner, st *s
 	var info *groupInfo
 	var err error
 	if !p.NoGroupInfo || (len(st.added) > 0 && !p.TreeInWelcome) {
-		if info, err = next.groupInfo(g.id, true, false); err != nil {
+		if info, err = next.groupInfo(g.id, false); err != nil {
 			return err
 		}
 	}
@@ -280,7 +288,7 @@ func (g *Group) welcomeJoiners(out *PendingCommit, next *Group, j *joiner, st *s
 		return nil
 	}
 	if p.TreeInWelcome {
-		if info, err = next.groupInfo(g.id, true, true); err != nil {
+		if info, err = next.groupInfo(g.id, true); err != nil {
 			return err
 		}
 	}

@@ -167,27 +167,25 @@ func (g *Group) Closed() *ReInit { return g.closed }
 // GroupInfo signs a GroupInfo of the present epoch with external_pub and
 // without the ratchet tree, as an MLSMessage.
 func (g *Group) GroupInfo() ([]byte, error) {
-	info, err := g.groupInfo(g.id, true, false)
+	info, err := g.groupInfo(g.id, false)
 	if err != nil {
 		return nil, err
 	}
 	return info.message(), nil
 }
 
-// groupInfo makes and signs a GroupInfo, RFC 9420, Section 12.4.3.
-func (e *epochState) groupInfo(id Identity, external, withTree bool) (*groupInfo, error) {
+// groupInfo makes and signs a GroupInfo with external_pub, RFC 9420, Section
+// 12.4.3.
+func (e *epochState) groupInfo(id Identity, withTree bool) (*groupInfo, error) {
 	info := &groupInfo{context: e.ctx, confirmationTag: e.confirmationTag, signer: e.own}
-	if external {
-		pub, err := e.secrets.externalPub(e.suite)
-		if err != nil {
-			return nil, err
-		}
-		info.extensions = append(info.extensions, Extension{ExtensionExternalPub, appendOpaque(nil, pub)})
+	pub, err := e.secrets.externalPub(e.suite)
+	if err != nil {
+		return nil, err
 	}
+	info.extensions = append(info.extensions, Extension{ExtensionExternalPub, appendOpaque(nil, pub)})
 	if withTree {
 		info.extensions = append(info.extensions, Extension{ExtensionRatchetTree, e.tree.append(nil)})
 	}
-	var err error
 	info.signature, err = e.suite.signWithLabel(id.Signer, "GroupInfoTBS", info.appendBody(nil))
 	return info, err
 }

@@ -196,7 +196,7 @@ func (g *Group) stageReceived(ac *authContent, u *use, at time.Time) (*Staged, e
 			return nil, fmt.Errorf("%w: external_init: %w", ErrInvalidCommit, err)
 		}
 	}
-	privs := g.keptPrivs(st.tree, g.own)
+	privs := g.keptPrivs(st.tree)
 	commitSecret := g.suite.zero()
 	if st.path != nil {
 		commitSecret, err = st.tree.openPath(g.own, st.path, ac.content.commit.path, st.added, st.context.marshal(), privs)
