@@ -12,6 +12,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 )
 
 // ErrNoAgent: nobody listens for this home.
@@ -35,7 +36,7 @@ func New(home string) (*Client, error) {
 			return nil, fmt.Errorf("%w: %w", ErrNoAgent, err)
 		}
 		if err := checkPeer(c); err != nil {
-			return nil, errors.Join(err, c.Close())
+			return nil, &strangerError{errors.Join(err, c.Close())}
 		}
 		return c, nil
 	}
@@ -51,7 +52,7 @@ func (c *Client) Call(ctx context.Context, path string, req, resp any) error {
 	defer r.Body.Close()
 	data, err := io.ReadAll(io.LimitReader(r.Body, maxLine))
 	if err != nil {
-		return fmt.Errorf("the agent broke off: %w", err)
+		return brokeOff(ctx, err)
 	}
 	if resp == nil {
 		return nil
@@ -76,11 +77,33 @@ func (c *Client) Stream(ctx context.Context, path string, req any, f func(line j
 			return err
 		}
 	}
-	if err := lines.Err(); err != nil && ctx.Err() == nil {
-		return fmt.Errorf("%w: it broke off: %w", ErrNoAgent, err)
+	if err := lines.Err(); err != nil {
+		return brokeOff(ctx, err)
 	}
 	return context.Cause(ctx)
 }
+
+// brokeOff says what a broken connection means: an agent that was killed is not
+// running, whenever in the exchange that was noticed.
+func brokeOff(ctx context.Context, err error) error {
+	var stranger *strangerError
+	var asked *url.Error
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case errors.Is(err, ErrNoAgent) || errors.As(err, &stranger) || errors.Is(err, bufio.ErrTooLong):
+		return err
+	case errors.As(err, &asked):
+		err = asked.Err
+	}
+	return fmt.Errorf("%w: it broke off: %w", ErrNoAgent, err)
+}
+
+// A strangerError says that somebody else listens on the socket.
+type strangerError struct{ err error }
+
+func (e *strangerError) Error() string { return e.err.Error() }
+func (e *strangerError) Unwrap() error { return e.err }
 
 func (c *Client) post(ctx context.Context, path string, req any) (*http.Response, error) {
 	if req == nil {
@@ -97,7 +120,7 @@ func (c *Client) post(ctx context.Context, path string, req any) (*http.Response
 	r.Header.Set("Content-Type", "application/json")
 	resp, err := c.http.Do(r)
 	if err != nil {
-		return nil, err
+		return nil, brokeOff(ctx, err)
 	}
 	if resp.StatusCode == http.StatusOK {
 		return resp, nil
@@ -105,7 +128,7 @@ func (c *Client) post(ctx context.Context, path string, req any) (*http.Response
 	defer resp.Body.Close()
 	data, err := io.ReadAll(io.LimitReader(resp.Body, maxLine))
 	if err != nil {
-		return nil, err
+		return nil, brokeOff(ctx, err)
 	}
 	if err := asError(data); err != nil {
 		return nil, err
