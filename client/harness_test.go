@@ -29,7 +29,7 @@ import (
 )
 
 const (
-	patience = 60 * time.Second
+	patience = 20 * time.Second
 	domain   = "interieur.example"
 )
 

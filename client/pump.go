@@ -85,7 +85,7 @@ func (e *Engine) fill(ctx context.Context, l *link) (bool, error) {
 			return true, e.resync(ctx, l, conv)
 		}
 	}
-	intents, err := e.intents(ctx)
+	intents, err := e.intents()
 	if err != nil {
 		return false, stopped(err)
 	}
@@ -105,9 +105,9 @@ func (e *Engine) fill(ctx context.Context, l *link) (bool, error) {
 
 // intents reads what is queued. The bound keeps a long queue from being read again
 // for each of its messages.
-func (e *Engine) intents(ctx context.Context) ([]*intent, error) {
+func (e *Engine) intents() ([]*intent, error) {
 	var out []*intent
-	err := e.cfg.Vault.View(ctx, func(tx *vault.Tx) error {
+	err := e.cfg.Vault.View(context.Background(), func(tx *vault.Tx) error {
 		cells, err := tx.Range(tableIntent, nil, 0, 32)
 		out = nil
 		for _, c := range cells {

@@ -48,6 +48,7 @@ func (e *Engine) Run(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 		if errors.Is(err, ErrStopped) {
+			e.cfg.Log.Error("engine stopped", "error", err)
 			return err
 		}
 		if errors.Is(err, errBehind) {

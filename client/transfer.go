@@ -84,7 +84,7 @@ func (e *Engine) Uploaded(id MessageID) (done, total uint64, ok bool) {
 func (e *Engine) upload(ctx context.Context, l *link) error {
 	for {
 		news := e.bell.wait()
-		list, err := e.transfers(ctx)
+		list, err := e.transfers()
 		if err != nil {
 			return stopped(err)
 		}
@@ -114,9 +114,9 @@ func (e *Engine) upload(ctx context.Context, l *link) error {
 	}
 }
 
-func (e *Engine) transfers(ctx context.Context) ([]*transfer, error) {
+func (e *Engine) transfers() ([]*transfer, error) {
 	var list []*transfer
-	err := e.cfg.Vault.View(ctx, func(tx *vault.Tx) (err error) {
+	err := e.cfg.Vault.View(context.Background(), func(tx *vault.Tx) (err error) {
 		list, err = listJSON[transfer](tx, tableTransfer, nil)
 		return err
 	})
