@@ -48,17 +48,17 @@ func (s *session) serveDelivery(stream *quic.Stream) {
 		cancelStream(stream)
 		return
 	}
-	last, err := s.g.cfg.Store.Last(s.conn.Context(), s.device.ID)
+	mail, last, err := s.g.box.Subscribe(s.conn.Context(), s.device.ID)
 	if err != nil {
 		s.unavailable("a mailbox could not be read", err)
 		return
 	}
+	defer mail.Close()
 	if resume.Cursor > last {
 		s.close(wire.CloseProtocol, "cursor_ahead")
 		return
 	}
-	d := &delivery{s: s, stream: stream, moved: make(chan struct{}, 1), before: last, mail: s.g.box.Subscribe(s.device.ID)}
-	defer d.mail.Close()
+	d := &delivery{s: s, stream: stream, moved: make(chan struct{}, 1), before: last, mail: mail}
 	if !s.down.CompareAndSwap(nil, d) {
 		s.close(wire.CloseProtocol, "second_delivery_stream")
 		return

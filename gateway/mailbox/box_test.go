@@ -227,7 +227,10 @@ func TestStop(t *testing.T) {
 // still is in memory or has to be read.
 func TestSubscription(t *testing.T) {
 	box, _ := run(t, mailbox.Config{Store: openStore(t, 3)})
-	sub := box.Subscribe(device(2))
+	sub, last, err := box.Subscribe(t.Context(), device(2))
+	if err != nil || last != 0 {
+		t.Fatal(last, err)
+	}
 	defer sub.Close()
 	if e, err := sub.Next(t.Context(), 0, 10, 1<<20); err != nil || len(e) != 0 {
 		t.Fatal(e, err)

@@ -16,7 +16,7 @@
 //	box := mailbox.New(mailbox.Config{Store: store})
 //	go box.Run(ctx)
 //	outcome, err := box.Do(ctx, &mailbox.Submission{…})   // on disk when it returns Done
-//	sub := box.Subscribe(device)                          // then sub.Next, sub.Wake
+//	sub, last, err := box.Subscribe(ctx, device)          // then sub.Next, sub.Wake
 //
 // Numbers are each device's own: they start at 1, rise by one, and are assigned
 // inside the transaction. A reader that has number n never finds a smaller one

@@ -17,16 +17,27 @@ type Subscription struct {
 	mu     sync.Mutex
 	recent []Entry // guarded by mu; consecutive numbers, committed
 	bytes  int     // guarded by mu; payload in recent
+	last   uint64  // guarded by mu; the highest number that is committed
 }
 
-// Subscribe begins to follow a device's mailbox. A newer subscription of the
-// same device takes the older one's place.
-func (b *Box) Subscribe(device Device) *Subscription {
+// Subscribe begins to follow a device's mailbox and returns the last number in
+// it. A newer subscription of the same device takes the older one's place.
+func (b *Box) Subscribe(ctx context.Context, device Device) (*Subscription, uint64, error) {
 	s := &Subscription{box: b, device: device, wake: make(chan struct{}, 1)}
 	b.mu.Lock()
 	b.readers[device] = s
 	b.mu.Unlock()
-	return s
+	// Asked for only now, so that nothing falls between the two: what is
+	// committed later is offered.
+	last, err := b.cfg.Store.Last(ctx, device)
+	if err != nil {
+		s.Close()
+		return nil, 0, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last = max(s.last, last)
+	return s, last, nil
 }
 
 // Close ends the subscription.
@@ -44,13 +55,15 @@ func (s *Subscription) Wake() <-chan struct{} { return s.wake }
 // Next returns mail after a number, from memory where it has just been
 // committed, else from the store; nothing if there is none.
 func (s *Subscription) Next(ctx context.Context, after uint64, count, bytes int) ([]Entry, error) {
-	if entries := s.fromMemory(after, count, bytes); entries != nil {
+	entries, more := s.fromMemory(after, count, bytes)
+	if entries != nil || !more {
 		return entries, nil
 	}
 	return s.box.cfg.Store.Read(ctx, s.device, after, count, bytes)
 }
 
-func (s *Subscription) fromMemory(after uint64, count, bytes int) []Entry {
+// fromMemory returns what is in memory, or whether the store has more.
+func (s *Subscription) fromMemory(after uint64, count, bytes int) (entries []Entry, more bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for len(s.recent) > 0 && s.recent[0].Number <= after {
@@ -58,7 +71,7 @@ func (s *Subscription) fromMemory(after uint64, count, bytes int) []Entry {
 		s.recent = s.recent[1:]
 	}
 	if len(s.recent) == 0 || s.recent[0].Number != after+1 {
-		return nil
+		return nil, s.last > after
 	}
 	n, total := 0, 0
 	for n < len(s.recent) && n < count {
@@ -73,12 +86,13 @@ func (s *Subscription) fromMemory(after uint64, count, bytes int) []Entry {
 		s.bytes -= len(out[i].Payload)
 	}
 	s.recent = s.recent[n:]
-	return out
+	return out, true
 }
 
 // offer keeps an entry in memory if there is room and no gap before it.
 func (s *Subscription) offer(e Entry) {
 	s.mu.Lock()
+	s.last = max(s.last, e.Number)
 	fits := len(s.recent) < recentEntries && s.bytes+len(e.Payload) <= recentBytes
 	if n := len(s.recent); n > 0 && s.recent[n-1].Number+1 != e.Number {
 		fits = false
