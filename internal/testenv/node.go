@@ -14,12 +14,15 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
 
 // npmTime bounds the installation of a Node project's packages.
 const npmTime = 4 * time.Minute
+
+var installMu sync.Mutex // held while nodeModules looks and installs
 
 // Node prepares a Node project of this module, such as "interop/node", and
 // returns the command line that runs a script of it; the script's name and its
@@ -78,6 +81,8 @@ func nodeFlags(node string) ([]string, error) {
 // nodeModules installs what the lock file of a project pins, unless a folder
 // of that content is there already, and returns its node_modules.
 func nodeModules(npm, source string) (string, error) {
+	installMu.Lock()
+	defer installMu.Unlock()
 	base, err := cacheDir()
 	if err != nil {
 		return "", err
