@@ -169,6 +169,9 @@ func (w *world) agree() {
 		if i == 0 {
 			want = got
 		}
+		if len(got.exported) != 64 || len(got.authenticator) < 64 {
+			w.t.Fatalf("member %d has no secrets: %+v", i, got)
+		}
 		if got != want {
 			w.t.Fatalf("member %d (%T) has\n%+v\nnot\n%+v", i, m, got, want)
 		}

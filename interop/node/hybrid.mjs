@@ -65,7 +65,7 @@ const mlkem1024p384 = {
     return buffer(key.data);
   },
   async deserializePrivateKey(data) {
-    return pair(checked(data, kem.lengths.seed, "private key")).privateKey;
+    return { type: "private", data: checked(data, kem.lengths.seed, "private key") };
   },
   async generateKeyPair() {
     return pair(crypto.getRandomValues(new Uint8Array(kem.lengths.seed)));
