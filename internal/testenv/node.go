@@ -22,7 +22,10 @@ import (
 // npmTime bounds the installation of a Node project's packages.
 const npmTime = 4 * time.Minute
 
-var installMu sync.Mutex // held while nodeModules looks and installs
+var (
+	installMu  sync.Mutex
+	installErr = make(map[string]error) // guarded by installMu: what failed once is not tried again
+)
 
 // Node prepares a Node project of this module, such as "interop/node", and
 // returns the command line that runs a script of it; the script's name and its
@@ -101,6 +104,9 @@ func nodeModules(npm, source string) (string, error) {
 	if _, err := os.Stat(modules); err == nil {
 		return modules, nil
 	}
+	if err := installErr[dir]; err != nil {
+		return "", err
+	}
 	// Another test process may install the same: whoever is first puts its
 	// complete folder in place.
 	temp, err := os.MkdirTemp(base, "install-")
@@ -114,6 +120,7 @@ func nodeModules(npm, source string) (string, error) {
 		}
 	}
 	if err := npmInstall(npm, temp); err != nil {
+		installErr[dir] = err
 		return "", err
 	}
 	if err := os.Rename(temp, dir); err != nil {
@@ -129,7 +136,8 @@ func nodeModules(npm, source string) (string, error) {
 func npmInstall(npm, dir string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), npmTime)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline", "--loglevel=error")
+	cmd := exec.CommandContext(ctx, npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline", "--loglevel=error",
+		"--fetch-retries=2", "--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=5000")
 	cmd.Dir, cmd.WaitDelay = dir, 10*time.Second
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("npm ci fails (%w); it needs its registry once: %s", err, bytes.TrimSpace(out))
