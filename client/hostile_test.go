@@ -147,14 +147,21 @@ func TestCopiedBackDirectory(t *testing.T) {
 	if err := os.WriteFile(bob.path(), old, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	w.stop()
 	bob.start()
+	if _, err := bob.Send(context.Background(), Draft{Conversation: conv, Text: "bob is back"}); err != nil {
+		t.Fatal(err)
+	}
+	w.start()
 	bob.gets("one", "two", "three", "while bob was away")
-	bob.says(conv, "bob is back")
 	alice.gets("bob one", "bob two", "bob three", "bob is back")
 	alice.says(conv, "good")
 	bob.gets("one", "two", "three", "while bob was away", "good")
 	if bob.event(EventResynced) == nil {
 		t.Fatal("the official is not told")
+	}
+	if w.reported("state_conflict") {
+		t.Fatal("the older state sent something before it was given up")
 	}
 	if alice.event(EventResynced) != nil {
 		t.Fatal("the other side was resynced too")
