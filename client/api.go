@@ -184,7 +184,7 @@ func (e *Engine) finish(number uint64, err error) {
 	delete(e.waiters, number)
 }
 
-// await waits for an intent that the caller has just queued.
+// awaitIntent waits for an intent that the caller has just queued.
 func (e *Engine) awaitIntent(ctx context.Context, ch chan error) error {
 	select {
 	case err := <-ch:
