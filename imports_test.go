@@ -57,6 +57,7 @@ var mayImport = map[string][]string{
 	"internal/benches":         {"internal/figure"},
 	"internal/mutants":         {},
 	"internal/testsum":         {},
+	"endtoend":                 {},
 
 	// Programs and what starts real parts for tests: everything.
 	"cmd/...":              {"..."},
