@@ -26,6 +26,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
@@ -85,7 +86,7 @@ func run(ctx context.Context, args []string) int {
 	e := &env{out: os.Stdout}
 	parser, err := kong.New(&c, kong.Name("valise"), kong.Bind(e),
 		kong.Description("Messages and files that only the two ends can open, with keys that never leave a smartcard."),
-		kong.BindTo(ctx, (*context.Context)(nil)))
+		kong.BindTo(ctx, (*context.Context)(nil)), kong.BindTo(e.out, (*io.Writer)(nil)))
 	if err != nil {
 		return complain(err)
 	}
