@@ -6,12 +6,17 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"valise/internal/testenv"
 )
 
 // The command line as main runs it: what kong binds to a command's Run is found
 // out only when the command runs.
 func TestAttestShowFromTheCommandLine(t *testing.T) {
-	const samples = "../../attest/testdata/"
+	card := filepath.Join(t.TempDir(), "card.pem")
+	if err := os.WriteFile(card, testenv.Published(t, testenv.YubiKey543), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	none := filepath.Join(t.TempDir(), "none.pem")
 	lenient := filepath.Join(t.TempDir(), "policy.toml")
 	policy := "min_firmware = \"5.4.0\"\naccept_vulnerable_firmware = true\nkey_management = \"ignored\"\n"
@@ -22,9 +27,9 @@ func TestAttestShowFromTheCommandLine(t *testing.T) {
 		args []string
 		want int
 	}{
-		"accepted":   {[]string{"--policy", lenient, samples + "yubikey-5.4.3.pem"}, 0},
-		"refused":    {[]string{samples + "yubikey-5.4.3.pem"}, exitRefused},
-		"as JSON":    {[]string{"--json", samples + "yubikey-5.4.3.p7b"}, exitRefused},
+		"accepted":   {[]string{"--policy", lenient, card}, 0},
+		"refused":    {[]string{card}, exitRefused},
+		"as JSON":    {[]string{"--json", card}, exitRefused},
 		"unreadable": {[]string{none}, exitUnreadable},
 		"no file":    {nil, 2},
 	} {
