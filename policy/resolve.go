@@ -3,6 +3,7 @@
 package policy
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -132,7 +133,9 @@ func (r *Resolved) selectValues(l *Label) (selection, error) {
 		selected[v.bit] = true
 		r.chosen = append(r.chosen, choice{value: v})
 	}
-	slices.SortStableFunc(r.chosen, func(a, b choice) int { return a.tag.place - b.tag.place })
+	slices.SortFunc(r.chosen, func(a, b choice) int {
+		return cmp.Or(a.tag.place-b.tag.place, a.value.place-b.value.place)
+	})
 	return selected, nil
 }
 

@@ -82,6 +82,7 @@ type tagRule struct {
 type value struct {
 	member
 	bit          int // in lattice.categories
+	place        int // in tag.values
 	tag          *tagRule
 	alternatives []alternative
 }
@@ -222,7 +223,7 @@ func (e *edition) addCategory(t *tagRule, c *spif.Category) error {
 	if err != nil {
 		return spif.Errorf(c.Line, spif.ReasonAmbiguous, "category %q: %w", c.Name, err)
 	}
-	v := &value{member: m, bit: bit, tag: t, alternatives: []alternative{{Category: c}}}
+	v := &value{member: m, bit: bit, place: len(t.values), tag: t, alternatives: []alternative{{Category: c}}}
 	e.values[key] = v
 	t.values = append(t.values, v)
 	return nil
