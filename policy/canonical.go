@@ -5,7 +5,6 @@ package policy
 import (
 	"errors"
 	"fmt"
-	"slices"
 
 	"golang.org/x/crypto/cryptobyte"
 )
@@ -96,7 +95,12 @@ func ParseLabel(data []byte) (*Label, error) {
 		return nil, errCanonical
 	}
 	r := short{rest: string(data)}
-	l := new(Label)
+	// Most labels have few categories: they lie beside the label.
+	block := new(struct {
+		Label
+		room [4]Category
+	})
+	l := &block.Label
 	if r.octet() != canonicalVersion {
 		return nil, errCanonical
 	}
@@ -110,29 +114,28 @@ func ParseLabel(data []byte) (*Label, error) {
 	if r.failed || r.rest != "" || !l.Policy.valid() || l.Edition == 0 {
 		return nil, errCanonical
 	}
-	if len(tags.rest) > 0 {
-		l.Categories = make([]Category, 0, 8)
+	if tags.rest != "" {
+		l.Categories = block.room[:0]
 	}
+	var before Category
 	for tags.rest != "" {
-		set, tag := OID(tags.opaque(1)), tags.opaque(1)
+		c := Category{Set: OID(tags.opaque(1)), Tag: tags.opaque(1)}
 		names := tags.vector()
-		if tags.failed || names.rest == "" || !set.valid() {
+		// One tag, one group, in order; the first comes after nothing.
+		ascends := c.Set > before.Set || c.Set == before.Set && c.Tag > before.Tag
+		if tags.failed || names.rest == "" || !ascends || !c.Set.valid() {
 			return nil, errCanonical
 		}
+		before = c
 		for names.rest != "" {
-			c := Category{set, tag, names.opaque(1)}
-			n := len(l.Categories)
-			if names.failed || n == MaxLabelCategories || n > 0 && compareCategories(l.Categories[n-1], c) >= 0 {
+			c.Name = names.opaque(1)
+			if names.failed || c.Name <= before.Name || len(l.Categories) == MaxLabelCategories {
 				return nil, errCanonical
 			}
+			before.Name = c.Name
 			l.Categories = append(l.Categories, c)
 		}
-		// One tag, one group: a second group of it would sort right too.
-		if n := len(l.Categories); tags.next(set, tag) && n > 0 {
-			return nil, errCanonical
-		}
 	}
-	l.Categories = slices.Clip(l.Categories)
 	return l, nil
 }
 
@@ -173,10 +176,4 @@ func (r *short) opaque(low int) string {
 func (r *short) vector() short {
 	high := int(r.octet())
 	return short{rest: r.take(high<<8 | int(r.octet()))}
-}
-
-// next reports whether what follows begins with this set and tag again.
-func (r *short) next(set OID, tag string) bool {
-	ahead := *r
-	return ahead.rest != "" && ahead.opaque(1) == string(set) && ahead.opaque(1) == tag && !ahead.failed
 }
