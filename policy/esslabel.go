@@ -198,7 +198,8 @@ func (e *edition) byNumber(set OID, kind spif.Type, lacv int) (Category, error) 
 	case known && bit == ambiguous:
 		return Category{}, deny(ReasonAmbiguousNumber, "%v category %d of tag set %s stands for two values", kind, lacv, set)
 	case known:
-		if c := e.lattice.categories[bit].Category; e.values[c] != nil && e.values[c].number == lacv {
+		c := e.lattice.categories[bit].Category
+		if v := e.values[c]; v != nil && v.number == lacv && v.kind == kind {
 			return c, nil
 		}
 	}

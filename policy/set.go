@@ -27,7 +27,7 @@ type lattice struct {
 	editions   []*edition // ascending
 	classes    []string   // names over all editions; the index is a class's place in a clearance
 	categories []member   // over all editions; the index is a category's bit
-	index      map[Category]int
+	index      map[typed]int
 	numbers    map[number]int // category by number, ambiguous if there are two
 	byClass    map[int]int    // class by number, ambiguous if there are two
 }
@@ -37,6 +37,13 @@ type member struct {
 	Category
 	kind   spif.Type
 	number int // -1: none
+}
+
+// A typed category is what a bit stands for: a tag may change its type from one
+// edition to the next, and is then held anew.
+type typed struct {
+	Category
+	kind spif.Type
 }
 
 // A number is how ASN.1 names a category. Tags of one set and type share their
@@ -115,7 +122,7 @@ func Compile(documents ...*spif.Document) (*Set, error) {
 				return nil, fmt.Errorf("policy: more than %d policies", MaxPolicies)
 			}
 			l = &lattice{
-				set: s, id: id, index: make(map[Category]int),
+				set: s, id: id, index: make(map[typed]int),
 				numbers: make(map[number]int), byClass: make(map[int]int),
 			}
 			s.lattices[id] = l
@@ -221,7 +228,7 @@ func (e *edition) addCategory(t *tagRule, c *spif.Category) error {
 	m := member{key, t.Type, lacv}
 	bit, err := e.lattice.member(m)
 	if err != nil {
-		return spif.Errorf(c.Line, spif.ReasonAmbiguous, "category %q: %w", c.Name, err)
+		return err
 	}
 	v := &value{member: m, bit: bit, place: len(t.values), tag: t, alternatives: []alternative{{Category: c}}}
 	e.values[key] = v
@@ -231,17 +238,14 @@ func (e *edition) addCategory(t *tagRule, c *spif.Category) error {
 
 // member returns the bit of a category and books its number.
 func (l *lattice) member(m member) (int, error) {
-	bit, known := l.index[m.Category]
-	if known && l.categories[bit].kind != m.kind {
-		return 0, fmt.Errorf("it is %v here and %v in another edition", m.kind, l.categories[bit].kind)
-	}
+	bit, known := l.index[typed{m.Category, m.kind}]
 	if !known {
 		if len(l.categories) == spif.MaxCategories {
 			return 0, fmt.Errorf("more than %d categories over all editions", spif.MaxCategories)
 		}
 		bit = len(l.categories)
 		l.categories = append(l.categories, m)
-		l.index[m.Category] = bit
+		l.index[typed{m.Category, m.kind}] = bit
 	}
 	if m.number < 0 {
 		return bit, nil

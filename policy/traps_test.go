@@ -194,6 +194,36 @@ func TestTrapEditions(t *testing.T) {
 	want(t, "label by a number that changed hands", err, ReasonAmbiguousNumber)
 }
 
+// A tag may change its type too. A label keeps the one of its edition, and what
+// was held under one type is not held under the other.
+func TestTrapEditionsType(t *testing.T) {
+	tag := func(kind string) string {
+		return levels + tagSets(`<securityCategoryTag name="Project" tagType="`+kind+`"><tagCategory name="ALPHA" lacv="1"/><tagCategory name="BETA" lacv="2"/></securityCategoryTag>
+`)
+	}
+	s := compile(t, spifText("TEST", testPolicy, 1, tag("restrictive")), spifText("TEST", testPolicy, 2, tag("permissive")))
+	held := func(kind spif.Type) *identity.Clearance {
+		return clearance(t, []int{9}, categoryValue{oid(t, testPolicy+".1"), kind, []int{1}})
+	}
+	for edition, reasons := range map[uint32]map[spif.Type]Reason{
+		1: {spif.Restrictive: ReasonRestrictive, spif.Permissive: ReasonRestrictive},
+		2: {spif.Restrictive: ReasonPermissive, spif.Permissive: ""},
+	} {
+		l := label(t, "LOW", "1/Project/ALPHA", "1/Project/BETA")
+		l.Edition = edition
+		for kind, reason := range reasons {
+			want(t, kind.String(), s.Judge(l, held(kind), Stored, now), reason)
+		}
+	}
+	l := label(t, "LOW", "1/Project/ALPHA")
+	l.Edition = 1
+	want(t, "control", s.Judge(l, held(spif.Restrictive), Stored, now), "")
+	for kind, reason := range map[spif.Type]Reason{spif.Restrictive: ReasonWrongType, spif.Permissive: ""} {
+		_, err := s.ImportESS(ess(t, 9, categoryValue{oid(t, testPolicy+".1"), kind, []int{1}}))
+		want(t, "label by the type of before", err, reason)
+	}
+}
+
 const withSuccession = `<ConfidentialityLabel xmlns="urn:nato:stanag:4774:confidentialitymetadatalabel:1:0">
 <ConfidentialityInformation><PolicyIdentifier>TEST</PolicyIdentifier><Classification>HIGH</Classification></ConfidentialityInformation>
 <CreationDateTime>2026-01-01T00:00:00Z</CreationDateTime>%s</ConfidentialityLabel>`
