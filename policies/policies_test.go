@@ -137,7 +137,7 @@ func TestFrenchClearances(t *testing.T) {
 		{"stored, of a former level", grant("SECRET"), french(t, "CONFIDENTIEL DÉFENSE"), policy.ReasonObsolete},
 	}
 	for _, test := range tests {
-		c, err := set.Issue(test.grant)
+		c, err := set.Issue(test.grant, now)
 		if err != nil {
 			t.Fatalf("%s: %v", test.name, err)
 		}
@@ -146,7 +146,7 @@ func TestFrenchClearances(t *testing.T) {
 		}
 	}
 	// The level that was given up lies below Secret, and is still read.
-	c, _ := set.Issue(grant("SECRET"))
+	c, _ := set.Issue(grant("SECRET"), now)
 	if err := set.Judge(french(t, "CONFIDENTIEL DÉFENSE"), c, policy.Stored, now); err != nil {
 		t.Error(err)
 	}
@@ -157,7 +157,7 @@ func TestTLPLevels(t *testing.T) {
 	levels := []string{"CLEAR", "GREEN", "AMBER", "AMBER+STRICT", "RED"}
 	tlp := oid(t, arc+".2")
 	for i, held := range levels {
-		c, err := set.Issue(policy.Grant{Policy: tlp, UpTo: held})
+		c, err := set.Issue(policy.Grant{Policy: tlp, UpTo: held}, now)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"time"
 
 	"valise/identity"
 	"valise/policy/spif"
@@ -99,15 +100,15 @@ type Grant struct {
 }
 
 // Issue writes a grant as a clearance for a certificate (RFC 5755, Section
-// 4.4.6), by the newest edition. "Up to" is expanded here, once: a decision
+// 4.4.6), by the edition in force at a time. "Up to" is expanded here, once: a decision
 // never reasons about levels. A value whose number another one has too cannot
 // be granted.
-func (s *Set) Issue(g Grant) (*identity.Clearance, error) {
+func (s *Set) Issue(g Grant, at time.Time) (*identity.Clearance, error) {
 	l := s.lattices[g.Policy]
 	if l == nil {
 		return nil, deny(ReasonUnknownPolicy, "%s", g.Policy)
 	}
-	e := l.newest()
+	e := l.current(at)
 	id, err := g.Policy.asn1()
 	if err != nil {
 		return nil, err
@@ -164,13 +165,13 @@ func (e *edition) classNumbers(g Grant) (numbers []int, err error) {
 }
 
 // Dominates reports whether classification a stands at or above b in the
-// newest edition's hierarchy; numbers say nothing about that.
-func (s *Set) Dominates(policy OID, a, b string) (bool, error) {
+// hierarchy of the edition in force; numbers say nothing about that.
+func (s *Set) Dominates(policy OID, a, b string, at time.Time) (bool, error) {
 	l := s.lattices[policy]
 	if l == nil {
 		return false, deny(ReasonUnknownPolicy, "%s", policy)
 	}
-	high, low := l.newest().classes[a], l.newest().classes[b]
+	high, low := l.current(at).classes[a], l.current(at).classes[b]
 	if high == nil || low == nil {
 		return false, deny(ReasonUnknownClass, "%q or %q", clip(a), clip(b))
 	}

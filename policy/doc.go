@@ -7,7 +7,7 @@
 // once, resolve a label once, and decide for every recipient:
 //
 //	set, err := policy.Compile(documents...)                 // from spif.Parse
-//	label, err := policy.ParseLabel(header.Label)            // or set.Import(file)
+//	label, err := policy.ParseLabel(header.Label)            // or set.Import(file, now)
 //	resolved, err := set.Resolve(label, policy.New, now)     // is it valid?
 //	cleared, err := set.Clearance(device.Clearance)          // what does it hold?
 //	if d := policy.Decide(resolved, cleared); !d.Granted {

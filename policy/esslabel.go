@@ -4,6 +4,7 @@ package policy
 
 import (
 	"errors"
+	"time"
 	"unicode/utf8"
 
 	"golang.org/x/crypto/cryptobyte"
@@ -140,9 +141,9 @@ func printable(s string) bool {
 }
 
 // ImportESS reads an ESSSecurityLabel in BER and names its numbers by the
-// newest edition of its policy. The error is a *Denial where the label could
+// edition of its policy that is in force at a time. The error is a *Denial where the label could
 // be read and is invalid.
-func (s *Set) ImportESS(data []byte) (*Label, error) {
+func (s *Set) ImportESS(data []byte, at time.Time) (*Label, error) {
 	if len(data) > MaxLabelFile {
 		return nil, errESS
 	}
@@ -154,7 +155,7 @@ func (s *Set) ImportESS(data []byte) (*Label, error) {
 	if l == nil {
 		return nil, deny(ReasonUnknownPolicy, "%s", raw.policy)
 	}
-	e := l.newest()
+	e := l.current(at)
 	label := &Label{Policy: raw.policy, Mark: raw.mark}
 	if raw.class < 0 {
 		return nil, deny(ReasonNoClassification, "the label has none")

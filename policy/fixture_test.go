@@ -109,7 +109,7 @@ func issue(t testing.TB, s *Set, upTo string, paths ...string) *identity.Clearan
 	for _, path := range paths {
 		g.Categories = append(g.Categories, in(t, path))
 	}
-	c, err := s.Issue(g)
+	c, err := s.Issue(g, now)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -164,7 +164,7 @@ func TestVectorsXMLExport(t *testing.T) {
 		if out, err := lint(last); err != nil {
 			t.Errorf("label %d: %v\n%s\n%s", i, err, out, last)
 		}
-		back, err := s.ImportXML(last)
+		back, err := s.ImportXML(last, now)
 		if err != nil {
 			t.Fatalf("label %d: %v", i, err)
 		}
@@ -196,7 +196,7 @@ func TestVectorsESS(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		back, err := s.Import(der)
+		back, err := s.Import(der, now)
 		if err != nil || !back.Equal(l) {
 			t.Errorf("label %d came back as %+v, %v", i, back, err)
 		}
@@ -223,7 +223,7 @@ func categoryTypes(l *Label) map[string]bool {
 func TestImportBER(t *testing.T) {
 	s := one(t, project)
 	der := ess(t, 9, categoryValue{oid(t, testPolicy+".1"), spif.Restrictive, []int{1}})
-	honest, err := s.ImportESS(der)
+	honest, err := s.ImportESS(der, now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -241,7 +241,7 @@ func TestImportBER(t *testing.T) {
 		}(),
 	}
 	for name, data := range variants {
-		l, err := s.Import(data)
+		l, err := s.Import(data, now)
 		if err != nil || !l.Equal(honest) {
 			t.Errorf("%s: %+v, %v", name, l, err)
 		}
@@ -255,11 +255,11 @@ func TestImportBER(t *testing.T) {
 		"a member more":         append([]byte{0x31, byte(len(content) + 2)}, append(bytes.Clone(content), 0x05, 0)...),
 	}
 	for name, data := range broken {
-		if l, err := s.Import(data); err == nil {
+		if l, err := s.Import(data, now); err == nil {
 			t.Errorf("%s: %+v", name, l)
 		}
 	}
-	_, err = s.Import(append([]byte{0x31, byte(len(id))}, id...))
+	_, err = s.Import(append([]byte{0x31, byte(len(id))}, id...), now)
 	want(t, "no classification", err, ReasonNoClassification)
 }
 
@@ -276,14 +276,14 @@ func TestESSMark(t *testing.T) {
 		if err != nil || !bytes.Contains(der, append([]byte{tag, byte(len(mark))}, mark...)) {
 			t.Errorf("%s: %x, %v", mark, der, err)
 		}
-		if back, err := s.Import(der); err != nil || back.Mark != mark {
+		if back, err := s.Import(der, now); err != nil || back.Mark != mark {
 			t.Errorf("%s: %+v, %v", mark, back, err)
 		}
 		data, err := r.XML(XMLLabel{Created: now})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if back, err := s.Import(data); err != nil || back.Mark != mark {
+		if back, err := s.Import(data, now); err != nil || back.Mark != mark {
 			t.Errorf("%s: %+v, %v", mark, back, err)
 		}
 	}
@@ -326,7 +326,7 @@ func TestImportXML(t *testing.T) {
 		if test.old == "" {
 			data = plainXML
 		}
-		x, err := s.ImportXML([]byte(data))
+		x, err := s.ImportXML([]byte(data), now)
 		if test.want == ReasonNone { // names are looked up when the label is resolved
 			if err == nil {
 				_, err = s.Resolve(x.Label, New, now)
@@ -349,7 +349,7 @@ func TestImportXML(t *testing.T) {
 		"a second root":       plainXML + plainXML,
 		"mismatched elements": strings.Replace(plainXML, "</Classification>", "</classification>", 1),
 	} {
-		if _, err := s.ImportXML([]byte(data)); err == nil || ReasonOf(err) != "" {
+		if _, err := s.ImportXML([]byte(data), now); err == nil || ReasonOf(err) != "" {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -405,7 +405,7 @@ func TestDates(t *testing.T) {
 	for text, ok := range map[string]bool{
 		"2026-01-01T00:00:00Z": true, "2026-01-01T01:00:00+01:00": true, "2026-01-01T00:00:00": true, "2026-01-01": false, "soon": false,
 	} {
-		x, err := s.ImportXML([]byte(strings.ReplaceAll(plainXML, "2026-01-01T00:00:00Z", text)))
+		x, err := s.ImportXML([]byte(strings.ReplaceAll(plainXML, "2026-01-01T00:00:00Z", text)), now)
 		if (err == nil) != ok || ok && !x.Created.Equal(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)) {
 			t.Errorf("%s: %+v, %v", text, x, err)
 		}

@@ -58,7 +58,7 @@ func FuzzImportXML(f *testing.F) {
 	}
 	f.Add([]byte(plainXML))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		x, err := s.ImportXML(data)
+		x, err := s.ImportXML(data, now)
 		if err != nil {
 			return
 		}
@@ -82,7 +82,7 @@ func FuzzImportESS(f *testing.F) {
 		f.Add(append(append([]byte{0x31, 0x80}, data[2:]...), 0, 0))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		l, err := s.ImportESS(data)
+		l, err := s.ImportESS(data, now)
 		if err != nil {
 			return
 		}
@@ -111,7 +111,7 @@ func everyForm(t *testing.T, s *Set, l *Label) {
 		t.Fatal(err)
 	}
 	for _, form := range forms {
-		back, err := s.Import(form)
+		back, err := s.Import(form, now)
 		if err != nil {
 			t.Fatalf("%q: %v", form, err)
 		}
@@ -203,7 +203,7 @@ func FuzzCompile(f *testing.F) {
 		}
 		id, _ := ParseOID(d.Policy.ID)
 		l := &Label{Policy: id, Classification: d.Classifications[0].Name}
-		for c := range s.lattices[id].newest().values {
+		for c := range s.lattices[id].current(now).values {
 			if len(l.Categories) < 3 {
 				l.Categories = append(l.Categories, c)
 			}

@@ -11,7 +11,7 @@ import (
 // edition does; numbers occur only in imported and exported forms.
 type Label struct {
 	Policy         OID
-	Edition        uint32 // 0: not stated, as in imported labels; the newest is meant
+	Edition        uint32 // 0: not stated, as in imported labels; the one in force is meant
 	Classification string
 	Mark           string // privacy mark, "": none
 	Categories     []Category

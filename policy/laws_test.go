@@ -80,7 +80,7 @@ func (w world) slow(l *Label, c *Clearance) bool {
 	}
 	open := make(map[tag]bool) // permissive tags of the label: one is held
 	for _, category := range l.Categories {
-		kind := w.lattices[l.Policy].newest().values[category].kind
+		kind := w.lattices[l.Policy].current(now).values[category].kind
 		has := slices.Contains(held, category)
 		switch {
 		case kind.Restricts() && !has:
@@ -98,7 +98,7 @@ func (w world) slow(l *Label, c *Clearance) bool {
 	return true
 }
 
-func (w world) kind(c Category) spif.Type { return w.lattices[oidOfTest].newest().values[c].kind }
+func (w world) kind(c Category) spif.Type { return w.lattices[oidOfTest].current(now).values[c].kind }
 
 var oidOfTest, _ = ParseOID(testPolicy)
 
@@ -134,7 +134,7 @@ func TestLaws(t *testing.T) {
 
 func (w world) must(t *testing.T, g Grant) *identity.Clearance {
 	t.Helper()
-	c, err := w.Issue(g)
+	c, err := w.Issue(g, now)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -27,7 +27,7 @@ const (
 	ReasonUnrecognised     Reason = "unrecognised" // something in the label that is not known to this program
 	ReasonSuccession       Reason = "succession"   // the label asks to be replaced later
 	ReasonUnknownEdition   Reason = "unknown_edition"
-	ReasonOldEdition       Reason = "old_edition" // not the newest one, for a new message
+	ReasonOldEdition       Reason = "old_edition" // not the one in force, for a new message
 	ReasonPolicyExpired    Reason = "policy_not_valid"
 	ReasonNoClassification Reason = "no_classification"
 	ReasonUnknownClass     Reason = "unknown_classification"

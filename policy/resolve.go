@@ -14,8 +14,8 @@ import (
 type Use int
 
 const (
-	// New: a message that is being sent. Its label must be of the newest
-	// edition, and nothing in it may be obsolete.
+	// New: a message that is being sent. Its label must be of the edition in
+	// force, and nothing in it may be obsolete.
 	New Use = iota
 	// Stored: a message that was sent when its label was in order.
 	Stored
@@ -51,8 +51,8 @@ type choice struct {
 	entry *alternative
 }
 
-// Resolve checks a label against its policy's edition; at is the present time
-// for a new message. A label that passes is valid: exactly one known
+// Resolve checks a label against its policy's edition; at is the present time,
+// or that of a stored message. A label that passes is valid: exactly one known
 // classification, every category known, everything required there, nothing
 // excluded. The error is a *Denial.
 func (s *Set) Resolve(l *Label, use Use, at time.Time) (*Resolved, error) {
@@ -95,20 +95,21 @@ func (s *Set) editionOf(l *Label, use Use, at time.Time) (*edition, error) {
 	if lattice == nil {
 		return nil, deny(ReasonUnknownPolicy, "%s", l.Policy)
 	}
-	e := lattice.newest()
+	current := lattice.current(at)
+	e := current
 	if l.Edition != 0 {
 		if e = lattice.edition(l.Edition); e == nil {
-			return nil, deny(ReasonUnknownEdition, "edition %d of policy %q", l.Edition, lattice.newest().doc.Policy.Name)
+			return nil, deny(ReasonUnknownEdition, "edition %d of policy %q", l.Edition, current.doc.Policy.Name)
 		}
 	}
 	if use == Stored {
 		return e, nil
 	}
-	if e != lattice.newest() {
-		return nil, deny(ReasonOldEdition, "edition %d of policy %q; the newest is %d", l.Edition, e.doc.Policy.Name, lattice.newest().doc.Edition)
-	}
 	if !within(e.doc.NotBefore, e.doc.NotAfter, at) {
 		return nil, deny(ReasonPolicyExpired, "edition %d of policy %q", e.doc.Edition, e.doc.Policy.Name)
+	}
+	if e != current {
+		return nil, deny(ReasonOldEdition, "edition %d of policy %q; in force is %d", e.doc.Edition, e.doc.Policy.Name, current.doc.Edition)
 	}
 	return e, nil
 }

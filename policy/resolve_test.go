@@ -186,7 +186,7 @@ func TestDecide(t *testing.T) {
 // fit nothing.
 func TestDecideElsewhere(t *testing.T) {
 	both := compile(t, spifText("TEST", testPolicy, 1, levels), spifText("OTHER", otherPolicy, 1, levels))
-	other, err := both.Issue(Grant{Policy: oid(t, otherPolicy), UpTo: "HIGH"})
+	other, err := both.Issue(Grant{Policy: oid(t, otherPolicy), UpTo: "HIGH"}, now)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -338,8 +338,17 @@ func (e *edition) resolve(ref spif.Reference) (bits []int, err error) {
 	return bits, nil
 }
 
-// newest returns the newest edition.
-func (l *lattice) newest() *edition { return l.editions[len(l.editions)-1] }
+// current returns the edition in force at a time: the newest one that is valid
+// then, so that the next one can be handed out before its day. Where none is
+// valid it is the newest, which Resolve then refuses.
+func (l *lattice) current(at time.Time) *edition {
+	for _, e := range slices.Backward(l.editions) {
+		if within(e.doc.NotBefore, e.doc.NotAfter, at) {
+			return e
+		}
+	}
+	return l.editions[len(l.editions)-1]
+}
 
 // edition returns the edition with a number.
 func (l *lattice) edition(n uint32) *edition {

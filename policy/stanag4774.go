@@ -42,11 +42,12 @@ var originatorTypes = []string{
 	"rfc822Name", "dNSName", "directoryName", "uniformResourceIdentifier", "iPAddress", "x400Address", "userPrincipalName", "jID",
 }
 
-// ImportXML reads a STANAG 4774 label and looks up its names. What the schema
+// ImportXML reads a STANAG 4774 label and looks up its names in
+// the edition of its policy that is in force at a time. What the schema
 // has room for and this program does not know makes it invalid; a label that
 // asks to be succeeded by another one is invalid too, since nobody here would
 // carry that out. The error is a *Denial where the label could be read.
-func (s *Set) ImportXML(data []byte) (*XMLLabel, error) {
+func (s *Set) ImportXML(data []byte, at time.Time) (*XMLLabel, error) {
 	if len(data) > MaxLabelFile {
 		return nil, fmt.Errorf("policy: label of %d bytes, at most %d are allowed", len(data), MaxLabelFile)
 	}
@@ -86,7 +87,7 @@ func (s *Set) ImportXML(data []byte) (*XMLLabel, error) {
 	if info == nil {
 		return nil, deny(ReasonMalformed, "line %d: no ConfidentialityInformation", root.Line)
 	}
-	if x.Label, err = s.information(info); err != nil {
+	if x.Label, err = s.information(info, at); err != nil {
 		return nil, err
 	}
 	return x, nil
@@ -166,7 +167,7 @@ func dateOf(n *xmltree.Node, s string) (time.Time, error) {
 }
 
 // information reads policy, classification, mark and categories.
-func (s *Set) information(n *xmltree.Node) (*Label, error) {
+func (s *Set) information(n *xmltree.Node, at time.Time) (*Label, error) {
 	var categories []*xmltree.Node
 	rest := *n
 	rest.Children = nil
@@ -209,7 +210,7 @@ func (s *Set) information(n *xmltree.Node) (*Label, error) {
 		}
 	}
 	for _, c := range categories {
-		more, err := l.newest().categoryNamed(c)
+		more, err := l.current(at).categoryNamed(c)
 		if err != nil {
 			return nil, err
 		}

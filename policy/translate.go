@@ -30,7 +30,8 @@ type Translation struct {
 
 // Translate writes a valid label in the words of another policy of the Set, as
 // the original's SPIF says. Every value has an equivalent or is discarded by
-// name; what is left is validated as a new label of the newest edition. The
+// name; what is left is validated as a new label of the edition in
+// force. The
 // error is a *Denial.
 //
 // Two things a SPIF can say are not done. Where "one of these" is required and
@@ -45,7 +46,7 @@ func (s *Set) Translate(r *Resolved, to OID, direction Direction, at time.Time) 
 	if target == nil {
 		return nil, deny(ReasonUnknownPolicy, "%s", to)
 	}
-	t := &translator{from: r, to: target.newest(), direction: direction}
+	t := &translator{from: r, to: target.current(at), direction: direction}
 	for i, e := range r.edition.doc.EquivalentPolicies {
 		if id, err := ParseOID(e.ID); err == nil && id == to {
 			t.policy = &r.edition.doc.EquivalentPolicies[i]

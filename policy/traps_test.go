@@ -6,6 +6,7 @@ import (
 	"encoding/asn1"
 	"strings"
 	"testing"
+	"time"
 
 	"valise/identity"
 	"valise/policy/spif"
@@ -74,9 +75,9 @@ func TestTrapSharedNumber(t *testing.T) {
 	byNumber := func(n int) categoryValue {
 		return categoryValue{oid(t, testPolicy+".1"), spif.EnumeratedPermissive, []int{n}}
 	}
-	_, err := s.ImportESS(ess(t, 5, byNumber(1001)))
+	_, err := s.ImportESS(ess(t, 5, byNumber(1001)), now)
 	want(t, "label with the shared number", err, ReasonAmbiguousNumber)
-	l, err := s.ImportESS(ess(t, 5, byNumber(51)))
+	l, err := s.ImportESS(ess(t, 5, byNumber(51)), now)
 	want(t, "label with a number of its own", err, "")
 	if err == nil && !l.Equal(label(t, "MIDDLE", "1/Releasable To/ARM")) {
 		t.Errorf("number 51 became %+v", l)
@@ -85,7 +86,7 @@ func TestTrapSharedNumber(t *testing.T) {
 	holder := clearance(t, []int{5, 9}, byNumber(1001))
 	for _, name := range []string{"NATO", "OCCAR"} {
 		want(t, name+" for a holder of 1001", s.Judge(label(t, "MIDDLE", "1/Releasable To/"+name), holder, New, now), ReasonPermissive)
-		_, err := s.Issue(Grant{Policy: oid(t, testPolicy), Categories: []Category{in(t, "1/Releasable To/"+name)}})
+		_, err := s.Issue(Grant{Policy: oid(t, testPolicy), Categories: []Category{in(t, "1/Releasable To/"+name)}}, now)
 		want(t, "granting "+name, err, ReasonAmbiguousNumber)
 		r, err := s.Resolve(label(t, "MIDDLE", "1/Releasable To/"+name), New, now)
 		want(t, "label of "+name+" by name", err, "")
@@ -190,8 +191,45 @@ func TestTrapEditions(t *testing.T) {
 	two := clearance(t, []int{9}, categoryValue{oid(t, testPolicy+".1"), spif.Restrictive, []int{1, 2}})
 	want(t, "number that changed hands", s.Judge(of(2, "GAMMA"), two, New, now), ReasonRestrictive)
 	want(t, "number that did not", s.Judge(of(2, "ALPHA"), two, New, now), "")
-	_, err := s.ImportESS(ess(t, 9, categoryValue{oid(t, testPolicy+".1"), spif.Restrictive, []int{2}}))
+	_, err := s.ImportESS(ess(t, 9, categoryValue{oid(t, testPolicy+".1"), spif.Restrictive, []int{2}}), now)
 	want(t, "label by a number that changed hands", err, ReasonAmbiguousNumber)
+}
+
+// The next edition can be handed out before its day: until then the one before
+// it is in force, and on its day the other way round.
+func TestTrapEditionsAhead(t *testing.T) {
+	text := func(edition int, name string) *spif.Document {
+		return document(t, spifText("TEST", testPolicy, edition, levels+tagSets(`<securityCategoryTag name="Project" tagType="restrictive"><tagCategory name="`+name+`" lacv="1"/></securityCategoryTag>
+`)))
+	}
+	first, second := text(1, "ALPHA"), text(2, "ALPHA")
+	day := now.AddDate(0, 1, 0)
+	second.NotBefore = day
+	s, err := Compile(first, second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		edition uint32
+		at      time.Time
+		want    Reason
+	}{
+		{1, now, ""}, {2, now, ReasonPolicyExpired}, {0, now, ""},
+		{1, day, ReasonOldEdition}, {2, day, ""}, {0, day, ""},
+	} {
+		l := label(t, "LOW", "1/Project/ALPHA")
+		l.Edition = test.edition
+		r, err := s.Resolve(l, New, test.at)
+		want(t, "edition in force", err, test.want)
+		if inForce := uint32(1); err == nil {
+			if test.at.Equal(day) {
+				inForce = 2
+			}
+			if r.Label().Edition != inForce {
+				t.Errorf("edition %d became %d", test.edition, r.Label().Edition)
+			}
+		}
+	}
 }
 
 // A tag may change its type too. A label keeps the one of its edition, and what
@@ -219,7 +257,7 @@ func TestTrapEditionsType(t *testing.T) {
 	l.Edition = 1
 	want(t, "control", s.Judge(l, held(spif.Restrictive), Stored, now), "")
 	for kind, reason := range map[spif.Type]Reason{spif.Restrictive: ReasonWrongType, spif.Permissive: ""} {
-		_, err := s.ImportESS(ess(t, 9, categoryValue{oid(t, testPolicy+".1"), kind, []int{1}}))
+		_, err := s.ImportESS(ess(t, 9, categoryValue{oid(t, testPolicy+".1"), kind, []int{1}}), now)
 		want(t, "label by the type of before", err, reason)
 	}
 }
@@ -235,9 +273,9 @@ const succession = `<SuccessionHandling><SuccessionDateTime>2027-01-01T00:00:00Z
 // A label that asks to be downgraded later is refused, not read without that.
 func TestTrapSuccession(t *testing.T) {
 	s := one(t)
-	_, err := s.ImportXML([]byte(strings.Replace(withSuccession, "%s", succession, 1)))
+	_, err := s.ImportXML([]byte(strings.Replace(withSuccession, "%s", succession, 1)), now)
 	want(t, "succession", err, ReasonSuccession)
-	_, err = s.ImportXML([]byte(strings.Replace(withSuccession, "%s", "", 1)))
+	_, err = s.ImportXML([]byte(strings.Replace(withSuccession, "%s", "", 1)), now)
 	want(t, "control", err, "")
 }
 
@@ -256,14 +294,14 @@ func TestTrapClaimedType(t *testing.T) {
 	for claim, reason := range map[string]Reason{
 		"RESTRICTIVE": "", "INFORMATIVE": ReasonWrongType, "PERMISSIVE": ReasonWrongType, "": ReasonWrongType,
 	} {
-		_, err := s.ImportXML([]byte(strings.Replace(claimed, "%s", claim, 1)))
+		_, err := s.ImportXML([]byte(strings.Replace(claimed, "%s", claim, 1)), now)
 		want(t, "XML, "+claim, err, reason)
 	}
 	for kind, reason := range map[spif.Type]Reason{
 		spif.Restrictive: "", spif.InformativeBits: ReasonWrongType, spif.InformativeList: ReasonWrongType,
 		spif.Permissive: ReasonWrongType, spif.EnumeratedRestrictive: ReasonWrongType,
 	} {
-		_, err := s.ImportESS(ess(t, 9, categoryValue{oid(t, testPolicy+".1"), kind, []int{1}}))
+		_, err := s.ImportESS(ess(t, 9, categoryValue{oid(t, testPolicy+".1"), kind, []int{1}}), now)
 		want(t, "BER, "+kind.String(), err, reason)
 	}
 }
@@ -284,10 +322,10 @@ func TestTrapHierarchy(t *testing.T) {
 			want(t, "up to "+test.upTo+", "+class, s.Judge(label(t, class), c, New, now), reason)
 		}
 	}
-	if above, err := s.Dominates(oid(t, testPolicy), "HIGH", "LOW"); err != nil || !above {
+	if above, err := s.Dominates(oid(t, testPolicy), "HIGH", "LOW", now); err != nil || !above {
 		t.Error("HIGH does not dominate LOW", err)
 	}
-	if above, err := s.Dominates(oid(t, testPolicy), "LOW", "HIGH"); err != nil || above {
+	if above, err := s.Dominates(oid(t, testPolicy), "LOW", "HIGH", now); err != nil || above {
 		t.Error("LOW dominates HIGH", err)
 	}
 	// The class list is a set: HIGH alone does not reach what lies below.

@@ -99,7 +99,8 @@ func (f *policyFiles) compile() (*policy.Set, error) {
 }
 
 func (f *policyFiles) resolve(set *policy.Set, data []byte) (*policy.Resolved, error) {
-	label, err := set.Import(data)
+	now := time.Now()
+	label, err := set.Import(data, now)
 	if err != nil {
 		return nil, err
 	}
@@ -107,7 +108,7 @@ func (f *policyFiles) resolve(set *policy.Set, data []byte) (*policy.Resolved, e
 	if f.Stored {
 		use = policy.Stored
 	}
-	return set.Resolve(label, use, time.Now())
+	return set.Resolve(label, use, now)
 }
 
 // each judges the labels one after another and prints a line for each that

@@ -89,7 +89,7 @@ func (w *policyWorld) label(class string, categories ...policy.Category) [3]stri
 // clearance writes one clearance in both forms.
 func (w *policyWorld) clearance(upTo string, categories ...policy.Category) [2]string {
 	w.t.Helper()
-	c, err := w.set.Issue(policy.Grant{Policy: w.oid(".1"), UpTo: upTo, Categories: categories})
+	c, err := w.set.Issue(policy.Grant{Policy: w.oid(".1"), UpTo: upTo, Categories: categories}, time.Now())
 	if err != nil {
 		w.t.Fatal(err)
 	}
