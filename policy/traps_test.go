@@ -214,8 +214,12 @@ func TestTrapEditionsAhead(t *testing.T) {
 		at      time.Time
 		want    Reason
 	}{
-		{1, now, ""}, {2, now, ReasonPolicyExpired}, {0, now, ""},
-		{1, day, ReasonOldEdition}, {2, day, ""}, {0, day, ""},
+		{1, now, ""},
+		{2, now, ReasonPolicyExpired},
+		{0, now, ""},
+		{1, day, ReasonOldEdition},
+		{2, day, ""},
+		{0, day, ""},
 	} {
 		l := label(t, "LOW", "1/Project/ALPHA")
 		l.Edition = test.edition
