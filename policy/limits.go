@@ -43,6 +43,11 @@ const (
 	// a clearance has one bit for each.
 	maxClasses = 256
 
+	// maxReferred bounds what the required and excluded references of an edition
+	// come to: "all" of a large tag set in every category of it would otherwise
+	// fill the memory. All of 300 countries, excluded by each of them, is 90,000.
+	maxReferred = 1 << 20
+
 	// maxDetail clips what is quoted from a label.
 	maxDetail = 60
 )

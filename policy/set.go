@@ -66,6 +66,7 @@ type edition struct {
 	tags    []*tagRule
 	values  map[Category]*value
 	marks   map[string]*spif.PrivacyMark
+	refers  int // values that required and excluded references come to
 }
 
 // A class is a classification in one edition.
@@ -315,9 +316,18 @@ func (e *edition) rules(groups []spif.Group) (rules []rule, err error) {
 // do not say which encoding is meant.
 func sameKind(a, b spif.Type) bool { return a == b || a.Informs() && b.Informs() }
 
-// resolve returns the bits that a reference means. It decides what is valid,
-// so a number that two categories have is refused.
-func (e *edition) resolve(ref spif.Reference) (bits []int, err error) {
+// resolve is find, counted against maxReferred.
+func (e *edition) resolve(ref spif.Reference) ([]int, error) {
+	bits, err := e.find(ref)
+	if e.refers += len(bits); e.refers > maxReferred {
+		return nil, spif.Errorf(ref.Line, spif.ReasonTooLarge, "required and excluded references come to more than %d values", maxReferred)
+	}
+	return bits, err
+}
+
+// find returns the bits that a reference means. It decides what is valid, so a
+// number that two categories have is refused.
+func (e *edition) find(ref spif.Reference) (bits []int, err error) {
 	lacv, one := spif.Number(ref.LACV)
 	for _, t := range e.tags {
 		if t.setRule.Name != ref.TagSet || !sameKind(t.Type, ref.Type) {

@@ -234,7 +234,7 @@ func sameEffect(a, b spif.Type) bool {
 func (t *translator) require(g spif.Group, adds bool) error {
 	var bits []int
 	for _, ref := range g.References {
-		more, err := t.to.resolve(ref)
+		more, err := t.to.find(ref)
 		if err != nil {
 			return deny(ReasonRequired, "%v", err)
 		}

@@ -4,6 +4,7 @@ package policy
 
 import (
 	"encoding/asn1"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -114,6 +115,23 @@ func TestTrapSharedNumberInRule(t *testing.T) {
 	}
 	if _, err := Compile(document(t, spifText("TEST", testPolicy, 1, levels+tagSets(communities, rule("51"))))); err != nil {
 		t.Errorf("control: %v", err)
+	}
+}
+
+// References to whole tag sets multiply: the sum is bounded.
+func TestCompileBounds(t *testing.T) {
+	excluding := func(n int) *spif.Document {
+		var b strings.Builder
+		for i := range n {
+			fmt.Fprintf(&b, `<tagCategory name="C%d" lacv="%d"><excludedCategory tagSetRef="Set 1" tagType="restrictive" all="true"/></tagCategory>`, i, i)
+		}
+		return document(t, spifText("TEST", testPolicy, 1, levels+tagSets(`<securityCategoryTag name="T" tagType="restrictive">`+b.String()+"</securityCategoryTag>\n")))
+	}
+	if _, err := Compile(excluding(1024)); err != nil {
+		t.Errorf("1024 x 1024: %v", err)
+	}
+	if _, err := Compile(excluding(1025)); spif.ReasonOf(err) != spif.ReasonTooLarge {
+		t.Errorf("1025 x 1025: %v", err)
 	}
 }
 

@@ -124,7 +124,7 @@ func (f *policyFiles) each(out io.Writer, refusal string, judge func(data []byte
 		line, err := judge(data)
 		if err != nil {
 			denial, ok := errors.AsType[*policy.Denial](err)
-			if !ok || denial.Reason == policy.ReasonMalformed {
+			if !ok {
 				return &statusError{exitUnreadable, fmt.Errorf("%s: %w", name, err)}
 			}
 			refused++

@@ -195,6 +195,12 @@ func TestPolicyUnreadable(t *testing.T) {
 	garbage := w.file("garbage", []byte("SECRET"), nil)
 	cut := w.file("cut.xml", []byte("<ConfidentialityLabel"), nil)
 	large := w.file("large", bytes.Repeat([]byte(" "), policy.MaxLabelFile+1), nil)
+	text, err := os.ReadFile(label[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	const class = "<Classification>SECRET</Classification>"
+	twice := w.file("twice.xml", bytes.Replace(text, []byte(class), []byte(class+class), 1), nil)
 	empty := w.file("empty", nil, nil)
 	tests := []struct {
 		name   string
@@ -205,6 +211,7 @@ func TestPolicyUnreadable(t *testing.T) {
 		{"control", []string{"label", "--spif", tlp, "--spif", w.france, label[1]}, "valid: SECRET\n", 0},
 		{"another policy", []string{"label", "--spif", tlp, label[1]}, "invalid: unknown_policy: ", 1},
 		{"clearance of another policy", []string{"decide", "--spif", tlp, "--clearance", clearance[0], label[1]}, "deny: unknown_policy: ", 1},
+		{"label with two classifications", []string{"label", "--spif", w.france, twice}, "invalid: malformed: ", 1},
 		{"label that is none", []string{"label", "--spif", w.france, garbage}, "", 2},
 		{"label cut short", []string{"label", "--spif", w.france, cut}, "", 2},
 		{"label too large", []string{"label", "--spif", w.france, large}, "", 2},
