@@ -59,6 +59,7 @@ var mayImport = map[string][]string{
 	"internal/testsum":         {},
 	"internal/mlsvectors":      {},
 	"interop":                  {},
+	"endtoend":                 {},
 
 	// Programs and what starts real parts for tests: everything.
 	"cmd/...":              {"..."},

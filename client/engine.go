@@ -90,6 +90,7 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 		state: State{Name: StateOffline},
 	}
 	var err error
+	e.cfg.Signer = card{cfg.Signer}
 	if e.self, err = identity.DeviceIDOf(cfg.Signer.Public()); err != nil {
 		return nil, fmt.Errorf("the device's key: %w", err)
 	}

@@ -36,24 +36,23 @@ const (
 
 // An Event is one line of what happened, in the order in which it was persisted.
 type Event struct {
-	Cursor           string            `json:"cursor"` // goes into Query.After
-	Kind             string            `json:"kind"`
-	Conversation     ConversationID    `json:"conversation,omitzero"`
-	Name             string            `json:"name,omitempty"` // of the conversation
-	ID               MessageID         `json:"id,omitzero"`
-	From             string            `json:"from,omitempty"` // address
-	Device           identity.DeviceID `json:"device,omitzero"`
-	Outgoing         bool              `json:"outgoing,omitempty"`
-	Time             time.Time         `json:"time"` // a message's: by its sender's clock
-	Taken            time.Time         `json:"taken,omitzero"`
-	Sequence         uint64            `json:"sequence,omitempty"`
-	Text             string            `json:"text,omitempty"`
-	MediaType        string            `json:"media_type,omitempty"`
-	InReplyTo        MessageID         `json:"in_reply_to,omitzero"`
-	File             *FileInfo         `json:"file,omitempty"`
-	Members          []Member          `json:"members,omitempty"`
-	Reason           string            `json:"reason,omitempty"`
-	ConversationSize int               `json:"conversation_size,omitempty"`
+	Cursor       string            `json:"cursor"` // goes into Query.After
+	Kind         string            `json:"kind"`
+	Conversation ConversationID    `json:"conversation,omitzero"`
+	Name         string            `json:"name,omitempty"` // of the conversation
+	ID           MessageID         `json:"id,omitzero"`
+	From         string            `json:"from,omitempty"` // address
+	Device       identity.DeviceID `json:"device,omitzero"`
+	Outgoing     bool              `json:"outgoing,omitempty"`
+	Time         time.Time         `json:"time"` // a message's: by its sender's clock
+	Taken        time.Time         `json:"taken,omitzero"`
+	Sequence     uint64            `json:"sequence,omitempty"`
+	Text         string            `json:"text,omitempty"`
+	MediaType    string            `json:"media_type,omitempty"`
+	InReplyTo    MessageID         `json:"in_reply_to,omitzero"`
+	File         *FileInfo         `json:"file,omitempty"`
+	Members      []Member          `json:"members,omitempty"`
+	Reason       string            `json:"reason,omitempty"`
 }
 
 // A FileInfo describes a file that came or went.

@@ -392,3 +392,23 @@ func (d *device) setCrash(f func(point string) error) {
 	d.Engine.crash = f
 	d.crash = nil
 }
+
+// quiet waits until every mailbox is empty: all that was delivered is acknowledged.
+func (w *world) quiet() {
+	w.t.Helper()
+	db, err := sql.Open("sqlite", filepath.Join(w.dir, "relay.db"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer db.Close()
+	deadline := time.Now().Add(patience)
+	for {
+		n := -1
+		if err := db.QueryRow("SELECT count(*) FROM mailbox").Scan(&n); err == nil && n == 0 {
+			return
+		} else if time.Now().After(deadline) {
+			w.t.Fatalf("%d deliveries are not acknowledged, %v", n, err)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}

@@ -49,6 +49,7 @@ func TestAlteredInStore(t *testing.T) {
 	conv := alice.with(t, bob)
 	alice.says(conv, "before")
 	bob.gets("before")
+	w.quiet()
 	bob.kill()
 	alice.says(conv, "altered on the way")
 	alice.says(conv, "control")
@@ -71,6 +72,7 @@ func TestReplayedInStore(t *testing.T) {
 	conv := alice.with(t, bob)
 	alice.says(conv, "before")
 	bob.gets("before")
+	w.quiet()
 	bob.kill()
 	alice.says(conv, "only once")
 	w.stop()
@@ -97,6 +99,7 @@ func TestDroppedAndReordered(t *testing.T) {
 	conv := alice.with(t, bob)
 	alice.says(conv, "m0")
 	bob.gets("m0")
+	w.quiet()
 	bob.kill()
 	for i := 1; i <= 6; i++ {
 		alice.says(conv, fmt.Sprint("m", i))
@@ -138,19 +141,27 @@ func TestCopiedBackDirectory(t *testing.T) {
 		bob.says(conv, "bob "+text)
 		alice.gets("bob " + text)
 	}
+	w.quiet()
 	bob.kill()
 	alice.says(conv, "while bob was away")
 	if err := os.WriteFile(bob.path(), old, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	w.stop()
 	bob.start()
+	if _, err := bob.Send(context.Background(), Draft{Conversation: conv, Text: "bob is back"}); err != nil {
+		t.Fatal(err)
+	}
+	w.start()
 	bob.gets("one", "two", "three", "while bob was away")
-	bob.says(conv, "bob is back")
 	alice.gets("bob one", "bob two", "bob three", "bob is back")
 	alice.says(conv, "good")
 	bob.gets("one", "two", "three", "while bob was away", "good")
 	if bob.event(EventResynced) == nil {
 		t.Fatal("the official is not told")
+	}
+	if w.reported("state_conflict") {
+		t.Fatal("the older state sent something before it was given up")
 	}
 	if alice.event(EventResynced) != nil {
 		t.Fatal("the other side was resynced too")

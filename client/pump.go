@@ -161,8 +161,14 @@ func (e *Engine) make(ctx context.Context, l *link, in *intent) (bool, error) {
 	return true, e.abandon(in, conv, fmt.Errorf("unknown intent %q", in.Kind))
 }
 
-// abandon ends an intent that cannot be fulfilled.
+// abandon ends an intent that cannot be fulfilled. One that the card did not sign stays
+// queued: it is tried again, after the next unlocking if the card was pulled.
 func (e *Engine) abandon(in *intent, conv *conversation, why error) error {
+	if cardFailed(why) {
+		e.cfg.Log.Warn("the card did not sign", "error", why)
+		e.hold = e.now().Add(retryRefused)
+		return nil
+	}
 	return stopped(e.update(func(c *change) error { return e.giveUp(c, in, conv, why) }))
 }
 

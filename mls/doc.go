@@ -58,6 +58,11 @@
 //	save(st.Delta); pg.Apply(st)
 //	info, err := mls.ParseMessageInfo(m)   // group, epoch and header of a PrivateMessage
 //
+// A group that continues under other parameters (ReInit), or as a subgroup, is
+// founded by Create and a first commit that holds a PSKProposal of
+// [Group.Link], with CommitParams.Previous; its members Join with
+// JoinParams.Previous.
+//
 // # What the caller persists, and when
 //
 // State is a set of small records, each under a key ([Record]). [Group.State]

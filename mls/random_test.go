@@ -47,7 +47,7 @@ func TestRandomLife(t *testing.T) {
 		f    func()
 	}{{"add", c.add}, {"add", c.add}, {"remove", c.remove}, {"heal", c.heal}, {"resync", c.resync},
 		{"update", c.update}, {"talk", c.talk}, {"talk", c.talk}, {"restart", c.restart}}
-	for range 300 {
+	for range 200 {
 		s := steps[c.r.IntN(len(steps))]
 		s.f()
 		c.done[s.name]++

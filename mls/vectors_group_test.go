@@ -215,7 +215,10 @@ func TestVectorsTreeKEM(t *testing.T) {
 			up := identityMarshal(t, "path", p.Path, readUpdatePath, func(x *updatePath) []byte { return x.append(nil) })
 			readers(p.Sender, up, p.HashAfter, func(_ LeafIndex, got []byte) { equal(t, "commit secret", got, p.CommitSecret) })
 		}
-		for _, l := range v.Leaves {
+		for i, l := range v.Leaves {
+			if slow := v.Suite == SuiteP521 || v.Suite == SuiteP384; slow && i != 0 && i != len(v.Leaves)-1 {
+				continue // own paths of two leaves on the dear curves; every path of the vector was read above
+			}
 			tr := before.clone()
 			id := Identity{Signer: signerFrom(t, s, l.SignPriv)}
 			fresh, err := tr.renewPath(l.Index, *before.leaf(l.Index), id, v.GroupID)

@@ -175,6 +175,26 @@ func TestAlteredOnTheWay(t *testing.T) {
 	}
 }
 
+// A file cut at the end of a chunk has no last chunk: the flag tells, before any hash.
+func TestLastChunkFlag(t *testing.T) {
+	p, sealed := measured(t, content(2*ChunkSize))
+	const step = ChunkSize + overhead
+	receive := func(plain uint64, box []byte) error {
+		c, err := newCutter(&p.Reference.Key, ChunkSize, plain)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = c.receive(context.Background(), bytes.NewReader(box), io.Discard, sha256.New(), 0, nil)
+		return err
+	}
+	if err := receive(ChunkSize, sealed[:step]); !errors.Is(err, ErrAltered) {
+		t.Errorf("the first of two chunks passed for a whole file: %v", err)
+	}
+	if err := receive(2*ChunkSize, sealed); err != nil {
+		t.Errorf("the control: %v", err)
+	}
+}
+
 func TestNeverOverwrites(t *testing.T) {
 	dir := t.TempDir()
 	mine := filepath.Join(dir, "report.pdf")

@@ -125,6 +125,7 @@ func (a *agent) unlock(ctx context.Context, pin string) error {
 	a.mu.Lock()
 	a.session, a.why, a.used = s, "", time.Now()
 	a.mu.Unlock()
+	shown.onMissing(func() { a.lockSession(s, "the card asks for its PIN again") })
 	go a.watch(s)
 	go a.renew(s)
 	return nil
@@ -265,10 +266,17 @@ func (a *agent) use(ctx context.Context) (*session, context.Context, func(), err
 }
 
 // pinOnce answers the card's question for the PIN while the agent unlocks, and
-// afterwards no more.
+// afterwards no more: a card that asks then was reset behind the agent's back.
 type pinOnce struct {
-	mu  sync.Mutex
-	pin string
+	mu      sync.Mutex
+	pin     string
+	missing func() // called in a goroutine of its own
+}
+
+func (p *pinOnce) onMissing(f func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.missing = f
 }
 
 func (p *pinOnce) set(pin string) {
@@ -281,6 +289,9 @@ func (p *pinOnce) ask(context.Context, hsm.PINRequest) (string, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.pin == "" {
+		if p.missing != nil {
+			go p.missing()
+		}
 		return "", fmt.Errorf("the card asks for its PIN again: %w", hsm.ErrNoPIN)
 	}
 	return p.pin, nil

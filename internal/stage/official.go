@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 )
 
@@ -21,6 +22,9 @@ type Official struct {
 	Card    *Card
 
 	stage *Stage
+
+	mu      sync.Mutex
+	started []*Process // guarded by mu: commands in the background
 }
 
 // NewOfficial prepares a person; nothing is enrolled yet.
@@ -37,7 +41,13 @@ func (o *Official) Run(ctx context.Context, args ...string) (string, error) {
 
 // Start runs a command of valise in the background.
 func (o *Official) Start(name string, args ...string) (*Process, error) {
-	return o.stage.ps.start(o.Name+"-"+name, o.Card.Reader.Env, o.stage.command("valise"), append([]string{"--home", o.Home}, args...)...)
+	p, err := o.stage.ps.start(o.Name+"-"+name, o.Card.Reader.Env, o.stage.command("valise"), append([]string{"--home", o.Home}, args...)...)
+	if err == nil {
+		o.mu.Lock()
+		o.started = append(o.started, p)
+		o.mu.Unlock()
+	}
+	return p, err
 }
 
 // Enroll makes keys in the card and gets a certificate with an invitation.
@@ -46,6 +56,11 @@ func (o *Official) Enroll(ctx context.Context, authority *Authority, gateway *Ga
 	if err != nil {
 		return "", err
 	}
+	return o.EnrollWith(ctx, code, gateway)
+}
+
+// EnrollWith enrolls with an invitation; what failed can be repeated.
+func (o *Official) EnrollWith(ctx context.Context, code string, gateway *Gateway) (string, error) {
 	file := o.Home + ".invitation"
 	if err := os.WriteFile(file, []byte(code+"\n"), 0o600); err != nil {
 		return "", err
@@ -62,6 +77,31 @@ func (o *Official) KillAgent() bool {
 		killed = syscall.Kill(pid, syscall.SIGKILL) == nil || killed
 	}
 	return killed
+}
+
+// AgentRuns says whether this home has an agent.
+func (o *Official) AgentRuns() bool { return len(o.agents()) > 0 }
+
+// leave ends the commands in the background, which would start another agent, and then
+// the agent; it returns when it is gone.
+func (o *Official) leave(ctx context.Context) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, p := range o.started {
+		if p.Running() {
+			p.Stop()
+		}
+	}
+	if !o.AgentRuns() {
+		return
+	}
+	_, err := o.Run(ctx, "agent", "--stop")
+	if err == nil {
+		_, err = Poll(ctx, "the agent to end", func() (struct{}, bool, error) { return struct{}{}, !o.AgentRuns(), nil })
+	}
+	if err != nil {
+		o.KillAgent()
+	}
 }
 
 // agents lists the processes that are this home's agent.

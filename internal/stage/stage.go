@@ -75,12 +75,7 @@ func (s *Stage) Close() {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	for _, o := range s.officials {
-		if _, err := os.Stat(o.Home); err != nil {
-			continue
-		}
-		if _, err := o.Run(ctx, "agent", "--stop"); err != nil {
-			o.KillAgent()
-		}
+		o.leave(ctx)
 	}
 	s.ps.stopAll()
 }
