@@ -25,7 +25,7 @@ var scenarios = []struct {
 	{"altered messages", nil, alteredMessages},
 	{"proposals by reference", []mls.Suite{mls.SuiteX25519, mls.SuiteP256}, proposalsByReference},
 	{"ragged tree", []mls.Suite{mls.SuiteX25519, mls.SuiteP256}, raggedTree},
-	{"strangers", []mls.Suite{mls.SuiteP256, mls.SuiteP384}, strangers},
+	{"strangers", []mls.Suite{mls.SuiteX25519, mls.SuiteP384}, strangers},
 }
 
 // Each scenario is played on each suite twice: a member on either side founds

@@ -13,7 +13,7 @@ import (
 // altered returns copies of a message, each with one bit turned over, at places
 // spread from its first byte to its last.
 func altered(message []byte) [][]byte {
-	const places = 12
+	const places = 8
 	var list [][]byte
 	for i := range places {
 		bad := bytes.Clone(message)
