@@ -154,3 +154,25 @@ func TestWriteAheadLogIsTruncated(t *testing.T) {
 		t.Errorf("%d bytes are left in the log", n)
 	}
 }
+
+// Opening transfers uses up the same allowance as requests do; within it they
+// go on.
+func TestTransfersAreRated(t *testing.T) {
+	gw := startGateway(t, gatewayOptions{limits: Limits{Rate: 0.001, Burst: 30}})
+	alice, _, ga, _ := pair(t, gw)
+	data, id := randomFile(10)
+	if code := alice.put(ga.ID(), id, data); code != wire.OK {
+		t.Fatal(code)
+	}
+	codes := make(map[wire.Code]int)
+	for i := range 30 {
+		_, code := alice.get([32]byte{9}, 0)
+		codes[code]++
+		_, ready := alice.beginPut([]byte{9, byte(i)}, id, 10)
+		codes[ready.Code]++
+	}
+	if codes[wire.NotFound] == 0 || codes[wire.UnknownGroup] == 0 || codes[wire.RateLimited] < 30 {
+		t.Errorf("answers: %v", codes)
+	}
+	gw.audit.want(t, eventRefusedBlob, "rate_limited")
+}
