@@ -12,6 +12,14 @@ import (
 // (0 means that it stands in a tree), keys, signature, lifetime, credential and
 // extensions. What concerns other leaves is checked by the tree.
 func (s *suiteParams) checkLeaf(l *LeafNode, source LeafSource, auth Authenticator, groupID []byte, leaf LeafIndex, at time.Time) error {
+	if err := s.checkLeafAlone(l, source, groupID, leaf, at); err != nil {
+		return err
+	}
+	return authenticate(auth, l.Credential, l.SignatureKey)
+}
+
+// checkLeafAlone is checkLeaf without asking the caller about the credential.
+func (s *suiteParams) checkLeafAlone(l *LeafNode, source LeafSource, groupID []byte, leaf LeafIndex, at time.Time) error {
 	if source != 0 && l.Source != source {
 		return fmt.Errorf("%w: source is %d, must be %d here", ErrInvalidLeaf, l.Source, source)
 	}
@@ -30,7 +38,7 @@ func (s *suiteParams) checkLeaf(l *LeafNode, source LeafSource, auth Authenticat
 	if err := l.checkLifetime(source, at); err != nil {
 		return err
 	}
-	return s.checkCredential(auth, l.Credential, l.SignatureKey)
+	return s.bindCredential(l.Credential, l.SignatureKey)
 }
 
 // checkOwnCapabilities: a leaf must list what it uses itself, RFC 9420,
