@@ -121,8 +121,8 @@ func heap() float64 {
 // operation may take if the least number of rounds is done.
 const (
 	sampleTime   = 15 * time.Millisecond
-	sampleBudget = 1200 * time.Millisecond
-	leastRounds  = 5
+	sampleBudget = 800 * time.Millisecond
+	leastRounds  = 3
 	mostRounds   = 21
 )
 

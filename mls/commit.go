@@ -208,7 +208,11 @@ func (g *Group) renew(t *tree, privs map[nodeIndex]*privKey, p *CommitParams) (*
 		privs[st.node] = path.keys[i]
 	}
 	privs[g.own.node()] = path.leafKey
-	return path, path.commit, t.checkCredentialTypes()
+	var old *LeafNode
+	if g.secrets != nil { // an external joiner replaces none that was checked here
+		old = g.tree.leaf(g.own)
+	}
+	return path, path.commit, t.checkReplacedType(old, path.leaf)
 }
 
 // protectCommit encodes a commit with keys of the epoch that it ends.

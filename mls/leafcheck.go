@@ -105,6 +105,16 @@ func (l *LeafNode) checkParameters(ext []Extension, p *parameters) error {
 	return nil
 }
 
+// checkReplacedType is checkCredentialTypes where it held before and one leaf
+// took the place of another: if that changes no type, it still holds.
+func (t *tree) checkReplacedType(old, leaf *LeafNode) error {
+	if old != nil && old.Credential.Type == leaf.Credential.Type &&
+		slices.Equal(old.Capabilities.Credentials, leaf.Capabilities.Credentials) {
+		return nil
+	}
+	return t.checkCredentialTypes()
+}
+
 // checkCredentialTypes: every member must support the credential types of all
 // members, RFC 9420, Section 7.3. One pass collects the types, one compares.
 func (t *tree) checkCredentialTypes() error {

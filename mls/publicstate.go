@@ -194,7 +194,7 @@ func (st *stagedPublic) mergePath(ps *publicState, up *updatePath, f *commitFram
 	if st.path == nil {
 		st.path = []step{}
 	}
-	if err := st.tree.checkCredentialTypes(); err != nil {
+	if err := st.tree.checkReplacedType(old, up.leaf); err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalidCommit, err)
 	}
 	return nil

@@ -14,7 +14,8 @@ import (
 
 // signContent is SignContent of RFC 9420, Section 5.1.2.
 func signContent(label string, content []byte) []byte {
-	return appendOpaque(appendOpaque(nil, []byte("MLS 1.0 "+label)), content)
+	b := make([]byte, 0, 16+len(label)+len(content))
+	return appendOpaque(appendOpaque(b, []byte("MLS 1.0 "+label)), content)
 }
 
 // signWithLabel is SignWithLabel of RFC 9420, Section 5.1.2.
