@@ -5,7 +5,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint fmt bench fuzz mutants vectors clean
+.PHONY: help setup build demo test lint fmt bench bench-mls fuzz mutants vectors clean
 
 # Where Go's own archive unpacks itself, for shells that do not know it yet.
 export PATH := $(PATH):/usr/local/go/bin
@@ -22,7 +22,7 @@ GOAL      ?= demo test
 TOOL      := go tool -modfile=tools.mod
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
 
 setup: ## install the Debian packages that demo and tests need (GOAL=demo for fewer)
 	@scripts/setup $(GOAL)
@@ -50,6 +50,10 @@ fmt: ## format every Go file
 bench: ## every benchmark; figures against bench/targets.txt, kept under bench/results/ (BENCH=./hsm/... for some)
 	@scripts/setup bench
 	@go run ./internal/benches $(BENCH)
+
+bench-mls: ## groups of 2 to 1000 members on three suites, each operation beside its primitives (a few minutes)
+	@scripts/setup bench
+	@go run ./internal/benches ./mls
 
 fuzz: ## every fuzz target of the module for FUZZTIME each (30s)
 	@scripts/setup fuzz
