@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -26,10 +27,10 @@ var benchSuites = []struct {
 // (signatures are made in software), the caller's Authenticator and
 // certificates (credentials are basic), and the disk.
 //
-// NAME_ms is the median of several samples on one core, NAME_bound_ms that of
-// the primitives, NAME_ratio the median of the ratios of samples taken one
-// right after the other. NAME_two_cores compares the best samples on one and
-// on two cores: what disturbs a sample only ever lengthens it.
+// NAME_ms is the median processor time of several samples on one core,
+// NAME_bound_ms that of the primitives, NAME_ratio the median of the ratios of
+// samples taken one right after the other. NAME_two_cores divides the median
+// time by the clock on one core by that on two.
 func BenchmarkGroup(b *testing.B) {
 	targets, err := figure.Load()
 	must(b, err)
@@ -117,65 +118,79 @@ func heap() float64 {
 	return float64(ms.HeapAlloc)
 }
 
-// sampleTime is how long one sample should take, sampleBudget what all of an
-// operation may take if the least number of rounds is done.
+// sampleTime is how long one sample should take. Rounds end after sampleBudget
+// if at least leastRounds were done, and after sampleLimit in any case.
 const (
-	sampleTime   = 15 * time.Millisecond
-	sampleBudget = 800 * time.Millisecond
+	sampleTime   = 12 * time.Millisecond
+	sampleBudget = 500 * time.Millisecond
+	sampleLimit  = 6 * time.Second
 	leastRounds  = 3
-	mostRounds   = 21
+	mostRounds   = 15
 )
+
+// A sample is the time of one run, in ms, by the clock and by the processor.
+type sample struct{ clock, cpu float64 }
+
+// take runs f n times.
+func take(n int, f func(i int)) sample {
+	runtime.GC()
+	clock, cpu := time.Now(), processorTime()
+	for i := range n {
+		f(i)
+	}
+	ms := func(d time.Duration) float64 { return float64(d.Nanoseconds()) / float64(n) / 1e6 }
+	return sample{ms(time.Since(clock)), ms(processorTime() - cpu)}
+}
+
+// processorTime is what this process has used so far, its threads added up.
+func processorTime() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		panic(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
 
 // operation samples one operation in rounds: alone, on one core, on two, in
 // an order that rotates.
 func (m *meter) operation(op operation, bound func()) {
-	once := func(n int) float64 {
+	once := func(n int) sample {
 		op.before(n)
-		runtime.GC()
-		start := time.Now()
-		for i := range n {
-			op.run(i)
-		}
-		return float64(time.Since(start).Nanoseconds()) / float64(n) / 1e6
+		return take(n, op.run)
 	}
-	alone := func(n int) float64 {
-		runtime.GC()
-		start := time.Now()
-		for range n {
-			bound()
-		}
-		return float64(time.Since(start).Nanoseconds()) / float64(n) / 1e6
-	}
-	two := func(n int) float64 {
+	alone := func(n int) sample { return take(n, func(int) { bound() }) }
+	two := func(n int) sample {
 		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2))
 		return once(n)
 	}
-	once(1)
-	n := int(min(max(1, sampleTime.Seconds()*1000/once(1)), 400))
-	samplers := []func(int) float64{alone, once}
+	begin := time.Now()
+	n := int(min(max(1, sampleTime.Seconds()*1000/once(1).cpu), 400))
+	samplers := []func(int) sample{alone, once}
 	if slices.Contains([]string{"create", "commit", "join", "external_join"}, op.name) {
 		samplers = append(samplers, two)
 	}
-	times := make([][]float64, len(samplers))
+	cpu, clock := make([][]float64, len(samplers)), make([][]float64, len(samplers))
 	var ratios []float64
-	for start, r := time.Now(), 0; r < leastRounds || (r < mostRounds && time.Since(start) < sampleBudget); r++ {
-		took := make([]float64, len(samplers))
+	for r := range mostRounds {
+		if spent := time.Since(begin); r > 0 && spent > sampleLimit || r >= leastRounds && spent > sampleBudget {
+			break
+		}
 		for i := range samplers {
 			k := (i + r) % len(samplers)
-			took[k] = samplers[k](n)
-			times[k] = append(times[k], took[k])
+			s := samplers[k](n)
+			cpu[k], clock[k] = append(cpu[k], s.cpu), append(clock[k], s.clock)
 		}
-		ratios = append(ratios, took[1]/took[0])
+		ratios = append(ratios, cpu[1][r]/cpu[0][r])
 	}
-	ms := median(times[1])
+	ms := median(cpu[1])
 	m.print(op.name+"_ms", ms, "ms")
 	m.growth[op.name] = ms
 	if op.want != (ops{}) {
-		m.print(op.name+"_bound_ms", median(times[0]), "ms")
+		m.print(op.name+"_bound_ms", median(cpu[0]), "ms")
 		m.print(op.name+"_ratio", median(ratios), "ratio")
 	}
 	if len(samplers) > 2 {
-		m.print(op.name+"_two_cores", slices.Min(times[1])/slices.Min(times[2]), "ratio")
+		m.print(op.name+"_two_cores", median(clock[1])/median(clock[2]), "ratio")
 	}
 }
 
