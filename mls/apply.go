@@ -81,9 +81,12 @@ func (g *Group) retire(next *Group) []*pastEpoch {
 // changedLeaves lists the old leaves that the new tree does not have.
 func changedLeaves(old, new *tree) map[LeafIndex]*LeafNode {
 	out := map[LeafIndex]*LeafNode{}
-	for i := LeafIndex(0); uint32(i) < max(old.width(), new.width()); i++ {
-		if a := old.leaf(i); a != new.leaf(i) {
-			out[i] = a
+	for x := nodeIndex(0); int(x) < max(len(old.nodes), len(new.nodes)); x += 2 {
+		if old.has(x) && new.has(x) && old.nodes[x] == new.nodes[x] {
+			continue
+		}
+		if a := old.leaf(x.leaf()); a != new.leaf(x.leaf()) {
+			out[x.leaf()] = a
 		}
 	}
 	return out

@@ -159,11 +159,18 @@ func appendOpaque(b, v []byte) []byte { return append(appendLength(b, len(v)), v
 
 // appendVector writes a vector of items.
 func appendVector[T any](b []byte, items []T, item func([]byte, T) []byte) []byte {
-	var body []byte
+	start := len(b)
 	for _, v := range items {
-		body = item(body, v)
+		b = item(b, v)
 	}
-	return appendOpaque(b, body)
+	// The length is known only now: the items move up to make room for it.
+	n := len(b) - start
+	var room [4]byte
+	head := appendLength(room[:0], n)
+	b = append(b, head...)
+	copy(b[start+len(head):], b[start:start+n])
+	copy(b[start:], head)
+	return b
 }
 
 func appendOptional(b []byte, present bool) []byte {

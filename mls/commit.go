@@ -171,7 +171,7 @@ func (g *Group) makeCommit(c *commit, list []sentProposal, prov *provisional, me
 		return nil, err
 	}
 	st.ac = ac
-	next, j := g.nextEpoch(st, initSecret, commitSecret, psks, nil, privs)
+	next, j := g.nextEpoch(st, initSecret, commitSecret, psks, privs)
 	ac.confirmationTag = next.confirmationTag
 	out := &PendingCommit{}
 	if len(prov.added) > 0 {
@@ -208,7 +208,11 @@ func (g *Group) renew(t *tree, privs map[nodeIndex]*privKey, p *CommitParams) (*
 		privs[st.node] = path.keys[i]
 	}
 	privs[g.own.node()] = path.leafKey
-	return path, path.commit, t.checkCredentialTypes()
+	var old *LeafNode
+	if g.secrets != nil { // an external joiner replaces none that was checked here
+		old = g.tree.leaf(g.own)
+	}
+	return path, path.commit, t.checkReplacedType(old, path.leaf)
 }
 
 // protectCommit encodes a commit with keys of the epoch that it ends.
@@ -232,14 +236,13 @@ func (g *Group) protectCommit(out *PendingCommit, ac *authContent) error {
 }
 
 // nextEpoch runs the key schedule for a commit whose signature is made or
-// verified. tag is nil for the committer itself, who makes it.
-func (g *Group) nextEpoch(st *stagedPublic, initSecret, commitSecret []byte, psks []psk, tag []byte, privs map[nodeIndex]*privKey) (*Group, *joiner) {
+// verified. The confirmation tag is made here; a receiver compares it.
+func (g *Group) nextEpoch(st *stagedPublic, initSecret, commitSecret []byte, psks []psk, privs map[nodeIndex]*privKey) (*Group, *joiner) {
 	s := g.suite
-	ps := st.advance(g.publicState, tag)
+	ps := st.advance(g.publicState)
 	j := s.newJoiner(initSecret, commitSecret, s.pskSecret(psks), ps.context)
 	secrets, encryption := j.epoch(ps.context)
-	ps.confirmationTag = secrets.confirmationTag(s, ps.ctx.confirmed)
-	ps.interim = s.interimHash(ps.ctx.confirmed, ps.confirmationTag)
+	ps.confirm(secrets.confirmationTag(s, ps.ctx.confirmed))
 	ep := &epochState{publicState: ps, own: g.own, secrets: secrets, privs: privs, closed: st.reinit}
 	next := &Group{cfg: g.cfg, id: g.id, epochState: ep,
 		keys: newSecretTree(s, ps.ctx.epoch, st.tree.width(), encryption)}
@@ -297,15 +300,17 @@ func (g *Group) welcomeJoiners(out *PendingCommit, next *Group, j *joiner, st *s
 	for _, k := range psks {
 		secrets.psks = append(secrets.psks, k.id)
 	}
-	for i, l := range st.added {
+	w.secrets = make([]encryptedSecrets, len(st.added))
+	_, err = each(len(st.added), func(i int) (err error) {
+		mine := secrets
 		if path != nil {
-			secrets.hasPath, secrets.path = true, path.secretFor(l)
+			mine.hasPath, mine.path = true, path.secretFor(st.added[i])
 		}
-		e, err := g.secretsFor(st.packages[i], &secrets, w.groupInfo)
-		if err != nil {
-			return err
-		}
-		w.secrets = append(w.secrets, e)
+		w.secrets[i], err = g.secretsFor(st.packages[i], &mine, w.groupInfo)
+		return err
+	})
+	if err != nil {
+		return err
 	}
 	out.Welcome = (&mlsMessage{wire: WireWelcome, welcome: w}).marshal()
 	return nil

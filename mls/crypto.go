@@ -20,11 +20,13 @@ const nonceSize = 12 // AEAD.Nn of every suite here
 func (s *suiteParams) nh() int { return s.hash.Size() }
 
 func (s *suiteParams) sum(data ...[]byte) []byte {
-	h := s.hash.New()
+	h, n := s.hash.New(), 0
 	for _, d := range data {
 		h.Write(d)
+		n += len(d)
 	}
-	return h.Sum(nil)
+	s.counts.add(opHash, n)
+	return h.Sum(make([]byte, 0, s.nh()))
 }
 
 // refHash is RefHash of RFC 9420, Section 5.2.
@@ -34,6 +36,7 @@ func (s *suiteParams) refHash(label string, value []byte) []byte {
 
 // extract is KDF.Extract.
 func (s *suiteParams) extract(salt, ikm []byte) []byte {
+	s.counts.add(opExtract, len(ikm))
 	prk, err := hkdf.Extract(func() hash.Hash { return s.hash.New() }, ikm, salt)
 	if err != nil {
 		panic("mls: hkdf: " + err.Error()) // only a hash that FIPS mode refuses
@@ -50,6 +53,7 @@ func (s *suiteParams) expandWithLabel(secret []byte, label string, context []byt
 	info = appendLength(info, len("MLS 1.0 ")+len(label))
 	info = append(append(info, "MLS 1.0 "...), label...)
 	info = appendOpaque(info, context)
+	s.counts.add(opExpand, len(info))
 	out, err := hkdf.Expand(func() hash.Hash { return s.hash.New() }, secret, string(info), n)
 	if err != nil {
 		panic("mls: hkdf: " + err.Error()) // n is fixed by the suite, or checked by Export
@@ -69,6 +73,7 @@ func (s *suiteParams) deriveTreeSecret(secret []byte, label string, generation u
 
 // mac is the suite's MAC: HMAC with its hash.
 func (s *suiteParams) mac(key, data []byte) []byte {
+	s.counts.add(opMAC, len(data))
 	m := hmac.New(func() hash.Hash { return s.hash.New() }, key)
 	m.Write(data)
 	return m.Sum(nil)
@@ -78,6 +83,7 @@ func equalMAC(a, b []byte) bool { return subtle.ConstantTimeCompare(a, b) == 1 }
 
 // gcm returns the suite's AEAD.
 func (s *suiteParams) gcm(key []byte) cipher.AEAD {
+	s.counts.add(opAEAD, 0)
 	block, err := aes.NewCipher(key)
 	if err != nil {
 		panic("mls: aes: " + err.Error()) // the key's size is the suite's
@@ -117,6 +123,7 @@ func hpkeInfo(label string, context []byte) []byte {
 
 // encryptWithLabel is EncryptWithLabel of RFC 9420, Section 5.1.3.
 func (s *suiteParams) encryptWithLabel(pub []byte, label string, context, plaintext []byte) (hpkeCiphertext, error) {
+	s.counts.add(opSeal, len(plaintext))
 	pk, err := s.kem.NewPublicKey(pub)
 	if err != nil {
 		return hpkeCiphertext{}, fmt.Errorf("%w: encryption key: %w", ErrInvalidLeaf, err)
@@ -134,6 +141,7 @@ func (s *suiteParams) encryptWithLabel(pub []byte, label string, context, plaint
 
 // decryptWithLabel is DecryptWithLabel of RFC 9420, Section 5.1.3.
 func (s *suiteParams) decryptWithLabel(priv hpke.PrivateKey, label string, context []byte, c hpkeCiphertext) ([]byte, error) {
+	s.counts.add(opOpen, len(c.ciphertext))
 	rcpt, err := hpke.NewRecipient(c.kemOutput, priv, s.kdf, s.aead, hpkeInfo(label, context))
 	if err != nil {
 		return nil, fmt.Errorf("%w: hpke: %w", ErrDecrypt, err)
@@ -147,6 +155,7 @@ func (s *suiteParams) decryptWithLabel(priv hpke.PrivateKey, label string, conte
 
 // checkHPKEKey refuses what is not a public key of the suite's KEM.
 func (s *suiteParams) checkHPKEKey(pub []byte) error {
+	s.counts.add(opCheck, len(pub))
 	if _, err := s.kem.NewPublicKey(pub); err != nil {
 		return fmt.Errorf("%w: encryption key: %w", ErrInvalidLeaf, err)
 	}
@@ -160,6 +169,7 @@ type privKey struct {
 }
 
 func (s *suiteParams) generateKey() (*privKey, error) {
+	s.counts.add(opGenerate, 0)
 	k, err := s.kem.GenerateKey()
 	if err != nil {
 		return nil, fmt.Errorf("mls: generate key: %w", err)
@@ -169,6 +179,7 @@ func (s *suiteParams) generateKey() (*privKey, error) {
 
 // deriveKeyPair is KEM.DeriveKeyPair.
 func (s *suiteParams) deriveKeyPair(ikm []byte) (*privKey, error) {
+	s.counts.add(opDerive, len(ikm))
 	k, err := s.kem.DeriveKeyPair(ikm)
 	if err != nil {
 		return nil, fmt.Errorf("mls: derive key: %w", err)
@@ -185,6 +196,7 @@ func newPrivKey(k hpke.PrivateKey) (*privKey, error) {
 }
 
 func (s *suiteParams) parsePrivKey(b []byte) (*privKey, error) {
+	s.counts.add(opPrivate, len(b))
 	k, err := s.kem.NewPrivateKey(b)
 	if err != nil {
 		return nil, fmt.Errorf("%w: private key: %w", ErrMalformed, err)

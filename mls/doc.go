@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package mls implements the Messaging Layer Security protocol, RFC 9420, as a
-// pure state machine: no network, no storage, no clock, no goroutine.
+// pure state machine: no network, no storage, no clock, and no goroutine that
+// outlives the call that started it.
 //
 // # Who holds what
 //
@@ -85,6 +86,15 @@
 // There is no clock here. Where a time is passed, lifetimes are checked at it;
 // for a received message that is when the relay accepted it, because a device
 // may read a commit weeks after the KeyPackages in it have expired.
+//
+// # Cores
+//
+// Calls that check or seal for many members (joins, commits, added
+// KeyPackages) spread signatures and HPKE over as many goroutines as
+// GOMAXPROCS allows, and return when all have ended. Results do not depend on
+// that: of several faults, the first in the order of members is reported. The
+// caller's own code (Authenticator, Signer, PSK) is called from the calling
+// goroutine alone, one call at a time.
 //
 // The table in SECTIONS.md says where each section of the RFC is and what tests
 // it.

@@ -172,6 +172,14 @@ func (kp *KeyPackage) LastResort() bool {
 // signatures, its keys, the credential with auth and, unless at is zero, the
 // lifetime.
 func (kp *KeyPackage) Verify(auth Authenticator, at time.Time) error {
+	if err := kp.verifyAlone(at); err != nil {
+		return err
+	}
+	return authenticate(auth, kp.Leaf.Credential, kp.Leaf.SignatureKey)
+}
+
+// verifyAlone is Verify without asking the caller about the credential.
+func (kp *KeyPackage) verifyAlone(at time.Time) error {
 	s, err := kp.Suite.params()
 	if err != nil {
 		return err
@@ -185,7 +193,7 @@ func (kp *KeyPackage) Verify(auth Authenticator, at time.Time) error {
 	if bytes.Equal(kp.InitKey, kp.Leaf.EncryptionKey) {
 		return fmt.Errorf("%w: init key is also the encryption key", ErrInvalidLeaf)
 	}
-	if err := s.checkLeaf(&kp.Leaf, LeafKeyPackage, auth, nil, 0, at); err != nil {
+	if err := s.checkLeafAlone(&kp.Leaf, LeafKeyPackage, nil, 0, at); err != nil {
 		return err
 	}
 	return s.verifyWithLabel(kp.Leaf.SignatureKey, "KeyPackageTBS", kp.appendBody(nil), kp.Signature)

@@ -65,6 +65,7 @@ const externalInitLabel = "MLS 1.0 external init secret"
 // externalInit makes an init secret for a group from outside, RFC 9420,
 // Section 8.3.
 func (s *suiteParams) externalInit(externalPub []byte) (kemOutput, initSecret []byte, err error) {
+	s.counts.add(opSeal, 0)
 	pk, err := s.kem.NewPublicKey(externalPub)
 	if err != nil {
 		return nil, nil, err
@@ -83,6 +84,7 @@ func (s *suiteParams) acceptExternalInit(externalSecret, kemOutput []byte) ([]by
 	if err != nil {
 		return nil, err
 	}
+	s.counts.add(opOpen, 0)
 	rcpt, err := hpke.NewRecipient(kemOutput, k.key, s.kdf, s.aead, nil)
 	if err != nil {
 		return nil, err

@@ -12,6 +12,14 @@ import (
 // (0 means that it stands in a tree), keys, signature, lifetime, credential and
 // extensions. What concerns other leaves is checked by the tree.
 func (s *suiteParams) checkLeaf(l *LeafNode, source LeafSource, auth Authenticator, groupID []byte, leaf LeafIndex, at time.Time) error {
+	if err := s.checkLeafAlone(l, source, groupID, leaf, at); err != nil {
+		return err
+	}
+	return authenticate(auth, l.Credential, l.SignatureKey)
+}
+
+// checkLeafAlone is checkLeaf without asking the caller about the credential.
+func (s *suiteParams) checkLeafAlone(l *LeafNode, source LeafSource, groupID []byte, leaf LeafIndex, at time.Time) error {
 	if source != 0 && l.Source != source {
 		return fmt.Errorf("%w: source is %d, must be %d here", ErrInvalidLeaf, l.Source, source)
 	}
@@ -30,7 +38,7 @@ func (s *suiteParams) checkLeaf(l *LeafNode, source LeafSource, auth Authenticat
 	if err := l.checkLifetime(source, at); err != nil {
 		return err
 	}
-	return s.checkCredential(auth, l.Credential, l.SignatureKey)
+	return s.bindCredential(l.Credential, l.SignatureKey)
 }
 
 // checkOwnCapabilities: a leaf must list what it uses itself, RFC 9420,
@@ -95,6 +103,16 @@ func (l *LeafNode) checkParameters(ext []Extension, p *parameters) error {
 		}
 	}
 	return nil
+}
+
+// checkReplacedType is checkCredentialTypes where it held before and one leaf
+// took the place of another: if that changes no type, it still holds.
+func (t *tree) checkReplacedType(old, leaf *LeafNode) error {
+	if old != nil && old.Credential.Type == leaf.Credential.Type &&
+		slices.Equal(old.Capabilities.Credentials, leaf.Capabilities.Credentials) {
+		return nil
+	}
+	return t.checkCredentialTypes()
 }
 
 // checkCredentialTypes: every member must support the credential types of all

@@ -85,12 +85,21 @@ func (l *LeafNode) appendBody(b []byte) []byte {
 	return appendExtensions(b, l.Extensions)
 }
 
+// room is about the encoded size, so that encoding allocates once.
+func (l *LeafNode) room() int {
+	n := 256 + len(l.EncryptionKey) + len(l.SignatureKey) + len(l.Credential.Identity) + len(l.Signature)
+	for _, c := range l.Credential.Certificates {
+		n += len(c) + 4
+	}
+	return n
+}
+
 func (l *LeafNode) append(b []byte) []byte { return appendOpaque(l.appendBody(b), l.Signature) }
 
 // tbs is LeafNodeTBS of RFC 9420, Section 7.2: outside of KeyPackages the
 // signature is bound to the group and the leaf's place in it.
 func (l *LeafNode) tbs(groupID []byte, leaf LeafIndex) []byte {
-	b := l.appendBody(nil)
+	b := l.appendBody(make([]byte, 0, l.room()))
 	if l.Source != LeafKeyPackage {
 		b = appendU32(appendOpaque(b, groupID), uint32(leaf))
 	}

@@ -143,12 +143,8 @@ func (ps *publicState) stage(f *commitFrame) (*provisional, error) {
 	if len(p.removed) > 0 {
 		p.tree.truncate()
 	}
-	for _, sp := range f.list {
-		if sp.Type == ProposalAdd {
-			if err := ps.stageAdd(p, f, sp.Add, fresh); err != nil {
-				return nil, err
-			}
-		}
+	if err := ps.stageAdds(p, f, fresh); err != nil {
+		return nil, err
 	}
 	if err := fresh.check(p.tree); err != nil {
 		return nil, err
@@ -230,12 +226,41 @@ type unchanged struct{}
 
 func (unchanged) Authenticate(Credential, []byte) error { return nil }
 
-// stageAdd: RFC 9420, Sections 10.1 and 12.1.1.
-func (ps *publicState) stageAdd(p *provisional, f *commitFrame, kp *KeyPackage, fresh *keyset) error {
-	if kp.Suite != ps.suite.id {
-		return invalid("added key package is for %v", kp.Suite)
+// stageAdds verifies all added packages side by side, then adds them in order.
+func (ps *publicState) stageAdds(p *provisional, f *commitFrame, fresh *keyset) error {
+	var adds []*KeyPackage
+	for _, sp := range f.list {
+		if sp.Type == ProposalAdd {
+			adds = append(adds, sp.Add)
+		}
 	}
-	if err := kp.Verify(f.auth, f.at); err != nil {
+	if len(adds) > maxLeaves {
+		return invalid("group would have more than %d leaves", maxLeaves)
+	}
+	bad, alone := each(len(adds), func(i int) error {
+		if adds[i].Suite != ps.suite.id {
+			return invalid("added key package is for %v", adds[i].Suite)
+		}
+		if err := adds[i].verifyAlone(f.at); err != nil {
+			return fmt.Errorf("%w: added key package: %w", ErrInvalidCommit, err)
+		}
+		return nil
+	})
+	for i, kp := range adds {
+		if i == bad {
+			return alone
+		}
+		if err := ps.stageAdd(p, f, kp, fresh); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// stageAdd takes in a package that is verified by itself: RFC 9420, Sections
+// 10.1 and 12.1.1.
+func (ps *publicState) stageAdd(p *provisional, f *commitFrame, kp *KeyPackage, fresh *keyset) error {
+	if err := authenticate(f.auth, kp.Leaf.Credential, kp.Leaf.SignatureKey); err != nil {
 		return fmt.Errorf("%w: added key package: %w", ErrInvalidCommit, err)
 	}
 	if err := kp.Leaf.checkParameters(p.extensions, &p.params); err != nil {
@@ -274,17 +299,38 @@ func (p *provisional) checkMembers(f *commitFrame) error {
 type keyset struct {
 	enc, sig map[string]nodeIndex // key to the only node that may hold it
 	dup      bool
+	tails    [64]uint64 // a bit for the last octets of each key: most others stop here
 }
 
 const nowhere = ^nodeIndex(0)
 
-func newKeyset() *keyset { return &keyset{map[string]nodeIndex{}, map[string]nodeIndex{}, false} }
+func newKeyset() *keyset { return &keyset{enc: map[string]nodeIndex{}, sig: map[string]nodeIndex{}} }
+
+// tail is the bit of a key in tails.
+func tail(key []byte) (word int, bit uint64) {
+	n := len(key)
+	if n < 2 {
+		return 0, 1
+	}
+	return int(key[n-2] & 63), 1 << (key[n-1] & 63)
+}
+
+// has says whether a key is new to the tree, and the node that may hold it.
+func (k *keyset) has(m map[string]nodeIndex, key []byte) (nodeIndex, bool) {
+	if w, bit := tail(key); k.tails[w]&bit == 0 {
+		return 0, false
+	}
+	at, ok := m[string(key)]
+	return at, ok
+}
 
 func (k *keyset) put(m map[string]nodeIndex, key []byte, at nodeIndex) {
 	if _, dup := m[string(key)]; dup {
 		k.dup = true
 	}
 	m[string(key)] = at
+	w, bit := tail(key)
+	k.tails[w] |= bit
 }
 
 func (k *keyset) leaf(l *LeafNode, at LeafIndex) {
@@ -303,13 +349,13 @@ func (k *keyset) check(t *tree) error {
 		if n == nil {
 			continue
 		}
-		if at, ok := k.enc[string(n.encryptionKey())]; ok && at != nodeIndex(i) {
+		if at, ok := k.has(k.enc, n.encryptionKey()); ok && at != nodeIndex(i) {
 			return invalid("encryption key is already at node %d", i)
 		}
 		if n.leaf == nil {
 			continue
 		}
-		if at, ok := k.sig[string(n.leaf.SignatureKey)]; ok && at != nodeIndex(i) {
+		if at, ok := k.has(k.sig, n.leaf.SignatureKey); ok && at != nodeIndex(i) {
 			return invalid("signature key is already at node %d", i)
 		}
 	}

@@ -139,7 +139,8 @@ func (p *PublicGroup) Check(message []byte, at time.Time) (*PublicStaged, error)
 	if err != nil {
 		return nil, err
 	}
-	next := st.advance(p.publicState, ac.confirmationTag)
+	next := st.advance(p.publicState)
+	next.confirm(ac.confirmationTag)
 	s := &PublicStaged{Change: st.change(p.publicState), from: p.publicState, next: next}
 	s.Delta = append(s.Delta, p.garbage...)
 	s.Delta = append(s.Delta, Record{"epoch", next.marshal([]byte{stateVersion})})

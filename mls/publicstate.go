@@ -194,18 +194,23 @@ func (st *stagedPublic) mergePath(ps *publicState, up *updatePath, f *commitFram
 	if st.path == nil {
 		st.path = []step{}
 	}
-	if err := st.tree.checkCredentialTypes(); err != nil {
+	if err := st.tree.checkReplacedType(old, up.leaf); err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalidCommit, err)
 	}
 	return nil
 }
 
-// advance makes the next epoch's public state of a signed commit.
-func (st *stagedPublic) advance(ps *publicState, confirmationTag []byte) *publicState {
+// confirm completes an epoch's transcript.
+func (ps *publicState) confirm(tag []byte) {
+	ps.interim, ps.confirmationTag = ps.suite.interimHash(ps.ctx.confirmed, tag), tag
+}
+
+// advance makes the next epoch's public state of a signed commit, to be
+// confirmed.
+func (st *stagedPublic) advance(ps *publicState) *publicState {
 	ctx := st.context
 	ctx.confirmed = ps.suite.confirmedHash(ps.interim, st.ac)
-	return &publicState{ps.suite, ctx, ctx.marshal(), st.params, st.tree,
-		ps.suite.interimHash(ctx.confirmed, confirmationTag), confirmationTag}
+	return &publicState{ps.suite, ctx, ctx.marshal(), st.params, st.tree, nil, nil}
 }
 
 // change describes a commit to the caller.

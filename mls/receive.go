@@ -204,7 +204,7 @@ func (g *Group) stageReceived(ac *authContent, u *use, at time.Time) (*Staged, e
 			return nil, err
 		}
 	}
-	next, _ := g.nextEpoch(st, initSecret, commitSecret, psks, ac.confirmationTag, privs)
+	next, _ := g.nextEpoch(st, initSecret, commitSecret, psks, privs)
 	if !equalMAC(next.confirmationTag, ac.confirmationTag) {
 		return nil, fmt.Errorf("%w: confirmation tag", ErrInvalidCommit)
 	}

@@ -14,7 +14,8 @@ import (
 
 // signContent is SignContent of RFC 9420, Section 5.1.2.
 func signContent(label string, content []byte) []byte {
-	return appendOpaque(appendOpaque(nil, []byte("MLS 1.0 "+label)), content)
+	b := make([]byte, 0, 16+len(label)+len(content))
+	return appendOpaque(appendOpaque(b, []byte("MLS 1.0 "+label)), content)
 }
 
 // signWithLabel is SignWithLabel of RFC 9420, Section 5.1.2.
@@ -23,6 +24,7 @@ func (s *suiteParams) signWithLabel(signer crypto.Signer, label string, content 
 	if s.curve != nil {
 		msg, opts = s.sum(msg), s.hash
 	}
+	s.counts.add(opSign, len(content))
 	sig, err := signer.Sign(rand.Reader, msg, opts)
 	if err != nil {
 		return nil, fmt.Errorf("mls: sign %s: %w", label, err)
@@ -32,6 +34,7 @@ func (s *suiteParams) signWithLabel(signer crypto.Signer, label string, content 
 
 // verifyWithLabel is VerifyWithLabel of RFC 9420, Section 5.1.2.
 func (s *suiteParams) verifyWithLabel(pub []byte, label string, content, sig []byte) error {
+	s.counts.add(opVerify, len(content))
 	msg := signContent(label, content)
 	if s.curve == nil {
 		if len(pub) != ed25519.PublicKeySize || !ed25519.Verify(pub, msg, sig) {
@@ -73,28 +76,44 @@ func (s *suiteParams) checkSignatureKey(pub []byte) error {
 		}
 		return nil
 	}
+	s.counts.add(opCheck, len(pub))
 	if _, err := ecdsa.ParseUncompressedPublicKey(s.curve, pub); err != nil {
 		return fmt.Errorf("%w: signature key: %w", ErrInvalidLeaf, err)
 	}
 	return nil
 }
 
-// checkCredential binds a credential to a signature key: an X.509 leaf
-// certificate must hold it, RFC 9420, Section 5.3; then the caller decides.
+// checkCredential binds a credential to a signature key; then the caller
+// decides.
 func (s *suiteParams) checkCredential(auth Authenticator, c Credential, signatureKey []byte) error {
-	if c.Type == CredentialX509 {
-		if len(c.Certificates) == 0 {
-			return fmt.Errorf("%w: empty certificate chain", ErrCredential)
-		}
-		cert, err := x509.ParseCertificate(c.Certificates[0])
-		if err != nil {
-			return fmt.Errorf("%w: certificate does not parse", ErrCredential)
-		}
-		key, err := s.signatureKey(cert.PublicKey)
-		if err != nil || !bytes.Equal(key, signatureKey) {
-			return fmt.Errorf("%w: certificate is for another key than the leaf's", ErrCredential)
-		}
+	if err := s.bindCredential(c, signatureKey); err != nil {
+		return err
 	}
+	return authenticate(auth, c, signatureKey)
+}
+
+// bindCredential: an X.509 leaf certificate must hold the signature key, RFC
+// 9420, Section 5.3.
+func (s *suiteParams) bindCredential(c Credential, signatureKey []byte) error {
+	if c.Type != CredentialX509 {
+		return nil
+	}
+	if len(c.Certificates) == 0 {
+		return fmt.Errorf("%w: empty certificate chain", ErrCredential)
+	}
+	cert, err := x509.ParseCertificate(c.Certificates[0])
+	if err != nil {
+		return fmt.Errorf("%w: certificate does not parse", ErrCredential)
+	}
+	key, err := s.signatureKey(cert.PublicKey)
+	if err != nil || !bytes.Equal(key, signatureKey) {
+		return fmt.Errorf("%w: certificate is for another key than the leaf's", ErrCredential)
+	}
+	return nil
+}
+
+// authenticate asks the caller, who is never asked two things at once.
+func authenticate(auth Authenticator, c Credential, signatureKey []byte) error {
 	if auth == nil {
 		return fmt.Errorf("%w: no Authenticator given", ErrCredential)
 	}

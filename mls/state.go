@@ -199,7 +199,7 @@ func (t *tree) records(than *tree) Delta {
 		}
 		r := Record{Key: "n/" + strconv.Itoa(i)}
 		if now != nil {
-			r.Value = now.append(nil)
+			r.Value = now.append(make([]byte, 0, now.room()))
 		}
 		d = append(d, r)
 	}

@@ -32,6 +32,11 @@ func readParentNode(r *reader) *parentNode {
 	return p
 }
 
+// room is about the encoded size.
+func (p *parentNode) room() int {
+	return 16 + len(p.encryptionKey) + len(p.parentHash) + 4*len(p.unmerged)
+}
+
 func (p *parentNode) append(b []byte) []byte {
 	b = appendOpaque(appendOpaque(b, p.encryptionKey), p.parentHash)
 	b = appendLength(b, 4*len(p.unmerged))
@@ -279,6 +284,13 @@ func readNode(r *reader) *node {
 	return nil
 }
 
+func (n *node) room() int {
+	if n.leaf != nil {
+		return 1 + n.leaf.room()
+	}
+	return 1 + n.parent.room()
+}
+
 func (n *node) append(b []byte) []byte {
 	if n.leaf != nil {
 		return n.leaf.append(append(b, 1))
@@ -292,7 +304,13 @@ func (t *tree) append(b []byte) []byte {
 	for last > 0 && t.nodes[last-1] == nil {
 		last--
 	}
-	return appendVector(b, t.nodes[:last], func(b []byte, n *node) []byte {
+	room := 8
+	for _, n := range t.nodes[:last] {
+		if room++; n != nil {
+			room += n.room()
+		}
+	}
+	return appendVector(slices.Grow(b, room), t.nodes[:last], func(b []byte, n *node) []byte {
 		if b = appendOptional(b, n != nil); n == nil {
 			return b
 		}

@@ -19,15 +19,35 @@ func (t *tree) check(ctx *groupContext, auth Authenticator, at time.Time) error 
 	if err := t.checkStructure(); err != nil {
 		return err
 	}
-	for i, l := range t.leaves() {
-		if err := t.suite.checkLeaf(l, 0, auth, ctx.groupID, i, at); err != nil {
+	if err := t.checkLeaves(ctx, &params, auth, at); err != nil {
+		return err
+	}
+	return t.checkCredentialTypes()
+}
+
+// checkLeaves validates every leaf, RFC 9420, Section 7.3, the signatures side
+// by side, and reports the first that fails.
+func (t *tree) checkLeaves(ctx *groupContext, params *parameters, auth Authenticator, at time.Time) error {
+	var members []LeafIndex
+	for i := range t.leaves() {
+		members = append(members, i)
+	}
+	bad, alone := each(len(members), func(k int) error {
+		return t.suite.checkLeafAlone(t.leaf(members[k]), 0, ctx.groupID, members[k], at)
+	})
+	for k, i := range members {
+		if k == bad {
+			return fmt.Errorf("leaf %d: %w", i, alone)
+		}
+		l := t.leaf(i)
+		if err := authenticate(auth, l.Credential, l.SignatureKey); err != nil {
 			return fmt.Errorf("leaf %d: %w", i, err)
 		}
-		if err := l.checkParameters(ctx.extensions, &params); err != nil {
+		if err := l.checkParameters(ctx.extensions, params); err != nil {
 			return fmt.Errorf("leaf %d: %w", i, err)
 		}
 	}
-	return t.checkCredentialTypes()
+	return nil
 }
 
 // checkStructure is the part of check that needs neither group nor caller.
@@ -38,13 +58,18 @@ func (t *tree) checkStructure() error {
 	if err := t.checkUnique(); err != nil {
 		return err
 	}
-	for i, n := range t.nodes {
+	_, err := each(len(t.nodes), func(i int) error {
+		n := t.nodes[i]
 		if n == nil || n.parent == nil {
-			continue
+			return nil
 		}
 		if err := t.suite.checkHPKEKey(n.parent.encryptionKey); err != nil {
 			return fmt.Errorf("%w: node %d: %w", ErrInvalidTree, i, err)
 		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	return t.checkParentHashes()
 }
@@ -102,9 +127,11 @@ func (t *tree) checkUnique() error {
 // checkParentHashes verifies that each parent node is parent-hash valid, RFC
 // 9420, Section 7.9.2: exactly one node below it was set in the same path.
 func (t *tree) checkParentHashes() error {
-	for i, n := range t.nodes {
+	t.rootHash() // fills the cache, which is then only read
+	_, err := each(len(t.nodes), func(i int) error {
+		n := t.nodes[i]
 		if n == nil || n.parent == nil {
-			continue
+			return nil
 		}
 		x, count := nodeIndex(i), 0
 		for _, c := range [2]nodeIndex{x.left(), x.right()} {
@@ -115,8 +142,9 @@ func (t *tree) checkParentHashes() error {
 		if count != 1 {
 			return fmt.Errorf("%w: node %d is not parent-hash valid", ErrInvalidTree, i)
 		}
-	}
-	return nil
+		return nil
+	})
+	return err
 }
 
 // linked says whether the child c of p holds the node D that was set together

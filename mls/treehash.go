@@ -47,13 +47,21 @@ func (t *tree) computeHash(x nodeIndex, without []LeafIndex) []byte {
 	n := t.nodes[x]
 	if x.isLeaf() {
 		present := n != nil && len(without) == 0
-		b := appendOptional(appendU32([]byte{1}, uint32(x.leaf())), present)
+		room := 8
+		if present {
+			room += n.leaf.room()
+		}
+		b := appendOptional(appendU32(append(make([]byte, 0, room), 1), uint32(x.leaf())), present)
 		if present {
 			b = n.leaf.append(b)
 		}
 		return t.suite.sum(b)
 	}
-	b := appendOptional([]byte{2}, n != nil)
+	room := 16 + 2*t.suite.nh()
+	if n != nil {
+		room += n.parent.room()
+	}
+	b := appendOptional(append(make([]byte, 0, room), 2), n != nil)
 	if n != nil {
 		p := *n.parent
 		if len(without) > 0 {
@@ -87,7 +95,7 @@ func (t *tree) rootHash() []byte { return t.treeHash(t.root()) }
 //	    opaque original_sibling_tree_hash<V>;
 //	} ParentHashInput;
 func (t *tree) parentHash(p *parentNode, sibling nodeIndex) []byte {
-	b := appendOpaque(nil, p.encryptionKey)
+	b := appendOpaque(make([]byte, 0, 16+len(p.encryptionKey)+len(p.parentHash)+t.suite.nh()), p.encryptionKey)
 	b = appendOpaque(b, p.parentHash)
 	b = appendOpaque(b, t.originalHash(sibling, p.unmerged))
 	return t.suite.sum(b)

@@ -25,20 +25,21 @@ func (t *tree) renewPath(from LeafIndex, leaf LeafNode, id Identity, groupID []b
 	s := t.suite
 	p := &freshPath{steps: t.filteredPath(from)}
 	t.blankPath(from)
-	secret := random(s.nh())
-	for _, st := range p.steps {
-		k, err := s.deriveKeyPair(s.deriveSecret(secret, "node"))
-		if err != nil {
-			return nil, err
+	p.secrets, p.commit = s.pathSecrets(random(s.nh()), len(p.steps))
+	p.keys = make([]*privKey, len(p.steps))
+	_, err := each(len(p.steps)+1, func(i int) (err error) {
+		if i == len(p.steps) {
+			p.leafKey, err = s.generateKey()
+			return err
 		}
-		p.secrets, p.keys = append(p.secrets, secret), append(p.keys, k)
-		t.set(st.node, &node{parent: &parentNode{encryptionKey: k.public()}})
-		secret = s.deriveSecret(secret, "path")
-	}
-	p.commit = secret
-	var err error
-	if p.leafKey, err = s.generateKey(); err != nil {
+		p.keys[i], err = s.deriveKeyPair(s.deriveSecret(p.secrets[i], "node"))
+		return err
+	})
+	if err != nil {
 		return nil, err
+	}
+	for i, st := range p.steps {
+		t.set(st.node, &node{parent: &parentNode{encryptionKey: p.keys[i].public()}})
 	}
 	leaf.EncryptionKey, leaf.Source, leaf.Lifetime = p.leafKey.public(), LeafCommit, Lifetime{}
 	leaf.ParentHash = t.chain(p.steps)
@@ -48,6 +49,17 @@ func (t *tree) renewPath(from LeafIndex, leaf LeafNode, id Identity, groupID []b
 	p.leaf = &leaf
 	t.set(from.node(), &node{leaf: p.leaf})
 	return p, nil
+}
+
+// pathSecrets are n path secrets from the first, and the secret after the last,
+// RFC 9420, Section 7.4.
+func (s *suiteParams) pathSecrets(secret []byte, n int) ([][]byte, []byte) {
+	list := make([][]byte, n)
+	for i := range list {
+		list[i] = secret
+		secret = s.deriveSecret(secret, "path")
+	}
+	return list, secret
 }
 
 // chain computes parent hashes from the root down and returns the leaf's, RFC
@@ -66,19 +78,29 @@ func (t *tree) chain(path []step) []byte {
 // Section 7.6. Leaves that the same commit adds are left out: they get theirs
 // in the Welcome.
 func (p *freshPath) seal(t *tree, added []LeafIndex, context []byte) (*updatePath, error) {
-	up := &updatePath{leaf: p.leaf}
-	for i, st := range p.steps {
-		n := updatePathNode{encryptionKey: p.keys[i].public()}
-		for _, x := range t.recipients(st.copath, added) {
-			c, err := t.suite.encryptWithLabel(t.nodes[x].encryptionKey(), "UpdatePathNode", context, p.secrets[i])
-			if err != nil {
-				return nil, fmt.Errorf("node %d: %w", x, err)
-			}
-			n.secrets = append(n.secrets, c)
-		}
-		up.nodes = append(up.nodes, n)
+	up := &updatePath{leaf: p.leaf, nodes: make([]updatePathNode, len(p.steps))}
+	type parcel struct {
+		step, place int
+		to          nodeIndex
 	}
-	return up, nil
+	var parcels []parcel
+	for i, st := range p.steps {
+		to := t.recipients(st.copath, added)
+		up.nodes[i] = updatePathNode{p.keys[i].public(), make([]hpkeCiphertext, len(to))}
+		for j, x := range to {
+			parcels = append(parcels, parcel{i, j, x})
+		}
+	}
+	_, err := each(len(parcels), func(k int) error {
+		q := parcels[k]
+		c, err := t.suite.encryptWithLabel(t.nodes[q.to].encryptionKey(), "UpdatePathNode", context, p.secrets[q.step])
+		if err != nil {
+			return fmt.Errorf("node %d: %w", q.to, err)
+		}
+		up.nodes[q.step].secrets[q.place] = c
+		return nil
+	})
+	return up, err
 }
 
 // recipients is the resolution of a node without the added leaves.
@@ -142,18 +164,26 @@ func (t *tree) openPath(own LeafIndex, path []step, up *updatePath, added []Leaf
 // them with the tree and returns the secret after the last.
 func (t *tree) climb(secret []byte, path []step, privs map[nodeIndex]*privKey) ([]byte, error) {
 	s := t.suite
-	for _, st := range path {
-		k, err := s.deriveKeyPair(s.deriveSecret(secret, "node"))
+	secrets, after := s.pathSecrets(secret, len(path))
+	keys := make([]*privKey, len(path))
+	_, err := each(len(path), func(i int) error {
+		k, err := s.deriveKeyPair(s.deriveSecret(secrets[i], "node"))
 		if err != nil {
-			return nil, err
+			return err
 		}
-		if !bytes.Equal(k.public(), t.nodes[st.node].encryptionKey()) {
-			return nil, fmt.Errorf("%w: path secret does not fit the key of node %d", ErrInvalidCommit, st.node)
+		if x := path[i].node; !bytes.Equal(k.public(), t.nodes[x].encryptionKey()) {
+			return fmt.Errorf("%w: path secret does not fit the key of node %d", ErrInvalidCommit, x)
 		}
-		privs[st.node] = k
-		secret = s.deriveSecret(secret, "path")
+		keys[i] = k
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
-	return secret, nil
+	for i, st := range path {
+		privs[st.node] = keys[i]
+	}
+	return after, nil
 }
 
 // setNodes lists the non-blank nodes of a leaf's direct path from x upwards.
