@@ -30,6 +30,9 @@ func (e *env) agent(ctx context.Context) (*local.Client, error) {
 	if _, err := loadProfile(e.home); err != nil {
 		return nil, err // there is nothing that an agent could do yet
 	}
+	if err := makeHome(e.home); err != nil {
+		return nil, err // the agent would refuse it, unseen
+	}
 	if err := e.startAgent(); err != nil {
 		return nil, fmt.Errorf("start the agent: %w", err)
 	}

@@ -15,11 +15,13 @@
 // An agent in the background owns card, vault and connection; the other commands start
 // it when it is needed and talk to it over a private socket. It stays until the
 // machine stops or "valise agent --stop"; it locks when the card is pulled, when nothing
-// has been asked of it for an hour, and on "valise lock".
+// has been asked of it for an hour, and on "valise lock". A "receive --follow" or a chat
+// that runs goes on asking: end it before you leave, or take the card with you.
 //
 // Everything is kept in one home directory: --home, or VALISE_HOME, or valise in the
 // user's state directory. Commands print for people; with --json they print one JSON
-// object a line. Exit status: 0 done, 1 not done, 2 wrong usage.
+// object a line. Exit status: 0 done, 1 not done, 2 wrong usage; "attest show" and
+// "policy" say in their help what theirs are.
 package main
 
 import (
@@ -101,7 +103,11 @@ func run(ctx context.Context, args []string) int {
 	if e.home, err = homeDir(c.Home); err != nil {
 		return complain(err)
 	}
-	return complain(k.Run())
+	err = k.Run()
+	if ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.Cause(ctx))) {
+		err = errors.New("interrupted")
+	}
+	return complain(err)
 }
 
 // complain prints an error with its remedy, and says how the process ends.
