@@ -109,7 +109,7 @@ func (p *putting) close() {
 }
 
 func (s *session) beginPut(put *wire.BlobPut) (*putting, *refusal) {
-	if r := s.admitAsk(); r != nil {
+	if r := s.admitAsk(1); r != nil {
 		return nil, r
 	}
 	if r := s.mayUse(put.Group); r != nil {
@@ -192,7 +192,7 @@ func (s *session) serveBlobGet(stream *quic.Stream) {
 		s.close(wire.CloseProtocol, "unexpected_frame")
 		return
 	}
-	if r := s.admitAsk(); r != nil {
+	if r := s.admitAsk(1); r != nil {
 		s.refuseBlob(stream, r)
 		return
 	}

@@ -176,3 +176,26 @@ func TestTransfersAreRated(t *testing.T) {
 	}
 	gw.audit.want(t, eventRefusedBlob, "rate_limited")
 }
+
+// A request uses up as much of the rate as it costs the gateway: a hundred
+// KeyPackages are a hundred signatures and chains to check, not one.
+func TestLargeRequestsCountMore(t *testing.T) {
+	gw := startGateway(t, gatewayOptions{limits: Limits{Rate: 0.001, Burst: 30}})
+	for name, many := range map[string]int{"alice": 20, "bob": 1} {
+		d := newDevice(t, gw, name)
+		d.connect(true, 0)
+		d.publish(many, false)
+		kp, _ := d.keyPackage(false)
+		put := &wire.PutKeyPackages{}
+		for range many {
+			put.Packages = append(put.Packages, kp.Message())
+		}
+		want := wire.OK
+		if many > 1 {
+			want = wire.RateLimited
+		}
+		if code := d.submit(put); code != want {
+			t.Errorf("twice %d KeyPackages: %v, want %v", many, code, want)
+		}
+	}
+}

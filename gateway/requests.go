@@ -59,7 +59,7 @@ func (s *session) ask(ctx context.Context, request wire.Request) wire.Answer {
 	if _, ok := request.(*wire.Ping); ok {
 		return wire.NewResult(id, wire.OK)
 	}
-	if r := s.admitAsk(); r != nil {
+	if r := s.admitAsk(1); r != nil {
 		s.refuse(eventRefusedRequest, r.reason)
 		return wire.NewResult(id, r.code)
 	}
@@ -85,13 +85,14 @@ func (s *session) ask(ctx context.Context, request wire.Request) wire.Answer {
 	return answer
 }
 
-// admitAsk is the part of admission that every request passes.
-func (s *session) admitAsk() *refusal {
+// admitAsk is the part of admission that every request passes. cost is how many
+// requests it counts for; the dearest one still passes with a full allowance.
+func (s *session) admitAsk(cost int) *refusal {
 	now := s.g.now()
 	if r := admitDevice(&snapshot{now: now, device: s.device, denied: s.g.deniedNow()}); r != nil {
 		return r
 	}
-	if !s.bucket.AllowN(now, 1) {
+	if !s.bucket.AllowN(now, min(cost, s.g.limits.Burst)) {
 		return &refusal{code: wire.RateLimited, reason: "rate_limited"}
 	}
 	return nil

@@ -77,7 +77,7 @@ func (s *session) repeated(counter uint64, hash [32]byte) wire.Code {
 
 // effect does a submission other than a message and waits for the store.
 func (s *session) effect(ctx context.Context, sub *mailbox.Submission, req wire.Submission) (mailbox.Outcome, error) {
-	if r := s.admitAsk(); r != nil {
+	if r := s.admitAsk(costOf(req)); r != nil {
 		return mailbox.Outcome{}, &group.Refusal{Code: r.code, Reason: r.reason}
 	}
 	switch r := req.(type) {
@@ -92,6 +92,21 @@ func (s *session) effect(ctx context.Context, sub *mailbox.Submission, req wire.
 		return s.g.groups.Commit(ctx, sub, r)
 	}
 	return mailbox.Outcome{}, &group.Refusal{Code: wire.Malformed, Reason: "unknown_submission"}
+}
+
+// costUnit is how many bytes of a commit count as one request.
+const costUnit = 16 << 10
+
+// costOf is what a submission takes out of the device's allowance: checking
+// signatures and trees costs the gateway more than carrying a message.
+func costOf(req wire.Submission) int {
+	switch r := req.(type) {
+	case *wire.PutKeyPackages:
+		return len(r.Packages)
+	case *wire.Commit:
+		return 1 + (len(r.Commit)+len(r.Welcome))/costUnit
+	}
+	return 1
 }
 
 // send admits a message and hands it to the store; the answer comes when it is
