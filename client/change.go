@@ -19,7 +19,8 @@ type change struct {
 	conversations map[ConversationID]*conversation // changed ones
 	slot          *slot
 	slotChanged   bool
-	finished      map[uint64]error // intents that are over
+	finished      map[uint64]error    // intents that are over
+	healings      map[string]*healing // changed ones; nil forgets
 }
 
 // update runs f in a durable transaction. e.mu is held. f may run more than once
@@ -28,7 +29,7 @@ func (e *Engine) update(f func(c *change) error) error {
 	var done *change
 	// A caller who goes away must not undo half of a step.
 	err := e.cfg.Vault.Update(context.Background(), func(tx *vault.Tx) error {
-		c := &change{Tx: tx, meta: e.meta.clone(), conversations: map[ConversationID]*conversation{}, finished: map[uint64]error{}}
+		c := &change{Tx: tx, meta: e.meta.clone(), conversations: map[ConversationID]*conversation{}, finished: map[uint64]error{}, healings: map[string]*healing{}}
 		if err := f(c); err != nil {
 			return err
 		}
@@ -44,6 +45,13 @@ func (e *Engine) update(f func(c *change) error) error {
 	}
 	for id, conv := range done.conversations {
 		e.take(id, conv)
+	}
+	for group, h := range done.healings {
+		if h == nil {
+			delete(e.healings, group)
+			continue
+		}
+		e.healings[group] = h
 	}
 	for number, err := range done.finished {
 		e.finish(number, err)

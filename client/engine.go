@@ -52,6 +52,7 @@ type Engine struct {
 	waiters       map[uint64][]chan error
 	uploads       map[MessageID][2]uint64 // done and total
 	want          map[string]wanted       // groups whose next epoch was announced
+	healings      map[string]*healing     // by group id
 	hold          time.Time               // nothing refused is offered again before
 	stock         int                     // one-time KeyPackages at the gateway
 	filling       bool                    // the stock is being filled up
@@ -86,7 +87,7 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 	e := &Engine{
 		cfg: cfg, leaf: cfg.Chain,
 		groups: map[string]*mls.Group{}, conversations: map[ConversationID]*conversation{}, byGroup: map[string]ConversationID{},
-		waiters: map[uint64][]chan error{}, uploads: map[MessageID][2]uint64{}, want: map[string]wanted{},
+		waiters: map[uint64][]chan error{}, uploads: map[MessageID][2]uint64{}, want: map[string]wanted{}, healings: map[string]*healing{},
 		state: State{Name: StateOffline},
 	}
 	var err error
@@ -141,7 +142,7 @@ func (e *Engine) load(ctx context.Context) error {
 		for _, c := range convs {
 			e.take(c.ID, c)
 		}
-		return err
+		return errors.Join(err, e.loadHealings(tx))
 	})
 	if err != nil {
 		return err

@@ -134,10 +134,6 @@ func (e *Engine) remove(in *intent, conv *conversation, g *mls.Group) error {
 // commit prepares a commit and makes it the submission under way. Nothing about the
 // group changes before the gateway has taken it; if another one wins, this is
 // forgotten and made anew.
-//
-// A commit of this device's own, for healing (an update path after 20 messages or an
-// hour, in the background, never before a send), comes through here with no
-// proposals and no intent.
 func (e *Engine) commit(in *intent, conv *conversation, g *mls.Group, proposals []mls.Proposal, event Event) error {
 	own := mls.X509Credential(e.leaf)
 	p, err := g.PrepareCommit(mls.CommitParams{
@@ -177,6 +173,11 @@ func (e *Engine) settleCommit(s *slot) error {
 		return e.settleResync(s, conv, delta)
 	}
 	return e.update(func(c *change) error {
+		if s.heals() {
+			if err := c.healed(s.Group, s.Epoch+1, mls.LeafIndex(s.Leaf)); err != nil {
+				return err
+			}
+		}
 		if err := errors.Join(putDelta(c.Tx, s.Group, delta), c.emptySlot(false), c.end(s.Intent, nil)); err != nil {
 			return err
 		}

@@ -61,6 +61,24 @@ const (
 	// be delivered before the group is resynced.
 	catchUpTimeout = 30 * time.Second
 
+	// healAfter and healWithin say when an epoch is old: after as many messages, or
+	// that long after its first one.
+	healAfter  = 20
+	healWithin = time.Hour
+
+	// healTurn is one member's turn to heal: longer than three signatures of a slow
+	// card (1 s), a round trip, and the others' dealing with the commit.
+	healTurn = 3 * time.Second
+
+	// healLull is how long nobody may have written before the turns begin, so that
+	// no message has to be sealed a second time; healPatience is how long such a
+	// lull is waited for.
+	healLull     = time.Second
+	healPatience = 30 * time.Second
+
+	// healPause follows a healing that the card or the gateway refused.
+	healPause = 10 * time.Minute
+
 	// firstBackoff and lastBackoff bound the pause between connection attempts.
 	firstBackoff = 200 * time.Millisecond
 	lastBackoff  = 30 * time.Second

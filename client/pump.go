@@ -47,10 +47,14 @@ func (e *Engine) untilRetry() time.Duration {
 	if wait := e.hold.Sub(e.now()); wait > 0 {
 		return wait
 	}
+	wait := time.Minute
 	if len(e.want) > 0 {
-		return time.Second
+		wait = time.Second
 	}
-	return time.Minute
+	if turn, ok := e.untilHealing(); ok {
+		wait = min(wait, turn)
+	}
+	return wait
 }
 
 // step does one thing: offers the submission under way, or makes the next one. It
@@ -100,15 +104,20 @@ func (e *Engine) fill(ctx context.Context, l *link) (bool, error) {
 		}
 		blocked[in.Conversation] = true
 	}
-	return e.publish()
+	if did, err := e.publish(); did || err != nil || len(intents) == queueRead {
+		return did, err
+	}
+	return e.heal(blocked)
 }
 
-// intents reads what is queued. The bound keeps a long queue from being read again
-// for each of its messages.
+// queueRead keeps a long queue from being read again for each of its messages.
+const queueRead = 32
+
+// intents reads what is queued first.
 func (e *Engine) intents() ([]*intent, error) {
 	var out []*intent
 	err := e.cfg.Vault.View(context.Background(), func(tx *vault.Tx) error {
-		cells, err := tx.Range(tableIntent, nil, 0, 32)
+		cells, err := tx.Range(tableIntent, nil, 0, queueRead)
 		out = nil
 		for _, c := range cells {
 			in, err := decode[intent](tableIntent, c.Value)
@@ -328,6 +337,9 @@ func (e *Engine) reopen(c *change, s *slot) error {
 
 // postpone waits with what was refused for a passing reason.
 func (e *Engine) postpone(s *slot, code wire.Code) error {
+	if s.heals() {
+		return e.healRefused(s, code)
+	}
 	e.cfg.Log.Info("postponed by the gateway", "code", code.String())
 	e.hold = e.now().Add(retryRefused)
 	return e.update(func(c *change) error {
@@ -340,6 +352,9 @@ func (e *Engine) postpone(s *slot, code wire.Code) error {
 
 // refused ends a submission that the gateway will never take.
 func (e *Engine) refused(s *slot, code wire.Code) error {
+	if s.heals() && code != wire.NotMember && code != wire.UnknownGroup {
+		return e.healRefused(s, code)
+	}
 	e.cfg.Log.Warn("refused by the gateway", "what", s.Kind, "code", code.String())
 	why := refusal(code)
 	return e.update(func(c *change) error {
@@ -407,7 +422,7 @@ func (e *Engine) settleContent(s *slot) error {
 				return err
 			}
 		}
-		return errors.Join(c.outcome(in, OutcomeSent, nil), c.end(in.Number, nil), c.emptySlot(false))
+		return errors.Join(c.outcome(in, OutcomeSent, nil), c.end(in.Number, nil), c.emptySlot(false), e.counted(c, s.Group, s.Epoch))
 	})
 }
 

@@ -238,7 +238,7 @@ func (e *Engine) opened(ctx context.Context, l *link, d *wire.Deliver, conv *con
 		}
 	}
 	return e.done(d, func(c *change) error {
-		if err := putDelta(c.Tx, conv.Group, r.Delta); err != nil {
+		if err := errors.Join(putDelta(c.Tx, conv.Group, r.Delta), e.counted(c, conv.Group, g.Epoch())); err != nil {
 			return err
 		}
 		switch reason {
@@ -408,7 +408,7 @@ func (e *Engine) follow(d *wire.Deliver, conv *conversation, g *mls.Group, stage
 			return errors.Join(c.DeleteAll(tableGroup, conv.Group), c.put(left),
 				e.note(c, conv, Event{Kind: EventLeft, Time: e.now(), From: events.by.Address.String(), Device: events.by.Device, Reason: "removed"}))
 		}
-		if err := putDelta(c.Tx, conv.Group, staged.Delta); err != nil {
+		if err := errors.Join(putDelta(c.Tx, conv.Group, staged.Delta), c.healedBy(conv.Group, &staged.Change)); err != nil {
 			return err
 		}
 		for _, m := range events.fresh {

@@ -26,6 +26,7 @@ const (
 	tableSent         = "sent"         // conversation id, sequence: sentRecord
 	tableMine         = "mine"         // "", message id: Outcome
 	tablePeer         = "peer"         // conversation id, device id: peer
+	tableHealing      = "healing"      // "", group id: healing
 	tableTransfer     = "transfer"     // "", message id: transfer
 	tableFetched      = "fetched"      // message id, folder: path
 )
@@ -119,6 +120,7 @@ type slot struct {
 	Group        []byte         `json:"group,omitempty"`
 	Epoch        uint64         `json:"epoch,omitempty"`
 	Sequence     uint64         `json:"sequence,omitempty"`
+	Leaf         uint32         `json:"leaf,omitempty"`  // of who heals
 	Delta        []byte         `json:"delta,omitempty"` // applied when the gateway has accepted it
 	Events       []Event        `json:"events,omitempty"`
 }

@@ -104,7 +104,7 @@ func (e *Engine) settleResync(s *slot, conv *conversation, state mls.Delta) erro
 				return err
 			}
 		}
-		if err := errors.Join(c.DeleteAll(tableGroup, s.Group), putDelta(c.Tx, s.Group, state), c.put(next), c.emptySlot(false)); err != nil {
+		if err := errors.Join(c.DeleteAll(tableGroup, s.Group), putDelta(c.Tx, s.Group, state), c.put(next), c.emptySlot(false), c.putHealing(s.Group, nil)); err != nil {
 			return err
 		}
 		for _, m := range others {
