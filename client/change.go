@@ -15,6 +15,7 @@ import (
 // the engine takes over into memory once that is on disk.
 type change struct {
 	*vault.Tx
+	engine        *Engine
 	meta          meta
 	conversations map[ConversationID]*conversation // changed ones
 	slot          *slot
@@ -29,7 +30,7 @@ func (e *Engine) update(f func(c *change) error) error {
 	var done *change
 	// A caller who goes away must not undo half of a step.
 	err := e.cfg.Vault.Update(context.Background(), func(tx *vault.Tx) error {
-		c := &change{Tx: tx, meta: e.meta.clone(), conversations: map[ConversationID]*conversation{}, finished: map[uint64]error{}, healings: map[string]*healing{}}
+		c := &change{Tx: tx, engine: e, meta: e.meta.clone(), conversations: map[ConversationID]*conversation{}, finished: map[uint64]error{}, healings: map[string]*healing{}}
 		if err := f(c); err != nil {
 			return err
 		}
@@ -62,7 +63,7 @@ func (e *Engine) update(f func(c *change) error) error {
 
 // take installs a changed conversation; nil removes it.
 func (e *Engine) take(id ConversationID, conv *conversation) {
-	if old := e.conversations[id]; old != nil {
+	if old := e.conversations[id]; old != nil && e.byGroup[string(old.Group)] == id {
 		delete(e.byGroup, string(old.Group))
 	}
 	if conv == nil {

@@ -3,6 +3,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -54,6 +55,9 @@ func (e *Engine) untilRetry() time.Duration {
 	if turn, ok := e.untilHealing(); ok {
 		wait = min(wait, turn)
 	}
+	if founding, ok := e.untilFounding(); ok {
+		wait = min(wait, founding)
+	}
 	return wait
 }
 
@@ -87,6 +91,11 @@ func (e *Engine) fill(ctx context.Context, l *link) (bool, error) {
 	for _, conv := range e.conversations {
 		if conv.State == stateResync {
 			return true, e.resync(ctx, l, conv)
+		}
+		if conv.State == stateBroken {
+			if did, err := e.goOn(ctx, l, conv); did || err != nil {
+				return did, err
+			}
 		}
 	}
 	intents, err := e.intents()
@@ -143,6 +152,8 @@ func (e *Engine) make(ctx context.Context, l *link, in *intent) (bool, error) {
 		return true, e.abandon(in, conv, ErrNotMember)
 	case conv.State == stateFailed:
 		return true, e.abandon(in, conv, &hintError{"the conversation could not be started: " + conv.Why, conv.Hint})
+	case conv.State == stateBroken:
+		return false, nil
 	case in.Kind == intentFound:
 		return true, e.found(ctx, l, in, conv)
 	case conv.State != stateActive:
@@ -182,6 +193,10 @@ func (e *Engine) abandon(in *intent, conv *conversation, why error) error {
 }
 
 func (e *Engine) giveUp(c *change, in *intent, conv *conversation, why error) error {
+	if conv != nil && conv.State == stateBroken && conv.Founding == in.Number {
+		e.cfg.Log.Warn("a successor was not founded", "conversation", conv.ID.String(), "error", why)
+		return e.foundAgain(c, conv)
+	}
 	if err := c.end(in.Number, why); err != nil {
 		return err
 	}
@@ -310,7 +325,10 @@ func (e *Engine) submit(ctx context.Context, l *link, s *slot) error {
 // stale takes a submission back whose epoch has passed: the winner's commit is among
 // the deliveries, and the intent is made anew after it.
 func (e *Engine) stale(s *slot, detail []byte) error {
-	if len(detail) == 8 && len(s.Group) > 0 && s.Kind != slotResync {
+	if back, err := e.rolledBack(s, detail); back || err != nil {
+		return err
+	}
+	if _, present := e.byGroup[string(s.Group)]; len(detail) == 8 && present && s.Kind != slotResync {
 		e.want[string(s.Group)] = wanted{binary.BigEndian.Uint64(detail), e.now()}
 	}
 	return e.update(func(c *change) error {
@@ -352,8 +370,16 @@ func (e *Engine) postpone(s *slot, code wire.Code) error {
 
 // refused ends a submission that the gateway will never take.
 func (e *Engine) refused(s *slot, code wire.Code) error {
-	if s.heals() && code != wire.NotMember && code != wire.UnknownGroup {
+	conv := e.conversations[s.Conversation]
+	switch {
+	case code == wire.UnknownGroup && len(s.Group) > 0:
+		return e.groupGone(s)
+	case conv != nil && len(s.Group) > 0 && !bytes.Equal(conv.Group, s.Group):
+		return e.update(func(c *change) error { return errors.Join(e.reopen(c, s), c.emptySlot(true)) })
+	case s.heals() && code != wire.NotMember:
 		return e.healRefused(s, code)
+	case s.Kind == slotResync && code == wire.InvalidCommit && conv != nil:
+		return e.update(func(c *change) error { return errors.Join(c.emptySlot(true), e.resyncFailed(c, conv, refusal(code))) })
 	}
 	e.cfg.Log.Warn("refused by the gateway", "what", s.Kind, "code", code.String())
 	why := refusal(code)
@@ -371,7 +397,7 @@ func (e *Engine) refused(s *slot, code wire.Code) error {
 			return err
 		}
 		switch {
-		case code == wire.NotMember || code == wire.UnknownGroup:
+		case code == wire.NotMember:
 			next.State = stateLeft
 		case s.Kind == slotResync:
 			e.hold = e.now().Add(retryRefused)
@@ -401,6 +427,7 @@ func (e *Engine) settle(s *slot) error {
 
 func (e *Engine) settleContent(s *slot) error {
 	return e.update(func(c *change) error {
+		delete(e.behindUs, string(s.Group))
 		in, err := getJSON[intent](c.Tx, tableIntent, nil, vault.Numbered(s.Intent))
 		if err != nil {
 			return err
