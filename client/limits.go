@@ -66,8 +66,9 @@ const (
 	healAfter  = 20
 	healWithin = time.Hour
 
-	// healTurn is one member's turn to heal: longer than three signatures of a slow
-	// card (1 s), a round trip, and the others' dealing with the commit.
+	// healTurn is half of a member's turn to heal, and the distance between two
+	// members' beginnings at least: longer than three signatures of a slow card (1 s), a
+	// round trip, and the others' dealing with the commit.
 	healTurn = 3 * time.Second
 
 	// healLull is how long nobody may have written before the turns begin, so that
