@@ -5,7 +5,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint fmt bench fuzz mutants vectors clean
+.PHONY: help setup build demo test lint fmt bench bench-policy fuzz mutants vectors clean
 
 # Where Go's own archive unpacks itself, for shells that do not know it yet.
 export PATH := $(PATH):/usr/local/go/bin
@@ -22,7 +22,7 @@ GOAL      ?= demo test
 TOOL      := go tool -modfile=tools.mod
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
 
 setup: ## install the Debian packages that demo and tests need (GOAL=demo for fewer)
 	@scripts/setup $(GOAL)
@@ -51,6 +51,9 @@ bench: ## every benchmark; figures against bench/targets.txt, kept under bench/r
 	@scripts/setup bench
 	@go run ./internal/benches $(BENCH)
 
+bench-policy: ## the policy benchmarks alone
+	@go run ./internal/benches ./policy/...
+
 fuzz: ## every fuzz target of the module for FUZZTIME each (30s)
 	@scripts/setup fuzz
 	@FUZZTIME="$(FUZZTIME)" scripts/fuzz $(PACKAGES)
@@ -59,9 +62,9 @@ mutants: ## remove one check at a time; each named test must turn red
 	@scripts/setup mutants
 	@go run ./internal/mutants -min 25
 
-vectors: ## the tests on published vectors alone, which must be there
-	@scripts/setup test
-	@VALISE_REQUIRE=all,vectors go run ./internal/testsum -skips scripts/skips.txt -- -count=1 -run 'Vector' $(PACKAGES)
+vectors: ## the MLS working group's vectors, counted (MLS_VECTORS=DIR for those of another folder)
+	@scripts/setup build
+	@go run ./internal/mlsvectors
 
 clean: ## remove what the commands above left in the tree
 	rm -rf bin

@@ -57,6 +57,8 @@ var mayImport = map[string][]string{
 	"internal/benches":         {"internal/figure"},
 	"internal/mutants":         {},
 	"internal/testsum":         {},
+	"internal/mlsvectors":      {},
+	"interop":                  {},
 	"endtoend":                 {},
 
 	// Programs and what starts real parts for tests: everything.

@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -154,12 +155,8 @@ func TestAssembleRefuses(t *testing.T) {
 // Evidence of real cards: one is sound and refused for its firmware's sake
 // alone, the other's card certificate is no CA.
 func TestRealCards(t *testing.T) {
-	show := func(name string) (*Claims, error) {
-		data, err := os.ReadFile(filepath.Join("testdata", name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		certs, err := ParseFile(data)
+	show := func(card testenv.PublishedCard) (*Claims, error) {
+		certs, err := ParseFile(testenv.Published(t, card))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -169,7 +166,7 @@ func TestRealCards(t *testing.T) {
 		}
 		return Verify(ev, nil, BuiltIn(), judgedAt)
 	}
-	claims, err := show("yubikey-5.4.3.pem")
+	claims, err := show(testenv.YubiKey543)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -185,26 +182,33 @@ func TestRealCards(t *testing.T) {
 	if r := policy.Appraise(claims, Input{Archived: true, Now: judgedAt}); !r.Accepted() {
 		t.Errorf("with the leak accepted by name: %s", r.Reason())
 	}
-	if _, err := show("yubikey-4.3.7.pem"); ReasonOf(err) != ReasonMalformed {
+	if _, err := show(testenv.YubiKey437); ReasonOf(err) != ReasonMalformed {
 		t.Errorf("error %v, want %s", err, ReasonMalformed)
 	}
 }
 
 // OpenSSL's PKCS #7 holds what the PEM file holds.
 func TestParseOpenSSLFile(t *testing.T) {
-	read := func(name string) [][]byte {
-		data, err := os.ReadFile(filepath.Join("testdata", name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		certs, err := ParseFile(data)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return certs
+	openssl := testenv.Need(t, "openssl", "openssl")
+	published := testenv.Published(t, testenv.YubiKey543)
+	cmd := exec.Command(openssl, "crl2pkcs7", "-nocrl", "-certfile", "/dev/stdin")
+	cmd.Stdin = bytes.NewReader(published)
+	converted, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
 	}
-	if got, want := read("yubikey-5.4.3.p7b"), read("yubikey-5.4.3.pem"); !slices.EqualFunc(got, want, bytes.Equal) {
-		t.Errorf("%d certificates, want the %d of the PEM file", len(got), len(want))
+	want, err := ParseFile(published)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, _ := pem.Decode(converted)
+	if block == nil {
+		t.Fatalf("openssl wrote %q", converted)
+	}
+	for name, form := range map[string][]byte{"PEM": converted, "DER": block.Bytes} {
+		if got, err := ParseFile(form); err != nil || !slices.EqualFunc(got, want, bytes.Equal) {
+			t.Errorf("%s: %d certificates (%v), want the %d of the PEM file", name, len(got), err, len(want))
+		}
 	}
 }
 

@@ -29,6 +29,15 @@ var (
 	ErrUnknownMessage = errors.New("no such message was sent from here")
 )
 
+// A brokenError is a question that was lost with the connection.
+type brokenError struct{ err error }
+
+func (e *brokenError) Error() string {
+	return "the connection to the gateway broke off: " + e.err.Error()
+}
+func (e *brokenError) Unwrap() error { return ErrOffline }
+func (e *brokenError) Hint() string  { return "try again; valise status shows the connection" }
+
 type hintError struct{ text, hint string }
 
 func (e *hintError) Error() string { return e.text }
@@ -378,6 +387,9 @@ func (e *Engine) Contacts(ctx context.Context, prefix string) ([]Contact, error)
 		return nil, ErrOffline
 	}
 	answer, err := l.call(ctx, &wire.GetDirectory{Prefix: prefix})
+	if err != nil && ctx.Err() == nil {
+		return nil, &brokenError{err}
+	}
 	if err != nil {
 		return nil, err
 	}

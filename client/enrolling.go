@@ -90,7 +90,7 @@ func (n *Enrollment) Do(ctx context.Context) (*Enrolled, error) {
 		n.tell("opening an account at %s", n.URL)
 		account := &acme.Account{ExternalAccountBinding: &acme.ExternalAccountBinding{KID: n.Invitation.KID, Key: n.Invitation.Key}}
 		if _, err := c.Register(ctx, account, acme.AcceptTOS); err != nil && !errors.Is(err, acme.ErrAccountAlreadyExists) {
-			return nil, fmt.Errorf("open an account at the authority: %w", problem(err))
+			return nil, unopened(err)
 		}
 	}
 	order, err := c.AuthorizeOrder(ctx, []acme.AuthzID{{Type: acmeIdentifier, Value: id.String()}})
@@ -239,6 +239,16 @@ func (n *Enrollment) tlsConfig(found *pinnedRoot) *tls.Config {
 			return nil
 		},
 	}
+}
+
+// unopened says why there is no account. What the authority refuses at this point is
+// the invitation.
+func unopened(err error) error {
+	why := fmt.Errorf("open an account at the authority: %w", problem(err))
+	if p := new(acme.Error); errors.As(err, &p) && p.StatusCode >= 400 && p.StatusCode < 500 && p.StatusCode != http.StatusTooManyRequests {
+		return &hintError{why.Error(), "ask your security officer for a new invitation: each is for one device, and for one day"}
+	}
+	return why
 }
 
 // problem shows what an authority's problem document says (RFC 8555, Section 6.7).

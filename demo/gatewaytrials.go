@@ -10,8 +10,6 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
-	"errors"
 	"fmt"
 	"math/big"
 	"os"
@@ -161,20 +159,4 @@ func selfMade(honest []byte) (device, error) {
 	template.URIs = append(template.URIs, id.URL())
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	return device{[][]byte{der}, key}, err
-}
-
-// readChain reads certificates from a PEM file.
-func readChain(file string) ([][]byte, error) {
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-	var chain [][]byte
-	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
-		chain = append(chain, block.Bytes)
-	}
-	if len(chain) == 0 {
-		return nil, errors.New(file + " holds no certificate")
-	}
-	return chain, nil
 }

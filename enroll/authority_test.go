@@ -390,7 +390,9 @@ func TestApprovalsAreAwaited(t *testing.T) {
 		if err := s.Resume(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		done, _ = c.Finish(o, enrolltest.CSR(t, card.Key))
+		if again, _ := c.Finish(o, enrolltest.CSR(t, card.Key)); again != nil && again.Status != "processing" {
+			t.Fatalf("order %s", again.Status)
+		}
 	}
 	if _, err := s.ca.IssueDevice(t.Context(), filepath.Base(o.URL)); !errors.Is(err, ca.ErrApprovals) {
 		t.Errorf("the CA says %v", err)

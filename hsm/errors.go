@@ -30,12 +30,20 @@ func (e *hintError) Hint() string  { return e.hint }
 
 func sentinel(text, hint string) error { return &hintError{text, hint} }
 
+// otherCard is a kind of ErrNoCard.
+type otherCard struct{ *hintError }
+
+func (otherCard) Is(target error) bool { return target == ErrNoCard }
+
 // What can go wrong, for errors.Is.
 var (
 	ErrNoService = sentinel("the smartcard service does not answer",
 		"start pcscd, or ask whoever runs this machine to")
 	ErrNoCard = sentinel("no card in any reader",
 		"insert your card; if it is inserted, take it out and put it back")
+	// ErrOtherCard is an ErrNoCard: readers hold cards, none of them the one asked for.
+	ErrOtherCard error = otherCard{&hintError{"the card that is asked for is in no reader",
+		"insert the card with that serial number; others that are in do not serve"}}
 	ErrManyCards = sentinel("more than one card fits",
 		"take the others out, or name one by serial or reader: piv:9a?serial=NUMBER")
 	ErrNotPIV = sentinel("the card has no PIV application",
@@ -45,7 +53,7 @@ var (
 	ErrRemoved = sentinel("the card was removed",
 		"insert the card again")
 	ErrBusy = sentinel("the card is in use by another program",
-		"close the other program that uses the card, or wait for it to finish")
+		"close the other program that uses the card (if it is another Valise agent: valise lock), or wait for it to finish")
 	ErrLocked = sentinel("the PIN is blocked",
 		"have the PIN unblocked with the PUK; Valise cannot do it")
 	ErrNoPIN = sentinel("a PIN is needed and nobody can be asked",

@@ -26,6 +26,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
@@ -51,6 +52,7 @@ type cli struct {
 	Add           AddCmd           `cmd:"" help:"Add people, or their new devices, to a conversation."`
 	Remove        RemoveCmd        `cmd:"" help:"Remove people from a conversation."`
 	Attest        AttestCmd        `cmd:"" help:"Look at a card's evidence."`
+	Policy        PolicyCmd        `cmd:"" help:"Look at labels and clearances under security policies."`
 	Agent         AgentCmd         `cmd:"" help:"Run the agent in the foreground, or stop it."`
 }
 
@@ -85,7 +87,7 @@ func run(ctx context.Context, args []string) int {
 	e := &env{out: os.Stdout}
 	parser, err := kong.New(&c, kong.Name("valise"), kong.Bind(e),
 		kong.Description("Messages and files that only the two ends can open, with keys that never leave a smartcard."),
-		kong.BindTo(ctx, (*context.Context)(nil)))
+		kong.BindTo(ctx, (*context.Context)(nil)), kong.BindTo(e.out, (*io.Writer)(nil)))
 	if err != nil {
 		return complain(err)
 	}

@@ -247,7 +247,7 @@ func TestNoCardAndTwoCards(t *testing.T) {
 			t.Errorf("by reader: %v", err)
 		}
 	}
-	if err := open(Config{Serial: "1"}); !errors.Is(err, hsm.ErrNoCard) {
+	if err := open(Config{Serial: "1"}); !errors.Is(err, hsm.ErrNoCard) || !errors.Is(err, hsm.ErrOtherCard) {
 		t.Errorf("unknown serial: %v", err)
 	}
 	if err := open(Config{Reader: "no such reader"}); !errors.Is(err, hsm.ErrNoCard) {

@@ -88,7 +88,7 @@ func Open(ctx context.Context, c Config) (*Token, error) {
 		return nil, fmt.Errorf("piv: %w", busy)
 	}
 	if c.Serial != "" && len(cards) > 0 {
-		return nil, fmt.Errorf("piv: no card with serial %s among %d: %w", c.Serial, len(cards), hsm.ErrNoCard)
+		return nil, fmt.Errorf("piv: serial %s is not among the %d inserted: %w", c.Serial, len(cards), hsm.ErrOtherCard)
 	}
 	return nil, fmt.Errorf("piv: %w", hsm.ErrNoCard)
 }

@@ -68,7 +68,6 @@ func once(ctx context.Context, pool *sql.DB, f func(tx *Tx) error) error {
 const (
 	codeBusy       = 5
 	codeLocked     = 6
-	codeFull       = 13
 	codeConstraint = 19
 )
 
@@ -91,14 +90,6 @@ func IsConstraint(err error) bool {
 	}
 	s := sqlState(err)
 	return len(s) == 5 && s[:2] == "23"
-}
-
-// IsFull reports whether err says that the disk is full.
-func IsFull(err error) bool {
-	if c, ok := sqliteCode(err); ok {
-		return c == codeFull
-	}
-	return sqlState(err) == "53100"
 }
 
 func sqliteCode(err error) (int, bool) {
