@@ -91,8 +91,8 @@ func (e *Engine) healAt(group string, h *healing) (time.Time, bool) {
 		return time.Time{}, false
 	}
 	at, ok := h.due(e.state.Since)
-	if !ok {
-		return time.Time{}, false
+	if !ok || e.now().Before(at) {
+		return at, ok // not before; the group need not be loaded yet
 	}
 	g, err := e.group([]byte(group))
 	if err != nil || g.Epoch() != h.Epoch {

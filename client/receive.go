@@ -441,7 +441,7 @@ func (e *Engine) follow(d *wire.Deliver, conv *conversation, g *mls.Group, stage
 		if staged.SelfGone {
 			left := conv.edit()
 			left.State = stateLeft
-			return errors.Join(c.DeleteAll(tableGroup, conv.Group), c.put(left),
+			return errors.Join(c.DeleteAll(tableGroup, conv.Group), c.putHealing(conv.Group, nil), c.put(left),
 				e.note(c, conv, Event{Kind: EventLeft, Time: e.now(), From: events.by.Address.String(), Device: events.by.Device, Reason: "removed"}))
 		}
 		if err := errors.Join(putDelta(c.Tx, conv.Group, staged.Delta), c.healedBy(conv.Group, &staged.Change)); err != nil {

@@ -346,6 +346,7 @@ func (e *Engine) founded(c *change, conv *conversation) error {
 	}
 	next := conv.edit()
 	next.State, next.Founding, next.Lost = stateActive, 0, false
+	delete(e.foundAt, conv.ID)
 	if err := c.put(next); err != nil {
 		return err
 	}
