@@ -407,6 +407,7 @@ func TestStrangersSuccessor(t *testing.T) {
 	}{
 		{"by a stranger", "mallory", "", false},
 		{"with a stranger", "bob", "mallory", false},
+		{"by a member's other device", "second", "", false},
 		{"by a member", "bob", "", true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -419,6 +420,7 @@ func TestStrangersSuccessor(t *testing.T) {
 			conv := alice.with(t, bob)
 			alice.says(conv, "before")
 			bob.gets("before")
+			by["second"] = w.device("bob").reachable() // which nobody has added
 			w.quiet()
 			was := alice.conversation(conv).Group
 			with := []*device{alice}
