@@ -286,16 +286,7 @@ func TestForkedView(t *testing.T) {
 	bob.says(conv, "bob was here")
 	alice.gets("bob was here")
 	w.quiet()
-	forkOff(t, alice, conv)
-	// The others reach the same epoch by another commit.
-	bob.mu.Lock()
-	err := bob.healNow(bob.conversations[conv], bob.healings[string(bob.conversations[conv].Group)])
-	bob.mu.Unlock()
-	if err != nil {
-		t.Fatal(err)
-	}
-	bob.bell.ring()
-	bob.until("commits", func() bool { return bob.epoch(conv) == alice.epoch(conv) })
+	forkOff(t, alice, bob, conv)
 	w.quiet()
 	for i := range 3 {
 		alice.says(conv, fmt.Sprint("forked ", i))
@@ -308,8 +299,49 @@ func TestForkedView(t *testing.T) {
 	}
 }
 
-// forkOff steps a device's group by a commit that nobody else sees.
-func forkOff(t *testing.T, d *device, id ConversationID) {
+// The same with five: the one who is forked notices by two others' messages and comes
+// back; for the others it is one member, and they stay where they are.
+func TestForkedViewOfFive(t *testing.T) {
+	w := newWorld(t)
+	all, conv := five(t, w)
+	was := all[0].conversation(conv).Group
+	forkOff(t, all[0], all[1], conv)
+	w.quiet()
+	all[0].says(conv, "forked")
+	for i := range forkMessages {
+		all[1].says(conv, fmt.Sprint("one ", i))
+		all[2].says(conv, fmt.Sprint("two ", i))
+	}
+	all[0].gets("one 0", "one 1", "two 0", "two 1")
+	for _, d := range all[1:] {
+		d.gets("forked")
+	}
+	all[0].says(conv, "together")
+	for _, d := range all[1:] {
+		d.gets("together")
+		if !bytes.Equal(d.conversation(conv).Group, was) {
+			t.Fatal("a group that one member could not follow was left")
+		}
+	}
+}
+
+// forkOff steps a device's group by a commit that nobody else sees; the others reach the
+// same epoch by another one.
+func forkOff(t *testing.T, d, other *device, id ConversationID) {
+	t.Helper()
+	stepAlone(t, d, id)
+	other.mu.Lock()
+	conv := other.conversations[id]
+	err := other.healNow(conv, other.healings[string(conv.Group)])
+	other.mu.Unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	other.bell.ring()
+	other.until("commits", func() bool { return other.epoch(id) == d.epoch(id) })
+}
+
+func stepAlone(t *testing.T, d *device, id ConversationID) {
 	t.Helper()
 	d.mu.Lock()
 	defer d.mu.Unlock()
