@@ -65,7 +65,8 @@ type AppraisalPolicy struct {
 	RequireFIPS bool `json:"require_fips" toml:"require_fips"`
 	RequireCSPN bool `json:"require_cspn" toml:"require_cspn"`
 
-	// ValidHours is how long a result may be used to issue, 24 by default.
+	// ValidHours is how long a result may be used to issue, 24 by default: an
+	// order that waits longer, for officers or for the token, is refused.
 	ValidHours int `json:"valid_hours" toml:"valid_hours"`
 }
 

@@ -119,6 +119,8 @@ func (a *Authority) trouble(ctx context.Context, account *authority.Account, id 
 		reason = string(acme.NotOnRoster)
 	case errors.Is(err, ca.ErrExpired):
 		reason = string(acme.OrderExpired)
+	case errors.Is(err, ca.ErrStale):
+		reason = string(acme.OrderChanged)
 	case errors.Is(err, ca.ErrOrder):
 		reason = string(acme.AccountDeactivated)
 	default:

@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"strings"
 
 	"github.com/go-jose/go-jose/v4"
 )
@@ -81,7 +82,7 @@ func parseMessage(body []byte) (*message, error) {
 
 func parseHeader(body []byte) (*header, error) {
 	var f flattened
-	if err := strictJSON(body, &f); err != nil || f.Protected == nil || f.Payload == nil || f.Signature == nil {
+	if err := errors.Join(exactNames(body, bodyNames), strictJSON(body, &f)); err != nil || f.Protected == nil || f.Payload == nil || f.Signature == nil {
 		return nil, Refuse(MalformedRequest, "the body is not a JWS in flattened JSON serialization")
 	}
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(*f.Protected)
@@ -89,7 +90,7 @@ func parseHeader(body []byte) (*header, error) {
 		return nil, Refuse(MalformedRequest, "the JWS's protected header is not base64url")
 	}
 	var h header
-	if err := json.Unmarshal(raw, &h); err != nil {
+	if err := errors.Join(exactNames(raw, headerNames), json.Unmarshal(raw, &h)); err != nil {
 		return nil, Refuse(MalformedRequest, "the JWS's protected header is not a JSON object of the right types")
 	}
 	if len(h.Crit) != 0 || len(h.B64) != 0 {
@@ -178,6 +179,42 @@ func parseBinding(raw []byte, url string, account *jose.JSONWebKey) (*Binding, e
 		return nil, Refuse(MalformedRequest, "the external account binding is for another account key")
 	}
 	return &Binding{KID: *h.KID, jws: jws}, nil
+}
+
+// The members that we read of a JWS and of its protected header.
+var (
+	bodyNames   = []string{"protected", "payload", "signature"}
+	headerNames = []string{"alg", "kid", "jwk", "nonce", "url", "crit", "b64"}
+)
+
+// exactNames refuses an object that has a name twice, or one of the known names in
+// other letters (RFC 7515, Section 4: unique, and compared exactly). encoding/json
+// takes "Protected" for "protected" and the last of two; the JOSE library does not,
+// and what is read must be what is signed.
+func exactNames(data []byte, known []string) error {
+	d := json.NewDecoder(bytes.NewReader(data))
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		return errors.New("not a JSON object")
+	}
+	seen := make(map[string]bool)
+	for d.More() {
+		t, err := d.Token()
+		name, ok := t.(string)
+		if err != nil || !ok || seen[name] {
+			return errors.New("a malformed name, or one that stands twice")
+		}
+		seen[name] = true
+		for _, k := range known {
+			if name != k && strings.EqualFold(name, k) {
+				return errors.New("a name in other letters")
+			}
+		}
+		var value json.RawMessage
+		if err := d.Decode(&value); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // strictJSON decodes exactly one object without unknown names.

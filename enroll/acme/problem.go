@@ -51,6 +51,7 @@ const (
 	ChallengeExpired   Reason = "challenge_expired"
 	OrderNotReady      Reason = "order_not_ready"
 	OrderExpired       Reason = "order_expired"
+	OrderChanged       Reason = "order_changed"
 	BadCSR             Reason = "bad_csr"
 	CSRKeyMismatch     Reason = "csr_key_mismatch"
 	RateLimited        Reason = "rate_limited"
@@ -81,6 +82,7 @@ var kinds = map[Reason]kind{
 	ChallengeExpired:   {"malformed", http.StatusConflict},
 	OrderNotReady:      {"orderNotReady", http.StatusForbidden},
 	OrderExpired:       {"malformed", http.StatusConflict},
+	OrderChanged:       {"malformed", http.StatusConflict},
 	BadCSR:             {"badCSR", http.StatusBadRequest},
 	CSRKeyMismatch:     {"badCSR", http.StatusBadRequest},
 	RateLimited:        {"rateLimited", http.StatusTooManyRequests},

@@ -47,13 +47,9 @@ func newIssuer(cert *x509.Certificate, signer crypto.Signer) (*issuer, error) {
 // build makes the exact TBSCertificate (RFC 5280, Section 4.1.2) of a template and
 // lints it, under a signature by the throwaway key. The HSM signs it later, unchanged.
 func (is *issuer) build(template *x509.Certificate) ([]byte, error) {
-	t := *template
-	t.SignatureAlgorithm = is.sigAlg
-	parent := *is.cert
-	parent.PublicKey = nil // else CreateCertificate asks for the hardware key itself
-	der, err := x509.CreateCertificate(rand.Reader, &t, &parent, t.PublicKey, is.throwaway)
+	der, err := is.draft(template)
 	if err != nil {
-		return nil, fmt.Errorf("ca: build certificate: %w", err)
+		return nil, err
 	}
 	if err := lintCertificate(der); err != nil {
 		return nil, err
@@ -63,6 +59,19 @@ func (is *issuer) build(template *x509.Certificate) ([]byte, error) {
 		return nil, fmt.Errorf("ca: build certificate: %w", err)
 	}
 	return cert.RawTBSCertificate, nil
+}
+
+// draft is the certificate of a template under the throwaway key.
+func (is *issuer) draft(template *x509.Certificate) ([]byte, error) {
+	t := *template
+	t.SignatureAlgorithm = is.sigAlg
+	parent := *is.cert
+	parent.PublicKey = nil // else CreateCertificate asks for the hardware key itself
+	der, err := x509.CreateCertificate(rand.Reader, &t, &parent, t.PublicKey, is.throwaway)
+	if err != nil {
+		return nil, fmt.Errorf("ca: build certificate: %w", err)
+	}
+	return der, nil
 }
 
 // sign has the hardware sign a TBSCertificate and returns the certificate, verified

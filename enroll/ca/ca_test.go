@@ -60,6 +60,7 @@ func newFakeKey(t testing.TB, c elliptic.Curve) *fakeKey {
 type office struct {
 	ca     *CA
 	store  *authority.Store
+	path   string // of the database
 	key    *fakeKey
 	vendor *enrolltest.Vendor
 	card   *enrolltest.Card
@@ -71,13 +72,14 @@ type office struct {
 
 func newOffice(t testing.TB, curve elliptic.Curve) *office {
 	t.Helper()
-	store, err := authority.Open(t.Context(), filepath.Join(t.TempDir(), "authority.db"))
+	path := filepath.Join(t.TempDir(), "authority.db")
+	store, err := authority.Open(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = store.Close() })
 	o := &office{
-		store: store, key: newFakeKey(t, curve), vendor: enrolltest.NewVendor(t),
+		store: store, path: path, key: newFakeKey(t, curve), vendor: enrolltest.NewVendor(t),
 		policy: new(attest.AppraisalPolicy), now: time.Now(),
 	}
 	root, issuing, err := Found(domain, newFakeKey(t, curve), o.key, o.now)

@@ -22,6 +22,8 @@ var (
 	ErrOrder = errors.New("ca: the order is not to be issued")
 	// ErrExpired: the recorded certificate's validity has passed unsigned.
 	ErrExpired = errors.New("ca: the certificate expired before it was signed")
+	// ErrStale: what was recorded is not what would be issued now.
+	ErrStale   = errors.New("ca: what was recorded for this request is not what would be issued now")
 	errChanged = errors.New("ca: the request changed while its certificate was built")
 )
 
@@ -29,6 +31,10 @@ var (
 type RefusedError struct{ Reason string }
 
 func (e *RefusedError) Error() string { return "ca: the evidence is not accepted: " + e.Reason }
+
+// evidenceExpired is the reason of evidence that waited longer than the policy's
+// valid_hours.
+const evidenceExpired = "evidence_expired"
 
 // orderRef is an order's reference in the table of issuances.
 func orderRef(id string) string { return "order:" + id }
@@ -65,7 +71,11 @@ func (c *CA) issueDevice(ctx context.Context, order string) (authority.Issuance,
 			return i, err
 		}
 		if i = f.past; i.Ref != "" {
-			break // recorded before a crash, or while the token was away
+			// Recorded before a crash, or while the token was away.
+			if err := c.holds(ctx, f); err != nil {
+				return authority.Issuance{}, err
+			}
+			break
 		}
 		i, err = c.recordDevice(ctx, f)
 		if err == nil {
@@ -74,9 +84,6 @@ func (c *CA) issueDevice(ctx context.Context, order string) (authority.Issuance,
 		if !errors.Is(err, errChanged) && !errors.Is(err, authority.ErrExists) || attempt == 3 {
 			return i, err
 		}
-	}
-	if c.cfg.Now().After(i.NotAfter) {
-		return i, ErrExpired
 	}
 	if err := c.step("recorded"); err != nil {
 		return i, err
@@ -164,26 +171,11 @@ func (c *CA) recordDevice(ctx context.Context, f *facts) (authority.Issuance, er
 
 func (c *CA) buildDevice(f *facts) (authority.Issuance, error) {
 	none := authority.Issuance{}
-	csr, err := CheckCSR(f.order.CSR)
+	profile, err := c.judge(f)
 	if err != nil {
 		return none, err
 	}
-	if id, err := identity.DeviceIDOf(csr.PublicKey); err != nil || id != f.order.Device {
-		return none, fmt.Errorf("%w: the CSR is for another key", ErrOrder)
-	}
-	keyAuthorization := f.authz.Token + "." + f.account.Thumbprint
-	result := c.cfg.Appraiser.Appraise(f.authz.Evidence, keyAuthorization, f.order.Device, c.cfg.Now())
-	if !result.Accepted() || identity.Tier(result.Tier) != identity.TierHardware {
-		return none, &RefusedError{string(result.Reason())}
-	}
-	if f.person.Address.Domain() != c.cfg.Domain {
-		return none, fmt.Errorf("%w: %s is outside %s", ErrOrder, f.person.Address, c.cfg.Domain)
-	}
-	profile := identity.DeviceProfile{
-		Address: f.person.Address, PublicKey: csr.PublicKey, Clearance: f.person.Clearance,
-		Tier: identity.TierHardware, EvidenceHash: result.EvidenceHash, PolicyHash: result.PolicyHash,
-		Serial: newSerial(),
-	}
+	profile.Serial = newSerial()
 	profile.NotBefore, profile.NotAfter = c.validity(c.cfg.Device.Validity)
 	template, err := profile.Template()
 	if err != nil {
@@ -196,6 +188,36 @@ func (c *CA) buildDevice(f *facts) (authority.Issuance, error) {
 	return authority.Issuance{
 		Ref: orderRef(f.order.ID), Kind: "device", Subject: f.person.Address.String(),
 		Request: digest(f.order.CSR), Serial: profile.Serial.Bytes(), TBS: tbs, NotAfter: profile.NotAfter,
+	}, nil
+}
+
+// judge decides what a device's certificate says, all but serial number and
+// validity: from the evidence itself, and not from what a row says about it.
+func (c *CA) judge(f *facts) (identity.DeviceProfile, error) {
+	none := identity.DeviceProfile{}
+	csr, err := CheckCSR(f.order.CSR)
+	if err != nil {
+		return none, err
+	}
+	if id, err := identity.DeviceIDOf(csr.PublicKey); err != nil || id != f.order.Device {
+		return none, fmt.Errorf("%w: the CSR is for another key", ErrOrder)
+	}
+	now := c.cfg.Now()
+	keyAuthorization := f.authz.Token + "." + f.account.Thumbprint
+	result := c.cfg.Appraiser.Appraise(f.authz.Evidence, keyAuthorization, f.order.Device, now)
+	if !result.Accepted() || identity.Tier(result.Tier) != identity.TierHardware {
+		return none, &RefusedError{string(result.Reason())}
+	}
+	// What the policy grants from now on, it granted from the challenge's answer on.
+	if usable := result.Expiry.Sub(now); now.After(f.authz.Validated.Add(usable)) {
+		return none, &RefusedError{evidenceExpired}
+	}
+	if f.person.Address.Domain() != c.cfg.Domain {
+		return none, fmt.Errorf("%w: %s is outside %s", ErrOrder, f.person.Address, c.cfg.Domain)
+	}
+	return identity.DeviceProfile{
+		Address: f.person.Address, PublicKey: csr.PublicKey, Clearance: f.person.Clearance,
+		Tier: identity.TierHardware, EvidenceHash: result.EvidenceHash, PolicyHash: result.PolicyHash,
 	}, nil
 }
 

@@ -133,11 +133,13 @@ func (c *CA) issueDirect(ctx context.Context, kind string, names []string, reque
 	var i authority.Issuance
 	err = c.cfg.Store.Update(ctx, func(tx *authority.Tx) error {
 		left, err := tx.OpenIssuance(kind, fresh.Subject, request)
-		if err == nil && c.cfg.Now().Before(left.NotAfter) {
-			i = left
-			return nil
+		if err == nil {
+			if err = c.same(tx, left, template, c.cfg.Gateway.Validity); err == nil {
+				i = left
+				return nil
+			}
 		}
-		if err != nil && !errors.Is(err, authority.ErrNotFound) {
+		if !errors.Is(err, authority.ErrNotFound) && !errors.Is(err, ErrStale) && !errors.Is(err, ErrExpired) {
 			return err
 		}
 		i, err = record(tx, fresh, c.cfg.Now())

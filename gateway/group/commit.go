@@ -17,10 +17,9 @@ import (
 // the commit for every other member of the old epoch, removed ones too, the
 // Welcome for every added device and the new GroupInfo are one submission.
 func (r *Registry) Commit(ctx context.Context, sub *mailbox.Submission, req *wire.Commit) (mailbox.Outcome, error) {
-	g := r.get(req.Group)
 	// Held until the commit is on disk: commits of one group come one by one,
 	// and the loser is judged against the winner's epoch.
-	g.mu.Lock()
+	g := r.hold(req.Group)
 	defer g.mu.Unlock()
 	if err := r.load(ctx, g); err != nil {
 		return mailbox.Outcome{}, err
@@ -54,7 +53,7 @@ func (r *Registry) Commit(ctx context.Context, sub *mailbox.Submission, req *wir
 	}
 	outcome, err := r.cfg.Box.Do(ctx, sub)
 	switch {
-	case err != nil || outcome.Verdict == mailbox.StaleEpoch || outcome.Verdict == mailbox.UnknownGroup:
+	case err != nil || outcome.Verdict == mailbox.StaleEpoch || outcome.Verdict == mailbox.UnknownGroup || outcome.Verdict == mailbox.Repeated:
 		g.reset() // memory and store may differ: read again
 	case outcome.Verdict == mailbox.Done:
 		if err := g.public.Apply(staged); err != nil {
@@ -63,6 +62,7 @@ func (r *Registry) Commit(ctx context.Context, sub *mailbox.Submission, req *wir
 		}
 		g.info = req.GroupInfo
 		g.view.Store(after)
+		r.keep(g, len(after.Members))
 	}
 	return outcome, err
 }

@@ -15,6 +15,9 @@ import (
 // device itself, at epoch 0. sub brings the submission's head and receives its
 // effects. The error is a *Refusal where the request is at fault.
 func (r *Registry) Create(ctx context.Context, sub *mailbox.Submission, req *wire.CreateGroup) (mailbox.Outcome, error) {
+	if len(req.Tree) > maxFounding {
+		return mailbox.Outcome{}, refuse(wire.InvalidCommit, "founder_not_alone", nil)
+	}
 	public, err := mls.NewPublicGroup(r.auth, req.GroupInfo, req.Tree, sub.Time)
 	if err != nil {
 		return mailbox.Outcome{}, refuse(wire.InvalidCommit, "invalid_group", err)
@@ -37,12 +40,13 @@ func (r *Registry) Create(ctx context.Context, sub *mailbox.Submission, req *wir
 		Group: id, Create: true, To: 0, Records: toRecords(public.State()), Info: req.GroupInfo,
 	}
 	outcome, err := r.cfg.Box.Do(ctx, sub)
-	if g := r.get(id); err == nil && outcome.Verdict == mailbox.Done {
-		g.mu.Lock()
+	if err == nil && outcome.Verdict == mailbox.Done {
+		g := r.hold(id)
 		defer g.mu.Unlock()
 		if g.public == nil {
 			g.public, g.info = public, req.GroupInfo
 			g.view.Store(v)
+			r.keep(g, len(v.Members))
 		}
 	}
 	return outcome, err

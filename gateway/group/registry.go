@@ -45,6 +45,8 @@ type Config struct {
 	Box   *mailbox.Box
 	// Denied says whether a device must not enter a group.
 	Denied func(identity.DeviceID) bool
+	// Loaded bounds the groups in memory; 0 means maxLoaded.
+	Loaded int
 }
 
 // A Registry holds the groups that are in use.
@@ -54,6 +56,7 @@ type Registry struct {
 
 	mu     sync.Mutex
 	groups map[string]*group // guarded by mu
+	leaves int               // guarded by mu; members of all loaded groups
 }
 
 // group is one group in memory. A stale copy of it does no harm: the store
@@ -65,6 +68,9 @@ type group struct {
 	mu     sync.Mutex
 	public *mls.PublicGroup // guarded by mu; nil until loaded
 	info   []byte           // guarded by mu; GroupInfo of the present epoch
+	gone   bool             // guarded by mu; dropped from the registry
+
+	leaves int // guarded by the registry's mu
 }
 
 // New returns a registry. Groups are read from the store when they are first
@@ -73,17 +79,19 @@ func New(cfg Config) *Registry {
 	if cfg.Denied == nil {
 		cfg.Denied = func(identity.DeviceID) bool { return false }
 	}
+	if cfg.Loaded == 0 {
+		cfg.Loaded = maxLoaded
+	}
 	return &Registry{cfg: cfg, auth: authority{cfg.Trust}, groups: make(map[string]*group)}
 }
 
 // View returns a group as of its present epoch; the error is a *Refusal with
 // wire.UnknownGroup if there is no such group.
 func (r *Registry) View(ctx context.Context, id []byte) (*View, error) {
-	g := r.get(id)
-	if v := g.view.Load(); v != nil {
+	if v := r.get(id).view.Load(); v != nil {
 		return v, nil
 	}
-	g.mu.Lock()
+	g := r.hold(id)
 	defer g.mu.Unlock()
 	if err := r.load(ctx, g); err != nil {
 		return nil, err
@@ -93,8 +101,7 @@ func (r *Registry) View(ctx context.Context, id []byte) (*View, error) {
 
 // Info returns what a member needs for a resync by external commit.
 func (r *Registry) Info(ctx context.Context, id []byte, device identity.DeviceID) (*wire.Group, error) {
-	g := r.get(id)
-	g.mu.Lock()
+	g := r.hold(id)
 	defer g.mu.Unlock()
 	if err := r.load(ctx, g); err != nil {
 		return nil, err
@@ -113,24 +120,64 @@ func (r *Registry) get(id []byte) *group {
 	if g, ok := r.groups[string(id)]; ok {
 		return g
 	}
-	if len(r.groups) >= maxLoaded {
-		for key := range r.groups { // in no order: good enough, and cheap
-			delete(r.groups, key)
-			break
-		}
-	}
 	g := &group{id: append([]byte(nil), id...)}
 	r.groups[string(id)] = g
 	return g
 }
 
-// forget drops a group from memory, so that the next look reads the store.
+// hold returns a group's place in memory with its lock taken. A place that was
+// dropped meanwhile is of no use: who looks the group up anew would not see a
+// commit that is made there.
+func (r *Registry) hold(id []byte) *group {
+	for {
+		g := r.get(id)
+		g.mu.Lock()
+		if !g.gone {
+			return g
+		}
+		g.mu.Unlock()
+	}
+}
+
+// keep notes how large a loaded group is, and drops others while all of them
+// together are too large. Only what exists takes another group's place: asking
+// for groups that do not exist costs nobody else anything. The caller holds
+// g.mu.
+func (r *Registry) keep(g *group, members int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if g.gone {
+		return
+	}
+	r.leaves += members - g.leaves
+	g.leaves = members
+	for _, other := range r.groups { // in no order: good enough, and cheap
+		if len(r.groups) <= r.cfg.Loaded && r.leaves <= maxLeaves {
+			return
+		}
+		if other == g || !other.mu.TryLock() {
+			continue // a commit to it may be on its way to the disk
+		}
+		r.drop(other)
+		other.mu.Unlock()
+	}
+}
+
+// drop takes a group out of memory. The caller holds r.mu and g.mu.
+func (r *Registry) drop(g *group) {
+	if !g.gone {
+		g.gone = true
+		r.leaves -= g.leaves
+		delete(r.groups, string(g.id))
+	}
+}
+
+// forget drops a group from memory, so that the next look reads the store. The
+// caller holds g.mu.
 func (r *Registry) forget(g *group) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.groups[string(g.id)] == g {
-		delete(r.groups, string(g.id))
-	}
+	r.drop(g)
 }
 
 // reset makes the next look read the store. The caller holds g.mu.
@@ -169,6 +216,7 @@ func (r *Registry) load(ctx context.Context, g *group) error {
 	}
 	g.public, g.info = public, stored.Info
 	g.view.Store(v)
+	r.keep(g, len(v.Members))
 	return nil
 }
 

@@ -62,7 +62,7 @@ func Open(ctx context.Context, path string) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	db, err := store.Open(ctx, store.Config{Path: path, Migrations: sub, ApplicationID: applicationID})
+	db, err := store.Open(ctx, store.Config{Path: path, Migrations: sub, ApplicationID: applicationID, SecureDelete: true})
 	if err != nil {
 		return nil, err
 	}

@@ -176,7 +176,7 @@ func (b *batch) checkStock(sub *mailbox.Submission, from *state) (*mailbox.Outco
 	}
 	for suite, n := range adding {
 		var stock int
-		err := b.tx.StmtContext(b.ctx, b.s.q.countPackages).QueryRowContext(b.ctx, from.id, int64(suite)).Scan(&stock)
+		err := b.tx.StmtContext(b.ctx, b.s.q.countPackages).QueryRowContext(b.ctx, from.id, int64(suite), sub.Time.Unix()).Scan(&stock)
 		if err != nil {
 			return nil, err
 		}
@@ -206,7 +206,7 @@ func (b *batch) write(sub *mailbox.Submission, from *state) (mailbox.Outcome, er
 			return mailbox.Outcome{}, err
 		}
 	}
-	return outcome, b.publish(sub.KeyPackages, from)
+	return outcome, b.publish(sub, from)
 }
 
 func (b *batch) step(step *mailbox.Step) error {
@@ -279,8 +279,14 @@ func (b *batch) deliver(sub *mailbox.Submission, i int, from *state, outcome *ma
 	return nil
 }
 
-func (b *batch) publish(packages []mailbox.KeyPackage, owner *state) error {
-	for _, kp := range packages {
+func (b *batch) publish(sub *mailbox.Submission, owner *state) error {
+	if len(sub.KeyPackages) == 0 {
+		return nil
+	}
+	if _, err := b.tx.StmtContext(b.ctx, b.s.q.dropExpired).ExecContext(b.ctx, owner.id, sub.Time.Unix()); err != nil {
+		return err
+	}
+	for _, kp := range sub.KeyPackages {
 		if kp.LastResort {
 			if _, err := b.tx.StmtContext(b.ctx, b.s.q.dropLastResort).ExecContext(b.ctx, owner.id, int64(kp.Suite)); err != nil {
 				return err

@@ -92,8 +92,12 @@ func (b *batch) begin(a mailbox.Arrival, st *state) (bool, error) {
 	if n, err := result.RowsAffected(); err != nil || n == 0 {
 		return false, err
 	}
-	if _, err := b.tx.ExecContext(b.ctx, `DELETE FROM submissions WHERE device = $1`, st.id); err != nil {
-		return false, err
+	// A new life has none of the old one's secrets: what was published before
+	// could never be joined with.
+	for _, stmt := range []string{`DELETE FROM submissions WHERE device = $1`, `DELETE FROM key_packages WHERE device = $1`} {
+		if _, err := b.tx.ExecContext(b.ctx, stmt, st.id); err != nil {
+			return false, err
+		}
 	}
 	st.incarnation, st.counter = a.Incarnation, 0
 	b.changed(st)

@@ -127,6 +127,7 @@ type statements struct {
 	putMessage, putPointer                    *sql.Stmt
 	pointers, dropPointers, dropLast, unref   *sql.Stmt
 	countPackages, putPackage, dropLastResort *sql.Stmt
+	dropExpired                               *sql.Stmt
 }
 
 func (s *Store) prepare(ctx context.Context) error {
@@ -147,9 +148,10 @@ func (s *Store) prepare(ctx context.Context) error {
 		&s.q.dropPointers:   `DELETE FROM mailbox WHERE device = $1 AND number <= $2`,
 		&s.q.dropLast:       `DELETE FROM messages WHERE id = $1`,
 		&s.q.unref:          `UPDATE messages SET refs = refs - 1 WHERE id = $1`,
-		&s.q.countPackages:  `SELECT count(*) FROM key_packages WHERE device = $1 AND suite = $2 AND last_resort = 0`,
+		&s.q.countPackages:  `SELECT count(*) FROM key_packages WHERE device = $1 AND suite = $2 AND last_resort = 0 AND expires > $3`,
 		&s.q.putPackage:     `INSERT INTO key_packages (device, suite, last_resort, expires, package) VALUES ($1, $2, $3, $4, $5)`,
 		&s.q.dropLastResort: `DELETE FROM key_packages WHERE device = $1 AND suite = $2 AND last_resort = 1`,
+		&s.q.dropExpired:    `DELETE FROM key_packages WHERE device = $1 AND expires <= $2`,
 	} {
 		stmt, err := s.db.Prepare(ctx, query)
 		*at = stmt

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package acme
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"net/http"
+	"testing"
+)
+
+// RFC 7515, Section 4: member names are unique and compared exactly. A second
+// "Protected" beside the signed one must not be where nonce, url and kid are read:
+// an old message would pass as a fresh one for another URL.
+func TestMembersAreReadWhereTheyAreSigned(t *testing.T) {
+	const signedFor, sentTo = pathOrder + "/o", pathCertificate + "/o"
+	s, p, key := newPaper(t)
+	var honest struct{ Protected, Payload, Signature string }
+	if err := json.Unmarshal(signedBody(t, key, signedFor, nil, false), &honest); err != nil {
+		t.Fatal(err)
+	}
+	other := base64.RawURLEncoding.EncodeToString([]byte(
+		`{"alg":"ES256","kid":"` + base + pathAccount + `/1","nonce":"n","url":"` + base + sentTo + `"}`))
+	tail := `,"payload":"` + honest.Payload + `","signature":"` + honest.Signature + `"}`
+	for name, c := range map[string]struct {
+		path, body string
+		code       int
+	}{
+		"control":        {signedFor, `{"protected":"` + honest.Protected + `"` + tail, http.StatusOK},
+		"in capitals":    {sentTo, `{"protected":"` + honest.Protected + `","Protected":"` + other + `"` + tail, http.StatusBadRequest},
+		"capitals first": {sentTo, `{"PROTECTED":"` + other + `","protected":"` + honest.Protected + `"` + tail, http.StatusUnauthorized},
+		"twice":          {sentTo, `{"protected":"` + honest.Protected + `","protected":"` + other + `"` + tail, http.StatusBadRequest},
+		"long s":         {signedFor, `{"protected":"` + honest.Protected + `","payload":"` + honest.Payload + `","` + "\u017f" + `ignature":"","signature":"` + honest.Signature + `"}`, http.StatusBadRequest},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p.asked = 0
+			w := post(s, c.path, []byte(c.body))
+			if w.Code != c.code && !(name == "capitals first" && w.Code == http.StatusBadRequest) {
+				t.Errorf("%d: %s", w.Code, w.Body)
+			}
+			if (p.asked != 0) != (c.code == http.StatusOK) {
+				t.Errorf("the backend was asked %d times", p.asked)
+			}
+		})
+	}
+}
+
+// The same within the protected header.
+func TestHeaderNamesAreExact(t *testing.T) {
+	for name, c := range map[string]struct {
+		header string
+		fine   bool
+	}{
+		"control":       {`{"alg":"ES256","nonce":"n","url":"u","typ":"x","kid":"k"}`, true},
+		"twice":         {`{"alg":"ES256","nonce":"n","nonce":"m","url":"u","kid":"k"}`, false},
+		"in capitals":   {`{"alg":"ES256","nonce":"n","NONCE":"m","url":"u","kid":"k"}`, false},
+		"critical":      {`{"alg":"ES256","nonce":"n","url":"u","kid":"k","CRIT":["b64"]}`, false},
+		"nested is not": {`{"alg":"ES256","nonce":"n","url":"u","kid":"k","x":{"alg":"a","ALG":"b"}}`, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			protected := base64.RawURLEncoding.EncodeToString([]byte(c.header))
+			h, err := parseHeader([]byte(`{"protected":"` + protected + `","payload":"","signature":""}`))
+			if (err == nil) != c.fine {
+				t.Errorf("got %+v, %v", h, err)
+			}
+		})
+	}
+}
