@@ -159,7 +159,7 @@ func TestHealingInGroupOfTen(t *testing.T) {
 		})
 	}
 	epoch := all[0].epoch(conv)
-	// pass lets time pass second by second; in each all that happens is finished.
+	// pass lets time pass step by step; in each all that happens is finished.
 	pass := func(d time.Duration, step time.Duration) {
 		for end := clock.Now().Add(d); clock.Now().Before(end); {
 			clock.turn(step)
@@ -173,12 +173,15 @@ func TestHealingInGroupOfTen(t *testing.T) {
 			}
 		}
 	}
-	const rounds = 10
+	const (
+		rounds = 10
+		step   = healTurn * 5 / 6 // so that no two turns begin in one step
+	)
 	for round := range rounds {
 		for i := range healAfter {
 			online[(round+i)%len(online)].says(conv, fmt.Sprintf("%d.%d", round, i))
 			if i == 10 {
-				pass(2*time.Second, time.Second)
+				pass(2*time.Second, 2*time.Second)
 			}
 		}
 		for _, d := range online {
@@ -193,10 +196,10 @@ func TestHealingInGroupOfTen(t *testing.T) {
 				return false
 			})
 		}
-		for left := (healLull + 2*healTurn*time.Duration(len(all)+1)) / time.Second; left > 0 && all[0].epoch(conv) == epoch; left-- {
-			pass(time.Second, time.Second)
+		for left := (healLull + 2*healTurn*time.Duration(len(all)+1)) / step; left > 0 && all[0].epoch(conv) == epoch; left-- {
+			pass(step, step)
 		}
-		pass(3*healTurn, time.Second) // the turns of those behind the healer
+		pass(3*healTurn, step) // the turns of those behind the healer
 		got := all[0].epoch(conv)
 		if got != epoch+1 {
 			t.Fatalf("round %d: epoch %d after %d, want one commit", round, got, epoch)
