@@ -63,7 +63,9 @@ var builtInOnce = sync.OnceValue(func() *Endorsements {
 })
 
 // Configured returns the endorsements in a PEM file: self-signed certificates
-// are roots, all others intermediates. At least one root must be there.
+// are roots, all others intermediates. At least one root must be there. A root
+// with the key of a vendor's published one counts as that one, wherever it is
+// read from.
 func Configured(pemData []byte) (*Endorsements, error) {
 	sum := sha256.Sum256(pemData)
 	e := &Endorsements{version: "configured-" + hex.EncodeToString(sum[:8])}
@@ -73,7 +75,17 @@ func Configured(pemData []byte) (*Endorsements, error) {
 	if len(e.roots) == 0 {
 		return nil, errors.New("roots: no self-signed certificate among them")
 	}
+	for i := range e.roots {
+		e.roots[i].builtIn = published(e.roots[i].cert)
+	}
 	return e, nil
+}
+
+// published reports whether cert has the key of a built-in root.
+func published(cert *x509.Certificate) bool {
+	return slices.ContainsFunc(builtInOnce().roots, func(r endorsed) bool {
+		return bytes.Equal(r.cert.RawSubjectPublicKeyInfo, cert.RawSubjectPublicKeyInfo)
+	})
 }
 
 // Join returns the endorsements of all arguments together.

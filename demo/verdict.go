@@ -7,9 +7,11 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -200,8 +202,11 @@ func (d *demo) verdict(ctx context.Context) error {
 	d.screen.step("A separate program compares SHA-256 of what was received with what was sent")
 	out, err := stage.Output(ctx, nil, filepath.Join(d.stage.Bin, "check"), filepath.Dir(d.bob.sent), filepath.Dir(d.bob.received))
 	d.screen.say("%s", strings.TrimSpace(out))
-	if err != nil {
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
 		return fmt.Errorf("%w: %s", errFailed, strings.TrimSpace(out))
+	}
+	if err != nil {
+		return fmt.Errorf("the checker could not be run: %w", err)
 	}
 	var m, f, lost, dup, altered int
 	if _, err := fmt.Sscanf(out, "checked: %d messages and %d files delivered, %d lost, %d duplicated, %d altered", &m, &f, &lost, &dup, &altered); err != nil {

@@ -31,6 +31,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"valise/enroll/acme"
@@ -57,6 +58,10 @@ type Config struct {
 // An Authority decides. Its methods may be called by any goroutine.
 type Authority struct {
 	cfg Config
+
+	// announced are the orders that wait for the token and whose "issuing" line
+	// stands in the audit stream: id to nothing.
+	announced sync.Map
 }
 
 var _ acme.Backend = (*Authority)(nil)

@@ -73,17 +73,26 @@ func (a *Authority) accept(ctx context.Context, account *authority.Account, orde
 func (a *Authority) issue(ctx context.Context, id string) error {
 	order, account, err := a.look(ctx, id)
 	if err != nil || order.Status != authority.Processing {
+		a.announced.Delete(id)
 		return err
 	}
 	if order.Approvals > 0 || a.cfg.CA.Device().Approvals > 0 {
 		return nil // the CA decides the same again; this spares the audit stream
 	}
-	// Nothing is issued without a trace.
-	err = a.event(ctx, "issuing", &account, slog.String("order", id), slog.String("device", order.Device.String()))
-	if err != nil {
-		return err
+	// Nothing is issued without a trace; one line for all attempts.
+	if _, said := a.announced.Load(id); !said {
+		err = a.event(ctx, "issuing", &account, slog.String("order", id), slog.String("device", order.Device.String()))
+		if err != nil {
+			return err
+		}
 	}
 	issuance, err := a.cfg.CA.IssueDevice(ctx, id)
+	var signing *ca.SigningError
+	if errors.As(err, &signing) {
+		a.announced.Store(id, nil)
+	} else {
+		a.announced.Delete(id)
+	}
 	if err == nil {
 		a.cfg.Issued("device")
 		return a.event(ctx, "certificate issued", &account, slog.String("order", id), slog.String("device", order.Device.String()),

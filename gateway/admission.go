@@ -91,6 +91,22 @@ func admitDevice(s *snapshot) *refusal {
 	return nil
 }
 
+// stillAdmitted is asked before mail is delivered, and ends the connection of a
+// device that may no longer have it. The timer that ends connections with their
+// certificates does not see the clock being set.
+func (s *session) stillAdmitted() error {
+	r := admitDevice(&snapshot{now: s.g.now(), device: s.device, denied: s.g.deniedNow()})
+	if r == nil {
+		return nil
+	}
+	code := wire.CloseNotAdmitted
+	if r.reason == string(identity.ReasonExpired) {
+		code = wire.CloseExpired
+	}
+	s.close(code, r.reason)
+	return r.code
+}
+
 // admitHeader checks that a message is what its request says, and its header.
 // Labels need a policy, which this gateway does not carry: it refuses what it
 // cannot enforce.

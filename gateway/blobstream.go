@@ -109,6 +109,9 @@ func (p *putting) close() {
 }
 
 func (s *session) beginPut(put *wire.BlobPut) (*putting, *refusal) {
+	if r := s.admitAsk(); r != nil {
+		return nil, r
+	}
 	if r := s.mayUse(put.Group); r != nil {
 		return nil, r
 	}
@@ -187,6 +190,10 @@ func (s *session) serveBlobGet(stream *quic.Stream) {
 	get, ok := frame.(*wire.BlobGet)
 	if !ok {
 		s.close(wire.CloseProtocol, "unexpected_frame")
+		return
+	}
+	if r := s.admitAsk(); r != nil {
+		s.refuseBlob(stream, r)
 		return
 	}
 	give, ok := s.slot(downloads)

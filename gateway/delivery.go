@@ -112,6 +112,9 @@ func (d *delivery) push() (int, error) {
 	if count == 0 {
 		return 0, nil
 	}
+	if err := d.s.stillAdmitted(); err != nil {
+		return 0, err
+	}
 	entries, err := d.mail.Next(d.s.conn.Context(), after, count, bytes)
 	if err != nil {
 		d.s.unavailable("a mailbox could not be read", err)

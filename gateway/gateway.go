@@ -50,7 +50,8 @@ type Gateway struct {
 	box         *mailbox.Box
 	groups      *group.Registry
 	blobs       *blob.Store
-	buckets     buckets
+	allowances  allowances
+	clock       func() time.Time
 	keys        transportKeys
 	certificate atomic.Pointer[tls.Certificate]
 	denied      atomic.Pointer[denyList]
@@ -59,6 +60,7 @@ type Gateway struct {
 
 	mu       sync.Mutex
 	sessions map[identity.DeviceID]*session // guarded by mu
+	counts   map[identity.DeviceID]int      // guarded by mu; connections that passed the handshake
 	draining bool                           // guarded by mu
 	active   sync.WaitGroup                 // connections being served
 }
@@ -68,11 +70,15 @@ func New(cfg Config) (*Gateway, error) {
 	if cfg.Trust == nil || cfg.Domain == "" || cfg.Certificate == nil || cfg.Store == nil || cfg.Dir == "" || cfg.Audit == nil {
 		return nil, errors.New("gateway: trust, domain, certificate, store, directory and audit stream must be given")
 	}
-	g := &Gateway{cfg: cfg, limits: cfg.Limits.withDefaults(), log: cfg.Log, sessions: make(map[identity.DeviceID]*session)}
+	g := &Gateway{cfg: cfg, limits: cfg.Limits.withDefaults(), log: cfg.Log, sessions: make(map[identity.DeviceID]*session),
+		counts: make(map[identity.DeviceID]int), clock: time.Now}
 	if g.log == nil {
 		g.log = slog.Default()
 	}
-	g.buckets = buckets{limit: rate.Limit(g.limits.Rate), burst: g.limits.Burst, all: make(map[identity.DeviceID]*rate.Limiter)}
+	g.allowances = allowances{
+		limit: rate.Limit(g.limits.Rate), burst: g.limits.Burst, all: make(map[identity.DeviceID]allowance),
+		audit: func() *auditor { return newAuditor(cfg.Audit, g.log) },
+	}
 	g.strangers = newAuditor(cfg.Audit, g.log)
 	g.certificate.Store(cfg.Certificate)
 	g.SetDenied(cfg.Denied)
@@ -191,7 +197,7 @@ func (g *Gateway) SetDenied(list map[identity.DeviceID]bool) {
 func (g *Gateway) deniedNow() denyList { return *g.denied.Load() }
 
 // now is the clock that certificates are judged by.
-func (g *Gateway) now() time.Time { return time.Now() }
+func (g *Gateway) now() time.Time { return g.clock() }
 
 // tidy does what must stay off the path of messages.
 func (g *Gateway) tidy(ctx context.Context) error {
@@ -203,16 +209,25 @@ func (g *Gateway) tidy(ctx context.Context) error {
 			return nil
 		case <-ticker.C:
 		}
-		if err := g.blobs.Expire(ctx, g.now()); err != nil && ctx.Err() == nil {
-			g.log.Error("expired files could not be removed", "error", err)
-		}
-		totals, err := g.cfg.Store.Totals(ctx)
-		if err != nil && ctx.Err() == nil {
-			g.log.Error("the store's sizes could not be read", "error", err)
-		}
-		if err == nil {
-			g.metrics.totals(totals)
-		}
+		g.tidyOnce(ctx)
+	}
+}
+
+func (g *Gateway) tidyOnce(ctx context.Context) {
+	if err := g.blobs.Expire(ctx, g.now()); err != nil && ctx.Err() == nil {
+		g.log.Error("expired files could not be removed", "error", err)
+	}
+	// Readers that follow on one another keep the write-ahead log from ever
+	// being begun anew: without this it would grow until the disk is full.
+	if err := g.cfg.Store.Tidy(ctx); err != nil && ctx.Err() == nil {
+		g.log.Warn("the store was not tidied; the next round tries again", "error", err)
+	}
+	totals, err := g.cfg.Store.Totals(ctx)
+	if err != nil && ctx.Err() == nil {
+		g.log.Error("the store's sizes could not be read", "error", err)
+	}
+	if err == nil {
+		g.metrics.totals(totals)
 	}
 }
 

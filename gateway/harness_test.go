@@ -120,6 +120,8 @@ type gatewayOptions struct {
 	quota     mailbox.Quota
 	limits    Limits
 	denied    map[identity.DeviceID]bool
+	wrap      func(mailbox.Store) mailbox.Store
+	clock     func() time.Time
 }
 
 func startGateway(t testing.TB, o gatewayOptions) *testGateway {
@@ -137,14 +139,21 @@ func startGateway(t testing.TB, o gatewayOptions) *testGateway {
 	if err != nil {
 		t.Fatal(err)
 	}
+	kept := mailbox.Store(store)
+	if o.wrap != nil {
+		kept = o.wrap(store)
+	}
 	audit := &auditLog{more: make(chan struct{}, 1)}
 	g, err := New(Config{
 		Trust: o.authority.trust(), Domain: o.authority.domain, Certificate: o.authority.gateway(t, "127.0.0.1"),
-		Store: store, Dir: o.dir, Audit: audit.write, Denied: o.denied, Limits: o.limits,
+		Store: kept, Dir: o.dir, Audit: audit.write, Denied: o.denied, Limits: o.limits,
 		Log: slog.New(slog.NewTextHandler(testWriter{t}, nil)),
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if o.clock != nil {
+		g.clock = o.clock
 	}
 	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {

@@ -26,6 +26,11 @@ const (
 	// so that files never crowd out messages.
 	maxTransfers = 4
 
+	// maxDeviceConnections bounds the connections of one device at one time:
+	// the one that works, and others that are about to replace it. One device
+	// must not use up what all have together.
+	maxDeviceConnections = 8
+
 	// Flow control: what a device may send before the gateway reads it. The
 	// connection's window holds all streams' windows, so that a file that waits
 	// for the disk does not hold up requests.

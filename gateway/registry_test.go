@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,14 +20,15 @@ import (
 // often groups are read.
 type watched struct {
 	mailbox.Store
-	entered, door chan struct{} // nil: Apply is not held up
+	held          atomic.Bool // Apply says that it has entered, and waits at the door
+	entered, door chan struct{}
 
 	mu    sync.Mutex
 	reads map[string]int // guarded by mu
 }
 
 func (w *watched) Apply(ctx context.Context, batch []*mailbox.Submission, acks []mailbox.Ack) ([]mailbox.Outcome, error) {
-	if w.door != nil {
+	if w.held.Load() {
 		w.entered <- struct{}{}
 		<-w.door
 	}
@@ -89,6 +91,7 @@ func TestGroupInUseStaysInMemory(t *testing.T) {
 	alice, _, ga, _ := pair(t, gw)
 	other := alice.found()
 	w := &watched{entered: make(chan struct{}, 8), door: make(chan struct{})}
+	w.held.Store(true)
 	r := registryOf(t, gw, w, 1)
 
 	_, req := alice.commitOf(ga)

@@ -57,11 +57,17 @@ func (g *Gateway) serve(conn *quic.Conn) {
 		return
 	}
 	s := &session{
-		g: g, conn: conn, device: device, remote: a.remote.String(), audit: newAuditor(g.cfg.Audit, g.log),
+		g: g, conn: conn, device: device, remote: a.remote.String(),
 		ready: make(chan struct{}), finished: make(chan struct{}), notices: make(chan wire.NoticeCode, 2),
 		transfers: [2]chan struct{}{make(chan struct{}, maxTransfers), make(chan struct{}, maxTransfers)},
 	}
-	s.bucket = g.buckets.of(device.ID)
+	s.bucket, s.audit = g.allowances.of(device.ID)
+	if !g.count(device.ID) {
+		s.refuse(eventRefusedConnection, "too_many_connections")
+		_ = conn.CloseWithError(quic.ApplicationErrorCode(wire.CloseShutdown), "too_many_connections")
+		return
+	}
+	defer g.uncount(device.ID)
 	expiry := g.closeWhenExpired(s)
 	late := time.AfterFunc(helloTimeout, func() {
 		select {
@@ -213,9 +219,30 @@ func (g *Gateway) replace(s *session) bool {
 	case <-old.finished:
 		return true
 	case <-s.conn.Context().Done():
-		return false
 	case <-timeout.C:
+		s.close(wire.CloseShutdown, "replacement_timeout")
+	}
+	<-old.finished // who replaces s waits for s, and so for old too
+	return false
+}
+
+// count notes one more connection of a device; false if it has too many, most
+// of which have not said Hello.
+func (g *Gateway) count(d identity.DeviceID) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.counts[d] >= maxDeviceConnections {
 		return false
+	}
+	g.counts[d]++
+	return true
+}
+
+func (g *Gateway) uncount(d identity.DeviceID) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.counts[d]--; g.counts[d] == 0 {
+		delete(g.counts, d)
 	}
 }
 
@@ -271,29 +298,35 @@ func (s *session) refuse(event, reason string, attrs ...slog.Attr) {
 	s.audit.event(event, reason, append(about(s.device, s.remote), attrs...)...)
 }
 
-// buckets keeps devices' allowances over their connections, so that connecting
-// again does not fill them.
-type buckets struct {
+// allowances keeps what devices may send, and write to the audit stream, over
+// their connections, so that connecting again does not fill it up.
+type allowances struct {
 	limit rate.Limit
 	burst int
+	audit func() *auditor
 
 	mu  sync.Mutex
-	all map[identity.DeviceID]*rate.Limiter // guarded by mu
+	all map[identity.DeviceID]allowance // guarded by mu
 }
 
-// maxBuckets bounds the allowances in memory, about 150 bytes each.
-const maxBuckets = 100_000
+type allowance struct {
+	bucket *rate.Limiter
+	audit  *auditor
+}
 
-func (b *buckets) of(d identity.DeviceID) *rate.Limiter {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if l, ok := b.all[d]; ok {
-		return l
+// maxAllowances bounds the allowances in memory, about 300 bytes each.
+const maxAllowances = 100_000
+
+func (a *allowances) of(d identity.DeviceID) (*rate.Limiter, *auditor) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	own, ok := a.all[d]
+	if !ok {
+		if len(a.all) >= maxAllowances {
+			clear(a.all)
+		}
+		own = allowance{rate.NewLimiter(a.limit, a.burst), a.audit()}
+		a.all[d] = own
 	}
-	if len(b.all) >= maxBuckets {
-		clear(b.all)
-	}
-	l := rate.NewLimiter(b.limit, b.burst)
-	b.all[d] = l
-	return l
+	return own.bucket, own.audit
 }

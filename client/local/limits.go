@@ -6,7 +6,7 @@ import "time"
 
 const (
 	// maxRequest bounds a request's body: the largest is a text of 128 KiB, which
-	// JSON may double, with its addressees.
+	// JSON may make six times as long ("<" is six characters), with its addressees.
 	maxRequest = 1 << 20
 
 	// maxLine bounds one line of an answer: an event with a text.

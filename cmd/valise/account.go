@@ -3,10 +3,12 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
 	"errors"
 
@@ -42,4 +44,37 @@ func accountKey(ctx context.Context, v *vault.Vault) (*ecdsa.PrivateKey, error) 
 		return nil, errors.New("the account key in the vault is of another kind")
 	}
 	return own, nil
+}
+
+// errForeignTrust says that the profile was changed by somebody without the card.
+var errForeignTrust = &hintError{text: "profile.json names another person or authority than this device was enrolled with",
+	hint: "somebody changed it; tell your security officer, and do not use this device"}
+
+// pinProfile keeps in the vault whom this device is enrolled as, and with which
+// authority: the profile is readable before the card is there, and so it can be
+// exchanged by somebody who has the disk for an hour.
+func pinProfile(ctx context.Context, v *vault.Vault, p *profile) error {
+	return v.Update(ctx, func(tx *vault.Tx) error { return tx.Put("account", nil, []byte("profile"), p.fixed()) })
+}
+
+// checkProfile compares the profile with what was pinned.
+func checkProfile(ctx context.Context, v *vault.Vault, p *profile) error {
+	return v.View(ctx, func(tx *vault.Tx) error {
+		pinned, err := tx.Get("account", nil, []byte("profile"))
+		if err == nil && !bytes.Equal(pinned, p.fixed()) {
+			err = errForeignTrust
+		}
+		return err
+	})
+}
+
+// fixed is what of a profile never changes after enrolling. The chain is renewed, and
+// a gateway may move: it has to show a certificate of this authority in any case.
+func (p *profile) fixed() []byte {
+	h := sha256.New()
+	for _, part := range [][]byte{[]byte(p.Address.String()), p.Device[:], []byte(p.Authority), p.RootHash, p.Root} {
+		sum := sha256.Sum256(part)
+		h.Write(sum[:])
+	}
+	return h.Sum(nil)
 }

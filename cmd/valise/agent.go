@@ -20,6 +20,7 @@ import (
 
 // AgentCmd is `valise agent`.
 type AgentCmd struct {
+	output
 	Stop bool          `help:"Lock and end the agent that is running."`
 	Idle time.Duration `default:"1h" help:"Lock when nothing has been asked for so long; 0 for never."`
 }
@@ -32,10 +33,13 @@ func (cmd *AgentCmd) Run(ctx context.Context, e *env) error {
 			return err
 		}
 		err = c.Call(ctx, "/stop", nil, nil)
-		if errors.Is(err, local.ErrNoAgent) {
-			return nil
+		if err != nil && !errors.Is(err, local.ErrNoAgent) {
+			return err
 		}
-		return err
+		if e.json {
+			return e.print(map[string]any{"running": false})
+		}
+		return nil
 	}
 	if err := makeHome(e.home); err != nil {
 		return err
@@ -138,6 +142,10 @@ func (a *agent) begin(ctx context.Context, p *profile, c *card) (*session, error
 	v, err := vault.Open(ctx, filepath.Join(a.home, vaultFile), c.id, c.agree)
 	if err != nil {
 		return nil, err
+	}
+	err = checkProfile(ctx, v, p)
+	if err != nil {
+		return nil, errors.Join(err, v.Lock())
 	}
 	s, err := a.start(ctx, p, c, v)
 	if err != nil {

@@ -177,9 +177,11 @@ func readBounded(name string) ([]byte, error) {
 func (c *AttestShowCmd) report(out io.Writer, s *showing) error {
 	var text bytes.Buffer
 	if c.JSON {
-		encoder := json.NewEncoder(&text)
-		encoder.SetIndent("", "  ")
-		if err := encoder.Encode(s); err != nil {
+		line, err := jsonLine(s)
+		if err != nil {
+			return err
+		}
+		if err := json.Indent(&text, line, "", "  "); err != nil {
 			return err
 		}
 	} else {

@@ -7,7 +7,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"os"
 	"strings"
 	"time"
@@ -76,15 +75,14 @@ func (cmd *ChatCmd) listen(ctx context.Context, e *env, c *local.Client, conv cl
 			if e.json {
 				return e.print(ev)
 			}
-			e.say("%s", describe(&ev))
-			return nil
+			return e.say("%s", describe(&ev))
 		})
 		if ctx.Err() != nil || !locked(err) {
 			return err
 		}
 		if told != err.Error() {
 			told = err.Error()
-			fmt.Fprintf(os.Stderr, "valise: %v; waiting\n", err)
+			warn("%v; waiting", err)
 		}
 		select {
 		case <-time.After(300 * time.Millisecond):
@@ -104,6 +102,10 @@ func (cmd *ChatCmd) speak(ctx context.Context, e *env, c *local.Client, conv cli
 		if text == "" {
 			continue
 		}
+		if err := checkText(text); err != nil {
+			warn("not sent: %v", err)
+			continue
+		}
 		r := sendRequest{target: target{Conversation: conv.String()}, ID: client.NewMessageID(), Text: text}
 		err := c.Stream(ctx, "/send", r, func(json.RawMessage) error { return nil })
 		for locked(err) && ctx.Err() == nil {
@@ -115,8 +117,12 @@ func (cmd *ChatCmd) speak(ctx context.Context, e *env, c *local.Client, conv cli
 			err = c.Stream(ctx, "/send", r, func(json.RawMessage) error { return nil })
 		}
 		if err != nil && ctx.Err() == nil {
-			fmt.Fprintf(os.Stderr, "valise: not sent: %v\n", err)
+			warn("not sent: %v", err)
 		}
 	}
-	return errors.Join(lines.Err(), ctx.Err())
+	err := lines.Err()
+	if errors.Is(err, bufio.ErrTooLong) {
+		err = errTextTooLong
+	}
+	return errors.Join(err, ctx.Err())
 }

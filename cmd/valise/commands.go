@@ -4,17 +4,12 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"os"
-	"path/filepath"
 	"strings"
 
 	"valise/client"
 	"valise/hsm"
-	"valise/identity"
 	"valise/internal/keys"
 )
 
@@ -122,97 +117,6 @@ func (cmd *StatusCmd) Run(ctx context.Context, e *env) error {
 		e.say("clock     differs from the gateway's by %s", s.ClockSkew)
 	}
 	return nil
-}
-
-// SendCmd is `valise send`.
-type SendCmd struct {
-	output
-	Args         []string `arg:"" optional:"" name:"to" help:"Addresses, then the text. Without a text and --file it is read from standard input."`
-	Conversation string   `short:"c" placeholder:"ID|NAME" help:"Send into this conversation instead of naming addresses."`
-	Name         string   `placeholder:"NAME" help:"Start a new conversation of this name with the addresses."`
-	File         string   `short:"f" type:"existingfile" placeholder:"FILE" help:"Send a file."`
-	ID           string   `placeholder:"ID" help:"Message id, 32 hexadecimal digits. The same id twice is sent once: repeat a command that broke off."`
-}
-
-// Run sends, and prints the message's id when the gateway has it on disk.
-func (cmd *SendCmd) Run(ctx context.Context, e *env) error {
-	r, err := cmd.request(os.Stdin)
-	if err != nil {
-		return err
-	}
-	c, err := e.agent(ctx)
-	if err != nil {
-		return err
-	}
-	b := newBar(filepath.Base(r.File))
-	defer b.end()
-	var last sendLine
-	err = c.Stream(ctx, "/send", r, func(raw json.RawMessage) error {
-		var l sendLine
-		if err := json.Unmarshal(raw, &l); err != nil {
-			return err
-		}
-		b.show(l.State, l.Done, l.Total)
-		if l.State == "queued" || l.State == "sent" {
-			last = l
-		}
-		return nil
-	})
-	if err != nil {
-		if last.State == "queued" && ctx.Err() != nil {
-			return &hintError{text: "message " + last.ID.String() + " waits on this device", hint: "it leaves as soon as the gateway takes it; valise status shows the connection"}
-		}
-		return err
-	}
-	if last.State != "sent" {
-		return errors.New("the agent ended before the message was sent")
-	}
-	b.end()
-	if e.json {
-		return e.print(last)
-	}
-	e.say("%s", last.ID)
-	return nil
-}
-
-func (cmd *SendCmd) request(stdin io.Reader) (*sendRequest, error) {
-	r := &sendRequest{target: target{Conversation: cmd.Conversation, Name: cmd.Name}}
-	rest := cmd.Args
-	for cmd.Conversation == "" && len(rest) > 0 {
-		if _, err := identity.CanonicalAddress(rest[0]); err != nil {
-			break
-		}
-		r.To, rest = append(r.To, rest[0]), rest[1:]
-	}
-	if cmd.Conversation == "" && len(r.To) == 0 {
-		if len(rest) > 0 {
-			_, err := identity.CanonicalAddress(rest[0])
-			return nil, err
-		}
-		return nil, &hintError{text: "nobody to write to", hint: "valise send ADDRESS TEXT, or valise send -c CONVERSATION TEXT"}
-	}
-	if cmd.ID != "" {
-		if err := r.ID.UnmarshalText([]byte(cmd.ID)); err != nil {
-			return nil, err
-		}
-	}
-	r.Text = strings.Join(rest, " ")
-	if cmd.File != "" {
-		if r.Text != "" {
-			return nil, errors.New("send the text and the file in two messages")
-		}
-		var err error
-		r.File, err = filepath.Abs(cmd.File)
-		return r, err
-	}
-	if r.Text == "" {
-		data, err := io.ReadAll(io.LimitReader(stdin, client.MaxText+1))
-		if err != nil {
-			return nil, err
-		}
-		r.Text = strings.TrimSuffix(string(data), "\n")
-	}
-	return r, nil
 }
 
 // ContactsCmd is `valise contacts`.

@@ -192,6 +192,9 @@ func (cmd *EnrollCmd) enroll(ctx context.Context, e *env, p *profile, c *card, i
 	}
 	p.Address, p.Gateway, p.GatewayName = done.Device.Address, cmd.Gateway, cmd.GatewayName
 	p.Authority, p.RootHash, p.Root, p.Chain = inv.URL, inv.Root[:], done.Root.Raw, done.Chain
+	if err := pinProfile(ctx, v, p); err != nil {
+		return err
+	}
 	if err := p.save(e.home); err != nil {
 		return err
 	}

@@ -25,7 +25,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"os/signal"
@@ -78,7 +77,10 @@ type env struct {
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends what does not end by itself
+	if err := harden(); err != nil {
+		os.Exit(complain(err))
+	}
 	os.Exit(run(ctx, os.Args[1:]))
 }
 
@@ -107,9 +109,9 @@ func complain(err error) int {
 	if err == nil {
 		return 0
 	}
-	fmt.Fprintf(os.Stderr, "valise: %v\n", err)
+	warn("%v", err)
 	if hint := hsm.Hint(err); hint != "" {
-		fmt.Fprintf(os.Stderr, "valise: hint: %s\n", hint)
+		warn("hint: %s", hint)
 	}
 	var coded interface{ ExitCode() int }
 	if errors.As(err, &coded) {

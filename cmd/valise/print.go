@@ -9,30 +9,65 @@ import (
 	"strings"
 	"time"
 	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
 
 	"golang.org/x/term"
 
 	"valise/client"
 )
 
-// say tells a person what happens; with --json that goes to standard error.
-func (e *env) say(format string, args ...any) {
+// say tells a person what happens; with --json that goes to standard error. Whatever
+// a stranger had a hand in is harmless for the terminal. Only who says something that
+// must not get lost looks at the error.
+func (e *env) say(format string, args ...any) error {
 	to := e.out
 	if e.json {
 		to = os.Stderr
 	}
-	fmt.Fprintf(to, format+"\n", args...)
+	_, err := fmt.Fprintln(to, plain(fmt.Sprintf(format, args...)))
+	return err
+}
+
+// warn tells about trouble on standard error.
+func warn(format string, args ...any) {
+	fmt.Fprintln(os.Stderr, "valise: "+plain(fmt.Sprintf(format, args...)))
 }
 
 // print writes one JSON object.
 func (e *env) print(v any) error {
-	line, err := json.Marshal(v)
+	line, err := jsonLine(v)
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(e.out, "%s\n", line)
+	_, err = e.out.Write(line)
 	return err
 }
+
+// jsonLine is an object and its line break. Characters that steer a terminal are
+// escaped: encoding/json leaves those beyond ASCII as they are.
+func jsonLine(v any) ([]byte, error) {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]byte, 0, len(data)+1)
+	for _, r := range string(data) {
+		switch {
+		case !steers(r):
+			out = utf8.AppendRune(out, r)
+		case r > 0xffff:
+			high, low := utf16.EncodeRune(r)
+			out = fmt.Appendf(out, `\u%04x\u%04x`, high, low)
+		default:
+			out = fmt.Appendf(out, `\u%04x`, r)
+		}
+	}
+	return append(out, '\n'), nil
+}
+
+// steers says whether a character moves the cursor, changes direction or hides.
+func steers(r rune) bool { return unicode.IsControl(r) || unicode.Is(unicode.Cf, r) }
 
 // plain makes a stranger's text harmless for a terminal: nothing in it moves the
 // cursor, changes direction or hides a part. Line breaks stay.
@@ -41,7 +76,7 @@ func plain(s string) string {
 		if r == '\n' || r == '\t' {
 			return r
 		}
-		if unicode.IsControl(r) || unicode.Is(unicode.Cf, r) && r != '\u200d' {
+		if steers(r) && r != '\u200d' { // which joins parts of one emoji
 			return unicode.ReplacementChar
 		}
 		return r
@@ -50,6 +85,10 @@ func plain(s string) string {
 
 // line makes a stranger's text one harmless line.
 func line(s string) string { return strings.NewReplacer("\n", " ", "\t", " ").Replace(plain(s)) }
+
+// indented makes a stranger's text harmless, and shows its further lines so that none
+// of them can pass for a message of somebody else.
+func indented(s string) string { return strings.ReplaceAll(plain(s), "\n", "\n    ") }
 
 // describe is an event for people.
 func describe(ev *client.Event) string {
@@ -67,7 +106,7 @@ func describe(ev *client.Event) string {
 	}
 	switch ev.Kind {
 	case client.EventMessage:
-		return fmt.Sprintf("%s %s%s: %s", at, ev.From, where, plain(ev.Text))
+		return fmt.Sprintf("%s %s%s: %s", at, ev.From, where, indented(ev.Text))
 	case client.EventFile:
 		text := fmt.Sprintf("%s %s%s: file %s, %s", at, ev.From, where, line(ev.File.Name), size(ev.File.Size))
 		if ev.File.Path != "" {

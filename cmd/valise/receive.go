@@ -98,11 +98,11 @@ func (r *reader) take(ctx context.Context, c *local.Client, ev *client.Event) er
 		ev.File.Path = path
 	}
 	if r.file != nil {
-		line, err := json.Marshal(ev)
+		line, err := jsonLine(ev)
 		if err != nil {
 			return err
 		}
-		if _, err := r.file.Write(append(line, '\n')); err != nil {
+		if _, err := r.file.Write(line); err != nil {
 			return err
 		}
 		if err := r.file.Sync(); err != nil {
@@ -112,12 +112,12 @@ func (r *reader) take(ctx context.Context, c *local.Client, ev *client.Event) er
 		r.after = ev.Cursor
 		return nil
 	}
+	show := func() error { return r.env.say("%s", describe(ev)) }
 	if r.env.json {
-		if err := r.env.print(ev); err != nil {
-			return err
-		}
-	} else {
-		r.env.say("%s", describe(ev))
+		show = func() error { return r.env.print(ev) }
+	}
+	if err := show(); err != nil {
+		return err // nobody has seen it: it stays unread
 	}
 	r.after = ev.Cursor
 	if r.cmd.After != "" {
@@ -130,7 +130,7 @@ func (r *reader) take(ctx context.Context, c *local.Client, ev *client.Event) er
 func (r *reader) rest(ctx context.Context, why error) error {
 	if why.Error() != r.told {
 		r.told = why.Error()
-		fmt.Fprintf(os.Stderr, "valise: %v; waiting\n", why)
+		warn("%v; waiting", why)
 	}
 	select {
 	case <-time.After(300 * time.Millisecond):
@@ -149,11 +149,15 @@ func eventKey(ev *client.Event) string {
 }
 
 // open reads what the file holds. A last line without an end was being written when
-// the command before was killed: it is cut off and written again.
+// the command before was killed: it is cut off and written again. Two commands that
+// wrote into one file would overwrite each other's lines.
 func (r *reader) open(path string) error {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return err
+	}
+	if err := lockFd(f); err != nil {
+		return errors.Join(&hintError{text: path + " is being written by another receive", hint: "end that one, or name another file"}, f.Close())
 	}
 	r.file = f
 	end, err := r.scan(f)

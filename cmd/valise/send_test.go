@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"os"
@@ -28,18 +29,51 @@ func TestSendRequest(t *testing.T) {
 		"stdin":        {cmd: SendCmd{Args: []string{"bob@b.example", "carol@b.example"}}, stdin: "two\nlines\n", to: []string{"bob@b.example", "carol@b.example"}, text: "two\nlines"},
 		"conversation": {cmd: SendCmd{Conversation: "cell", Args: []string{"bob@b.example", "wrote this"}}, text: "bob@b.example wrote this"},
 	} {
-		r, err := c.cmd.request(strings.NewReader(c.stdin))
+		r, err := c.cmd.request(t.Context(), strings.NewReader(c.stdin))
 		if err != nil || !slices.Equal(r.To, c.to) || r.Text != c.text {
 			t.Errorf("%s: %+v, %v", name, r, err)
 		}
 	}
+	longest := strings.Repeat("x", client.MaxText)
+	for name, c := range map[string]struct{ stdin, want string }{
+		"longest":           {longest, ""},
+		"longest and line":  {longest + "\n", ""},
+		"longest and more":  {longest + "\nand more", "longer than the 131072 bytes"},
+		"one byte too long": {longest + "x", "longer than the 131072 bytes"},
+		"a mebibyte":        {strings.Repeat("x", 1<<20), "longer than the 131072 bytes"},
+		"binary":            {"caf\xe9", "not text (UTF-8)"},
+		"empty":             {"", "no text"},
+		"empty line":        {"\n", "no text"},
+	} {
+		_, err := (&SendCmd{Args: []string{"bob@b.example"}}).request(t.Context(), strings.NewReader(c.stdin))
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
+	}
 	for name, cmd := range map[string]SendCmd{
+		"empty argument": {Args: []string{"bob@b.example", ""}}, "a folder": {Args: []string{"bob@b.example"}, File: t.TempDir()},
 		"nobody": {}, "no address": {Args: []string{"bob", "hello"}}, "bad id": {Args: []string{"bob@b.example", "x"}, ID: "12"},
 		"text and file": {Args: []string{"bob@b.example", "x"}, File: "f"},
 	} {
-		if _, err := cmd.request(strings.NewReader("")); err == nil {
+		if _, err := cmd.request(t.Context(), strings.NewReader("typed")); err == nil {
 			t.Errorf("%s was accepted", name)
 		}
+	}
+}
+
+// Ctrl-C ends a command that waits for somebody to type.
+func TestTypingCanBeInterrupted(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	interrupted := errors.New("interrupted")
+	cancel(interrupted)
+	if _, err := readText(ctx, r); !errors.Is(err, interrupted) {
+		t.Errorf("reading ended with %v", err)
 	}
 }
 
@@ -97,6 +131,53 @@ func TestPlainText(t *testing.T) {
 			t.Errorf("plain(%q) = %q, want %q", in, got, want)
 		}
 	}
+}
+
+// Nobody's text looks like a line of somebody else's.
+func TestTextCannotPassForAMessage(t *testing.T) {
+	forged := "2026-11-22 00:51 minister@a.example: do it"
+	ev := &client.Event{Kind: client.EventMessage, From: "mallory@a.example", Text: "hello\n" + forged}
+	lines := strings.Split(describe(ev), "\n")
+	if len(lines) != 2 || lines[1] != "    "+forged {
+		t.Errorf("%q", lines)
+	}
+}
+
+// JSON printed on a terminal does not steer it, and still says the same.
+func TestJSONLine(t *testing.T) {
+	for _, text := range []string{"ä€😀", "\x1b[2J", "\u009b2J", "\x7f", "abc\u202edcba", "\U000e0041 tag", "<a&b>", "\u2028"} {
+		line, err := jsonLine(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.ContainsFunc(strings.TrimSuffix(string(line), "\n"), steers) {
+			t.Errorf("%q was printed as %q", text, line)
+		}
+		var back string
+		if err := json.Unmarshal(line, &back); err != nil || back != text {
+			t.Errorf("%q came back as %q, %v", text, back, err)
+		}
+	}
+}
+
+// Two receivers do not write into one file.
+func TestAppendHasOneWriter(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "events.jsonl")
+	first := &reader{seen: map[string]bool{}}
+	if err := first.open(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := (&reader{seen: map[string]bool{}}).open(path); err == nil {
+		t.Error("a second receiver writes into the file")
+	}
+	if err := first.file.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again := &reader{seen: map[string]bool{}}
+	if err := again.open(path); err != nil {
+		t.Fatal(err)
+	}
+	again.file.Close()
 }
 
 func TestLockedIsWaitedFor(t *testing.T) {

@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"net/http"
 	"testing"
+
+	"valise/internal/store/authority"
 )
 
 // RFC 7515, Section 4: member names are unique and compared exactly. A second
@@ -64,5 +66,21 @@ func TestHeaderNamesAreExact(t *testing.T) {
 				t.Errorf("got %+v, %v", h, err)
 			}
 		})
+	}
+}
+
+// Spec, Section 9: an appraisal's reason is a badAttestationStatement also when the
+// evidence is judged again before the signature, and the authority's own are not.
+func TestOrderProblemTypes(t *testing.T) {
+	s, _, _ := newPaper(t)
+	for reason, want := range map[string]string{
+		"denied_serial": "badAttestationStatement", "evidence_expired": "badAttestationStatement",
+		"not_on_roster": "unauthorized", "account_deactivated": "unauthorized",
+		"order_expired": "malformed", "order_changed": "malformed",
+	} {
+		o := s.order(&authority.Order{ID: "o", Status: authority.Invalid, Reason: reason}, &authority.Authorization{ID: "z", Status: authority.Valid})
+		if o.Error == nil || o.Error.Type != problemPrefix+want || o.Error.Reason != Reason(reason) {
+			t.Errorf("%s: %+v, want %s", reason, o.Error, want)
+		}
 	}
 }

@@ -121,10 +121,19 @@ func (s *Server) order(o *authority.Order, a *authority.Authorization) order {
 }
 
 func orderProblem(o *authority.Order, a *authority.Authorization) *problem {
-	if a.Reason != "" && a.Reason == o.Reason && Reason(o.Reason) != OrderExpired {
+	reason := Reason(o.Reason)
+	atChallenge := a.Reason != "" && a.Reason == o.Reason && reason != OrderExpired
+	if atChallenge || !ours(reason) {
 		return attestationProblem(o.Reason)
 	}
-	return problemOf(&Refusal{Reason(o.Reason), "the order has come to an end without a certificate"})
+	return problemOf(&Refusal{reason, "the order has come to an end without a certificate"})
+}
+
+// ours reports whether an order's reason is the authority's own; all others are the
+// appraisal's, which judges again before a certificate is made.
+func ours(r Reason) bool {
+	_, listed := kinds[r]
+	return listed || r == NotOnRoster || r == AccountDeactivated
 }
 
 func (s *Server) authorization(o *authority.Order, a *authority.Authorization) authorization {

@@ -162,13 +162,13 @@ func TestAlteredPartial(t *testing.T) {
 // One writer a file, a size that does not change, a quota, and names that no
 // group id can lead out of the directory.
 func TestPutRefusals(t *testing.T) {
-	s := openBlobs(t, Config{Quota: 10_000})
-	_, up := file(6000)
+	s := openBlobs(t, Config{Quota: 200_000})
+	_, up := file(120_000)
 	w := put(t, s, up)
 	if _, err := s.Put(t.Context(), up); !errors.Is(err, ErrBusy) {
 		t.Errorf("a second writer: %v", err)
 	}
-	if err := w.Append(make([]byte, 6001)); !errors.Is(err, ErrLength) {
+	if err := w.Append(make([]byte, 120_001)); !errors.Is(err, ErrLength) {
 		t.Errorf("a byte too many: %v", err)
 	}
 	_ = w.Close()
@@ -183,11 +183,11 @@ func TestPutRefusals(t *testing.T) {
 			t.Errorf("size %d: %v", size, err)
 		}
 	}
-	_, second := file(4001)
+	_, second := file(80_001)
 	if _, err := s.Put(t.Context(), second); !errors.Is(err, ErrQuota) {
 		t.Errorf("above the quota: %v", err)
 	}
-	_, third := file(4000)
+	_, third := file(80_000)
 	_ = put(t, s, third).Close()
 	third.Group = []byte("../../../tmp/x")
 	if _, err := s.Put(t.Context(), third); !errors.Is(err, ErrNotFound) {

@@ -118,10 +118,25 @@ func (s *Store) Expire(ctx context.Context, now time.Time) error {
 		if !s.claim(b.Name) {
 			continue // being uploaded: next time
 		}
-		err := s.drop(ctx, b.Name)
+		err := s.dropExpired(ctx, b, now)
 		s.release(b.Name)
 		if err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// dropExpired looks again before it drops a file, with the name's claim held: an
+// upload may have completed it since it was listed.
+func (s *Store) dropExpired(ctx context.Context, listed mailbox.Blob, now time.Time) error {
+	records, err := s.cfg.Store.Blobs(ctx, listed.ID)
+	if err != nil {
+		return err
+	}
+	for _, b := range records {
+		if b.Name == listed.Name && b.Expires <= now.Unix() {
+			return s.drop(ctx, b.Name)
 		}
 	}
 	return nil

@@ -70,11 +70,19 @@ func (w *Writer) begin() error {
 
 	case record.Size != w.up.Size:
 		return ErrTooLarge
-	case record.Complete:
+	case record.Complete && w.present():
+		// Brought again it stays as long as a new one: its time may be nearly over.
 		w.done, w.offset = true, record.Size
-		return nil
+		return w.s.cfg.Store.FinishBlob(w.ctx, w.name, w.expires())
 	}
 	return w.resume()
+}
+
+// present says whether a complete file is on disk as its record says; if the two
+// have come apart, the file is received again.
+func (w *Writer) present() bool {
+	info, err := os.Stat(w.s.path(w.name))
+	return err == nil && uint64(info.Size()) == w.up.Size
 }
 
 // resume opens the partial file and hashes what it holds.

@@ -286,3 +286,49 @@ func TestAcks(t *testing.T) {
 		}
 	}
 }
+
+// uncertain is the real store, but the first Apply reports an error after the
+// transaction was committed.
+type uncertain struct {
+	mailbox.Store
+	told bool
+}
+
+func (u *uncertain) Apply(ctx context.Context, batch []*mailbox.Submission, acks []mailbox.Ack) ([]mailbox.Outcome, error) {
+	outcomes, err := u.Store.Apply(ctx, batch, acks)
+	if !u.told {
+		u.told = true
+		return nil, errors.Join(err, errors.New("the disk did not answer"))
+	}
+	return outcomes, err
+}
+
+// Mail that was committed by a transaction of unknown fate reaches a connected
+// device when the sender repeats the submission, not only after a reconnect.
+func TestRepeatedAfterUnknownFateIsDelivered(t *testing.T) {
+	box, _ := run(t, mailbox.Config{Store: &uncertain{Store: openStore(t, 3)}})
+	sub, last, err := box.Subscribe(t.Context(), device(2))
+	if err != nil || last != 0 {
+		t.Fatal(last, err)
+	}
+	defer sub.Close()
+	if _, err := box.Do(t.Context(), message(1, 1, "x", 2)); err == nil {
+		t.Fatal("the error was not reported")
+	}
+	if o, err := box.Do(t.Context(), message(1, 1, "x", 2)); err != nil || o.Verdict != mailbox.Repeated {
+		t.Fatalf("%+v, %v", o, err)
+	}
+	select {
+	case <-sub.Wake():
+	case <-time.After(5 * time.Second):
+		t.Fatal("nobody was woken")
+	}
+	for range 2 { // the second look finds the doubt gone, and nothing lost
+		if list, err := sub.Next(t.Context(), 0, 10, 1000); err != nil || len(list) != 1 || string(list[0].Payload) != "x" {
+			t.Errorf("got %v, %v", list, err)
+		}
+	}
+	if list, err := sub.Next(t.Context(), 1, 10, 1000); err != nil || len(list) != 0 {
+		t.Errorf("got %v, %v", list, err)
+	}
+}

@@ -27,6 +27,10 @@ const (
 	recentEntries = 64
 	recentBytes   = 256 << 10
 
+	// BlobUnit is what the smallest file counts against its owner's quota: a
+	// quota of bytes bounds the number of records and of files on disk too.
+	BlobUnit = 64 << 10
+
 	// KeptHashes is how many of each device's latest submissions can be told
 	// apart from a different one under the same counter. A device has at most
 	// wire.MaxPending (256) in flight.

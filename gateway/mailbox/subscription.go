@@ -18,6 +18,9 @@ type Subscription struct {
 	recent []Entry // guarded by mu; consecutive numbers, committed
 	bytes  int     // guarded by mu; payload in recent
 	last   uint64  // guarded by mu; the highest number that is committed
+	// More may be committed than last says, after a transaction of unknown
+	// fate: the store is asked until it has nothing more.
+	doubts, settled uint64 // guarded by mu
 }
 
 // Subscribe begins to follow a device's mailbox and returns the last number in
@@ -59,7 +62,31 @@ func (s *Subscription) Next(ctx context.Context, after uint64, count, bytes int)
 	if entries != nil || !more {
 		return entries, nil
 	}
-	return s.box.cfg.Store.Read(ctx, s.device, after, count, bytes)
+	s.mu.Lock()
+	doubts := s.doubts
+	s.mu.Unlock()
+	entries, err := s.box.cfg.Store.Read(ctx, s.device, after, count, bytes)
+	if err == nil && len(entries) == 0 {
+		s.mu.Lock()
+		s.settled = doubts
+		s.mu.Unlock()
+	}
+	return entries, err
+}
+
+// doubt makes the next looks ask the store.
+func (s *Subscription) doubt() {
+	s.mu.Lock()
+	s.doubts++
+	s.mu.Unlock()
+	s.nudge()
+}
+
+func (s *Subscription) nudge() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
 }
 
 // fromMemory returns what is in memory, or whether the store has more.
@@ -71,7 +98,7 @@ func (s *Subscription) fromMemory(after uint64, count, bytes int) (entries []Ent
 		s.recent = s.recent[1:]
 	}
 	if len(s.recent) == 0 || s.recent[0].Number != after+1 {
-		return nil, s.last > after
+		return nil, s.last > after || s.doubts != s.settled
 	}
 	n, total := 0, 0
 	for n < len(s.recent) && n < count {
@@ -102,14 +129,14 @@ func (s *Subscription) offer(e Entry) {
 		s.bytes += len(e.Payload)
 	}
 	s.mu.Unlock()
-	select {
-	case s.wake <- struct{}{}:
-	default:
-	}
+	s.nudge()
 }
 
 // hand gives committed messages to the recipients that are connected here.
 func (b *Box) hand(sub *Submission, o Outcome) {
+	if o.Verdict == Repeated {
+		b.handAgain(sub)
+	}
 	if o.Verdict != Done {
 		return
 	}
@@ -125,5 +152,20 @@ func (b *Box) hand(sub *Submission, o Outcome) {
 			Number: p.Number, Kind: m.Kind, Group: m.Group, Epoch: m.Epoch,
 			Sender: sub.Device, Time: sub.Time.UnixMilli(), Payload: m.Payload,
 		})
+	}
+}
+
+// handAgain lets the recipients of a repeated submission look into the store: the
+// transaction that did it may have ended with an error, and told nobody.
+func (b *Box) handAgain(sub *Submission) {
+	for i := range sub.Messages {
+		for _, d := range sub.Messages[i].To {
+			b.mu.Lock()
+			reader := b.readers[d]
+			b.mu.Unlock()
+			if reader != nil {
+				reader.doubt()
+			}
+		}
 	}
 }

@@ -152,6 +152,29 @@ func TestSecondProcessNeedsPIN(t *testing.T) {
 	}
 }
 
+// A reset that failed, because another program had the card, is made up for: a
+// card that was shown its PIN is not taken for a fresh one when it is opened again.
+func TestFailedResetIsMadeUpFor(t *testing.T) {
+	card := testenv.Card(t, testcard.Config{})
+	token, pad := openCard(t, card)
+	key := generate(t, token, "9a", hsm.P256)
+	signs(t, key)
+	token.mu.Lock() // what release leaves behind when the reset fails
+	token.yk.Close()
+	token.yk = nil
+	token.mu.Unlock()
+	signs(t, key)
+	if n := pad.asked.Load(); n != 1 {
+		t.Fatalf("the PIN was asked %d times: the card was reset", n)
+	}
+	if err := token.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if said := without(t); said != "needs a PIN" {
+		t.Errorf("second process: %s", said)
+	}
+}
+
 // A Logout is no removal: nobody is told that the card is gone.
 func TestLogoutIsNoRemoval(t *testing.T) {
 	card := testenv.Card(t, testcard.Config{})

@@ -258,7 +258,7 @@ func (t *Token) reopen(ctx context.Context) error {
 		yk.Close()
 		return fmt.Errorf("%w: another card is in its place (%v)", hsm.ErrRemoved, err)
 	}
-	t.yk, t.shown = yk, false
+	t.yk = yk // shown stays: true after a reset that failed
 	return nil
 }
 

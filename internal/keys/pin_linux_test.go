@@ -160,6 +160,36 @@ func TestPINPrompt(t *testing.T) {
 	}
 }
 
+// What was typed into a prompt that ended does not become part of the next PIN,
+// which would cost a try, nor of the shell's next line.
+func TestEndedPromptDropsWhatWasTyped(t *testing.T) {
+	person, tty := terminal(t)
+	shown := bufio.NewReader(person)
+	begin := func(ctx context.Context) chan string {
+		got := make(chan string, 1)
+		go func() {
+			pin, err := PINPrompt(tty)(ctx, hsm.PINRequest{Token: "reader", Serial: "77", Retries: 3})
+			got <- fmt.Sprint(pin, " ", err)
+		}()
+		if line, err := shown.ReadString(')'); err != nil {
+			t.Fatalf("terminal shows %q: %v", line, err)
+		}
+		return got
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	got := begin(ctx)
+	fmt.Fprint(person, "12")
+	cancel()
+	if said := <-got; !strings.Contains(said, context.Canceled.Error()) {
+		t.Fatalf("got %s", said)
+	}
+	got = begin(t.Context())
+	fmt.Fprint(person, "654321\r")
+	if said := <-got; said != "654321 <nil>" {
+		t.Errorf("got %s", said)
+	}
+}
+
 func TestPromptWithoutTerminal(t *testing.T) {
 	file, err := os.Create(filepath.Join(t.TempDir(), "no terminal"))
 	if err != nil {

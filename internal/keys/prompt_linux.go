@@ -37,7 +37,13 @@ func prompt(ctx context.Context, tty *os.File, text string) (string, error) {
 	if err := unix.IoctlSetTermios(fd, unix.TCSETS, &silent); err != nil {
 		return "", err
 	}
-	defer func() { _ = unix.IoctlSetTermios(fd, unix.TCSETS, before) }()
+	defer func() {
+		restore := uint(unix.TCSETS)
+		if ctx.Err() != nil {
+			restore = unix.TCSETSF // drop what was typed: it is part of a PIN
+		}
+		_ = unix.IoctlSetTermios(fd, restore, before)
+	}()
 	fmt.Fprint(tty, text)
 	defer fmt.Fprintln(tty)
 	for ctx.Err() == nil {

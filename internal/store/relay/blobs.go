@@ -58,7 +58,8 @@ func withinQuota(ctx context.Context, tx *store.Tx, owner int64, quota uint64, e
 		return err
 	}
 	var owned uint64
-	if err := tx.QueryRowContext(ctx, `SELECT coalesce(sum(size), 0) FROM blobs WHERE owner = $1`, owner).Scan(&owned); err != nil {
+	if err := tx.QueryRowContext(ctx, `SELECT coalesce(sum(CASE WHEN size < $1 THEN $1 ELSE size END), 0)
+		FROM blobs WHERE owner = $2`, mailbox.BlobUnit, owner).Scan(&owned); err != nil {
 		return err
 	}
 	if owned > quota {
