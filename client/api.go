@@ -72,7 +72,7 @@ type Outcome struct {
 
 func (c *change) outcome(in *intent, state string, why error) error {
 	content, err := wire.ParseContent(in.Content)
-	if err != nil || in.Resend || content.MediaType == wire.MediaResend {
+	if err != nil || in.Resend || content.MediaType == wire.MediaResend || content.MediaType == mediaSuccessor {
 		return err
 	}
 	o := Outcome{State: state, Intent: in.Number}
@@ -241,7 +241,7 @@ func (e *Engine) Direct(ctx context.Context, with ...identity.Address) (Conversa
 	defer e.mu.Unlock()
 	var found []*conversation
 	for _, conv := range e.conversations {
-		if conv.Name != "" || conv.Unnamed || conv.State == stateLeft || conv.State == stateFailed {
+		if conv.Name != "" || conv.Unnamed || conv.State == stateLeft || conv.State == stateFailed || conv.State == stateCandidate {
 			continue
 		}
 		if slices.Equal(e.people(conv), want) {
@@ -262,12 +262,15 @@ func (e *Engine) people(conv *conversation) []string {
 		return conv.With
 	}
 	var out []string
+	var list []member
 	if g, err := e.group(conv.Group); err == nil {
-		list, _ := e.members(g)
-		for _, m := range list {
-			if m.Address != e.cfg.Address {
-				out = append(out, m.Address.String())
-			}
+		list, _ = e.members(g)
+	} else if conv.State == stateBroken {
+		list = e.viewOf(conv.Predecessor)
+	}
+	for _, m := range list {
+		if m.Address != e.cfg.Address {
+			out = append(out, m.Address.String())
 		}
 	}
 	if len(out) == 0 {
@@ -331,6 +334,9 @@ func (e *Engine) Conversations() []Conversation {
 	defer e.mu.Unlock()
 	out := []Conversation{}
 	for _, conv := range e.conversations {
+		if conv.State == stateCandidate {
+			continue
+		}
 		v := Conversation{ID: conv.ID, Name: conv.Name, State: conv.State, People: e.people(conv), Started: time.Unix(conv.Started, 0), Reason: conv.Why}
 		if g, err := e.group(conv.Group); err == nil {
 			v.Epoch, v.Suite = g.Epoch(), g.Suite().String()

@@ -15,11 +15,13 @@ import (
 // the engine takes over into memory once that is on disk.
 type change struct {
 	*vault.Tx
+	engine        *Engine
 	meta          meta
 	conversations map[ConversationID]*conversation // changed ones
 	slot          *slot
 	slotChanged   bool
-	finished      map[uint64]error // intents that are over
+	finished      map[uint64]error    // intents that are over
+	healings      map[string]*healing // changed ones; nil forgets
 }
 
 // update runs f in a durable transaction. e.mu is held. f may run more than once
@@ -28,7 +30,7 @@ func (e *Engine) update(f func(c *change) error) error {
 	var done *change
 	// A caller who goes away must not undo half of a step.
 	err := e.cfg.Vault.Update(context.Background(), func(tx *vault.Tx) error {
-		c := &change{Tx: tx, meta: e.meta.clone(), conversations: map[ConversationID]*conversation{}, finished: map[uint64]error{}}
+		c := &change{Tx: tx, engine: e, meta: e.meta.clone(), conversations: map[ConversationID]*conversation{}, finished: map[uint64]error{}, healings: map[string]*healing{}}
 		if err := f(c); err != nil {
 			return err
 		}
@@ -45,6 +47,13 @@ func (e *Engine) update(f func(c *change) error) error {
 	for id, conv := range done.conversations {
 		e.take(id, conv)
 	}
+	for group, h := range done.healings {
+		if h == nil {
+			delete(e.healings, group)
+			continue
+		}
+		e.healings[group] = h
+	}
 	for number, err := range done.finished {
 		e.finish(number, err)
 	}
@@ -54,7 +63,7 @@ func (e *Engine) update(f func(c *change) error) error {
 
 // take installs a changed conversation; nil removes it.
 func (e *Engine) take(id ConversationID, conv *conversation) {
-	if old := e.conversations[id]; old != nil {
+	if old := e.conversations[id]; old != nil && e.byGroup[string(old.Group)] == id {
 		delete(e.byGroup, string(old.Group))
 	}
 	if conv == nil {

@@ -50,13 +50,18 @@ type Engine struct {
 	conversations map[ConversationID]*conversation
 	byGroup       map[string]ConversationID
 	waiters       map[uint64][]chan error
-	uploads       map[MessageID][2]uint64 // done and total
-	want          map[string]wanted       // groups whose next epoch was announced
-	hold          time.Time               // nothing refused is offered again before
-	stock         int                     // one-time KeyPackages at the gateway
-	filling       bool                    // the stock is being filled up
-	drained       bool                    // all stored deliveries of this connection are in
-	link          *link                   // nil while offline
+	uploads       map[MessageID][2]uint64      // done and total
+	want          map[string]wanted            // groups whose next epoch was announced
+	healings      map[string]*healing          // by group id
+	forks         map[string]*fork             // by group id
+	behindUs      map[string]time.Time         // groups of which the gateway shows an earlier epoch, since when
+	failed        map[ConversationID]int       // resyncs that were not possible
+	foundAt       map[ConversationID]time.Time // when this device founds a successor
+	hold          time.Time                    // nothing refused is offered again before
+	stock         int                          // one-time KeyPackages at the gateway
+	filling       bool                         // the stock is being filled up
+	drained       bool                         // all stored deliveries of this connection are in
+	link          *link                        // nil while offline
 	state         State
 	skew          time.Duration
 
@@ -86,7 +91,8 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 	e := &Engine{
 		cfg: cfg, leaf: cfg.Chain,
 		groups: map[string]*mls.Group{}, conversations: map[ConversationID]*conversation{}, byGroup: map[string]ConversationID{},
-		waiters: map[uint64][]chan error{}, uploads: map[MessageID][2]uint64{}, want: map[string]wanted{},
+		waiters: map[uint64][]chan error{}, uploads: map[MessageID][2]uint64{}, want: map[string]wanted{}, healings: map[string]*healing{},
+		forks: map[string]*fork{}, behindUs: map[string]time.Time{}, failed: map[ConversationID]int{}, foundAt: map[ConversationID]time.Time{},
 		state: State{Name: StateOffline},
 	}
 	var err error
@@ -141,7 +147,7 @@ func (e *Engine) load(ctx context.Context) error {
 		for _, c := range convs {
 			e.take(c.ID, c)
 		}
-		return err
+		return errors.Join(err, e.loadHealings(tx))
 	})
 	if err != nil {
 		return err
@@ -195,22 +201,14 @@ func (e *Engine) group(id []byte) (*mls.Group, error) {
 	if g := e.groups[string(id)]; g != nil {
 		return g, nil
 	}
-	var records mls.Delta
-	err := e.cfg.Vault.View(context.Background(), func(tx *vault.Tx) error {
-		cells, err := tx.List(tableGroup, id)
-		records = nil
-		for _, c := range cells {
-			records = append(records, mls.Record{Key: string(c.Row), Value: c.Value})
-		}
+	var g *mls.Group
+	err := e.cfg.Vault.View(context.Background(), func(tx *vault.Tx) (err error) {
+		g, err = e.stored(tx, id)
 		return err
 	})
-	if err != nil {
+	if errors.Is(err, errNoGroup) {
 		return nil, err
 	}
-	if len(records) == 0 {
-		return nil, errNoGroup
-	}
-	g, err := mls.Load(e.groupConfig(), e.identity(), records)
 	if err != nil {
 		return nil, fmt.Errorf("load a group: %w", err)
 	}

@@ -22,16 +22,17 @@ import (
 
 // The kinds of events.
 const (
-	EventMessage  = "message"
-	EventFile     = "file"
-	EventOther    = "other"    // a message of a media type that is not shown
-	EventJoined   = "joined"   // this device is in a conversation now
-	EventAdded    = "added"    // devices came in
-	EventRemoved  = "removed"  // devices went out
-	EventLeft     = "left"     // this device is out
-	EventRefused  = "refused"  // a message was refused, and why
-	EventLost     = "lost"     // a message could not be obtained again from its sender
-	EventResynced = "resynced" // this device's state was an older copy
+	EventMessage   = "message"
+	EventFile      = "file"
+	EventOther     = "other"     // a message of a media type that is not shown
+	EventJoined    = "joined"    // this device is in a conversation now
+	EventAdded     = "added"     // devices came in
+	EventRemoved   = "removed"   // devices went out
+	EventSuccessor = "successor" // the conversation goes on in a new group, and why
+	EventLeft      = "left"      // this device is out
+	EventRefused   = "refused"   // a message was refused, and why
+	EventLost      = "lost"      // a message could not be obtained again from its sender
+	EventResynced  = "resynced"  // this device's state was an older copy
 )
 
 // An Event is one line of what happened, in the order in which it was persisted.
@@ -118,7 +119,7 @@ func (e *Engine) logReceived(c *change, conv *conversation, m *arrival) error {
 
 func (e *Engine) logSent(c *change, in *intent, s *slot) error {
 	content, err := wire.ParseContent(in.Content)
-	if err != nil || content.MediaType == wire.MediaResend {
+	if err != nil || content.MediaType == wire.MediaResend || content.MediaType == mediaSuccessor {
 		return err
 	}
 	r := &eventRecord{Group: s.Group, Event: Event{

@@ -17,13 +17,22 @@ import (
 // conversation a group belongs to, under a private-use number (RFC 9420, Section
 // 17.3). Every member's capabilities list it.
 //
-//	struct { uint8 version = 1; opaque conversation[16]; opaque name<0..255>; } Conversation;
+//	struct {
+//		uint8 version; // 1: a conversation's first group, 2: a successor
+//		opaque conversation[16];
+//		opaque name<0..255>;
+//		select (version) { case 2: opaque predecessor<1..255>; };
+//	} Conversation;
+//
+// See spec/message.md, Section 7.
 const extensionConversation mls.ExtensionType = 0xF0A1
 
 // label is what the extension says.
 type label struct {
 	ID   ConversationID
 	Name string
+
+	Predecessor string // group id of the group that this one succeeds; empty for the first
 }
 
 func (l label) extension() (mls.Extension, error) {
@@ -31,9 +40,16 @@ func (l label) extension() (mls.Extension, error) {
 		return mls.Extension{}, err
 	}
 	var b cryptobyte.Builder
-	b.AddUint8(1)
+	version := uint8(1)
+	if l.Predecessor != "" {
+		version = 2
+	}
+	b.AddUint8(version)
 	b.AddBytes(l.ID[:])
 	b.AddUint8LengthPrefixed(func(c *cryptobyte.Builder) { c.AddBytes([]byte(l.Name)) })
+	if version == 2 {
+		b.AddUint8LengthPrefixed(func(c *cryptobyte.Builder) { c.AddBytes([]byte(l.Predecessor)) })
+	}
 	data, err := b.Bytes()
 	return mls.Extension{Type: extensionConversation, Data: data}, err
 }
@@ -41,11 +57,12 @@ func (l label) extension() (mls.Extension, error) {
 func parseLabel(data []byte) (l label, err error) {
 	s := cryptobyte.String(data)
 	var version uint8
-	var name cryptobyte.String
-	if !s.ReadUint8(&version) || version != 1 || !s.CopyBytes(l.ID[:]) || !s.ReadUint8LengthPrefixed(&name) || !s.Empty() {
+	var name, former cryptobyte.String
+	if !s.ReadUint8(&version) || version < 1 || version > 2 || !s.CopyBytes(l.ID[:]) || !s.ReadUint8LengthPrefixed(&name) ||
+		version == 2 && (!s.ReadUint8LengthPrefixed(&former) || former.Empty()) || !s.Empty() {
 		return label{}, errors.New("malformed conversation extension")
 	}
-	l.Name = string(name)
+	l.Name, l.Predecessor = string(name), string(former)
 	return l, checkName(l.Name)
 }
 

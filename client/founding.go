@@ -3,6 +3,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -25,7 +26,12 @@ func (e *Engine) found(ctx context.Context, l *link, in *intent, conv *conversat
 		}
 		in.Packages = packages
 	}
-	ext, err := label{conv.ID, conv.Name}.extension()
+	return e.create(in, conv)
+}
+
+// create makes a group of one and has the gateway register it.
+func (e *Engine) create(in *intent, conv *conversation) error {
+	ext, err := label{conv.ID, conv.Name, conv.predecessor()}.extension()
 	if err != nil {
 		return e.abandon(in, conv, err)
 	}
@@ -48,6 +54,9 @@ func (e *Engine) found(ctx context.Context, l *link, in *intent, conv *conversat
 		}
 		next := conv.edit()
 		next.Group = g.ID()
+		if len(conv.Group) > 0 {
+			next.Former = append(next.Former, conv.Group)
+		}
 		return errors.Join(c.DeleteAll(tableGroup, conv.Group), putDelta(c.Tx, g.ID(), g.State()), c.put(next), c.keepIntent(in), c.fillSlot(s))
 	})
 	return stopped(err)
@@ -62,8 +71,13 @@ func (e *Engine) settleCreate(s *slot) error {
 		if err != nil || in == nil || conv == nil {
 			return errors.Join(err, c.emptySlot(false))
 		}
+		if !bytes.Equal(conv.Group, s.Group) {
+			return c.emptySlot(false) // somebody else's successor was faster
+		}
 		next := conv.edit()
-		next.State = stateActive
+		if conv.State != stateBroken {
+			next.State = stateActive
+		}
 		in.Kind = intentAdd
 		return errors.Join(c.put(next), c.keepIntent(in), c.emptySlot(false))
 	})
@@ -134,10 +148,6 @@ func (e *Engine) remove(in *intent, conv *conversation, g *mls.Group) error {
 // commit prepares a commit and makes it the submission under way. Nothing about the
 // group changes before the gateway has taken it; if another one wins, this is
 // forgotten and made anew.
-//
-// A commit of this device's own, for healing (an update path after 20 messages or an
-// hour, in the background, never before a send), comes through here with no
-// proposals and no intent.
 func (e *Engine) commit(in *intent, conv *conversation, g *mls.Group, proposals []mls.Proposal, event Event) error {
 	own := mls.X509Credential(e.leaf)
 	p, err := g.PrepareCommit(mls.CommitParams{
@@ -176,9 +186,21 @@ func (e *Engine) settleCommit(s *slot) error {
 	if s.Kind == slotResync {
 		return e.settleResync(s, conv, delta)
 	}
+	if !bytes.Equal(conv.Group, s.Group) {
+		// It goes on in a successor, where what was to be changed is changed again.
+		return e.update(func(c *change) error { return c.emptySlot(false) })
+	}
 	return e.update(func(c *change) error {
+		if s.heals() {
+			if err := c.healed(s.Group, s.Epoch+1, mls.LeafIndex(s.Leaf)); err != nil {
+				return err
+			}
+		}
 		if err := errors.Join(putDelta(c.Tx, s.Group, delta), c.emptySlot(false), c.end(s.Intent, nil)); err != nil {
 			return err
+		}
+		if conv.State == stateBroken && conv.Founding == s.Intent {
+			return e.founded(c, conv)
 		}
 		for _, ev := range s.Events {
 			ev.Time, ev.Name = e.now(), conv.Name

@@ -194,6 +194,7 @@ type device struct {
 	dir     string
 	vault   *vault.Vault
 	crash   func(point string) error
+	clock   func() time.Time // nil: the machine's
 
 	cancel context.CancelFunc
 	ended  chan error
@@ -203,14 +204,23 @@ var errKilled = errors.New("killed by the test")
 
 func (w *world) device(local string) *device { return w.deviceOn(local, elliptic.P256()) }
 
+// deviceWith makes a device with a clock of the test.
+func (w *world) deviceWith(local string, now func() time.Time) *device {
+	return w.deviceBy(local, elliptic.P256(), now)
+}
+
 func (w *world) deviceOn(local string, curve elliptic.Curve) *device {
+	return w.deviceBy(local, curve, nil)
+}
+
+func (w *world) deviceBy(local string, curve elliptic.Curve, now func() time.Time) *device {
 	t := w.t
 	t.Helper()
 	address, err := identity.ParseAddress(local + "@" + domain)
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &device{t: t, w: w, address: address, key: newKey(t, curve), dir: t.TempDir()}
+	d := &device{t: t, w: w, address: address, key: newKey(t, curve), dir: t.TempDir(), clock: now}
 	if d.unlock, err = ecdh.P256().GenerateKey(rand.Reader); err != nil {
 		t.Fatal(err)
 	}
@@ -245,7 +255,7 @@ func (d *device) start() {
 	if os.Getenv("CLIENT_LOG") != "" {
 		log = slog.New(slog.NewTextHandler(os.Stderr, nil)).With("device", d.address.Local()+"/"+id.String()[:4])
 	}
-	d.Engine, err = New(ctx, Config{Address: d.address, Chain: d.chain, Signer: d.key, Vault: d.vault, Trust: d.w.trust(), Gateway: d.w.address, Agent: "test", Log: log})
+	d.Engine, err = New(ctx, Config{Address: d.address, Chain: d.chain, Signer: d.key, Vault: d.vault, Trust: d.w.trust(), Gateway: d.w.address, Agent: "test", Log: log, Now: d.clock})
 	if err != nil {
 		t.Fatal(err)
 	}

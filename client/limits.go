@@ -61,6 +61,48 @@ const (
 	// be delivered before the group is resynced.
 	catchUpTimeout = 30 * time.Second
 
+	// healAfter and healWithin say when an epoch is old: after as many messages, or
+	// that long after its first one.
+	healAfter  = 20
+	healWithin = time.Hour
+
+	// healTurn is half of a member's turn to heal, and the distance between two
+	// members' beginnings at least: longer than three signatures of a slow card (1 s), a
+	// round trip, and the others' dealing with the commit.
+	healTurn = 3 * time.Second
+
+	// healLull is how long nobody may have written before the turns begin, so that
+	// no message has to be sealed a second time; healPatience is how long such a
+	// lull is waited for.
+	healLull     = time.Second
+	healPatience = 30 * time.Second
+
+	// healPause follows a healing that the card or the gateway refused.
+	healPause = 10 * time.Minute
+
+	// foundTurn is one member's turn to found a successor, and foundLatest the last
+	// turn: somebody may be waiting to write.
+	foundTurn   = 2 * time.Second
+	foundLatest = time.Minute
+
+	// vouchers is how many members at least say a word in a successor, so that a
+	// second one is heard beside its founder.
+	vouchers = 4
+
+	// rollbackAfter is for how long the gateway may show an earlier epoch than was
+	// reached; a moment is normal while it takes over a commit. rollbackPause is
+	// between two looks.
+	rollbackAfter = 3 * time.Second
+	rollbackPause = 200 * time.Millisecond
+
+	// resyncTries is how often a resync is tried that the gateway's state of the
+	// group does not allow.
+	resyncTries = 2
+
+	// forkMessages is how many messages of one sender in a row must not open before
+	// the two count as at odds: one may have been altered on the way.
+	forkMessages = 2
+
 	// firstBackoff and lastBackoff bound the pause between connection attempts.
 	firstBackoff = 200 * time.Millisecond
 	lastBackoff  = 30 * time.Second

@@ -3,6 +3,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -47,10 +48,17 @@ func (e *Engine) untilRetry() time.Duration {
 	if wait := e.hold.Sub(e.now()); wait > 0 {
 		return wait
 	}
+	wait := time.Minute
 	if len(e.want) > 0 {
-		return time.Second
+		wait = time.Second
 	}
-	return time.Minute
+	if turn, ok := e.untilHealing(); ok {
+		wait = min(wait, turn)
+	}
+	if founding, ok := e.untilFounding(); ok {
+		wait = min(wait, founding)
+	}
+	return wait
 }
 
 // step does one thing: offers the submission under way, or makes the next one. It
@@ -84,6 +92,11 @@ func (e *Engine) fill(ctx context.Context, l *link) (bool, error) {
 		if conv.State == stateResync {
 			return true, e.resync(ctx, l, conv)
 		}
+		if conv.State == stateBroken {
+			if did, err := e.goOn(ctx, l, conv); did || err != nil {
+				return did, err
+			}
+		}
 	}
 	intents, err := e.intents()
 	if err != nil {
@@ -100,15 +113,20 @@ func (e *Engine) fill(ctx context.Context, l *link) (bool, error) {
 		}
 		blocked[in.Conversation] = true
 	}
-	return e.publish()
+	if did, err := e.publish(); did || err != nil || len(intents) == queueRead {
+		return did, err
+	}
+	return e.heal(blocked)
 }
 
-// intents reads what is queued. The bound keeps a long queue from being read again
-// for each of its messages.
+// queueRead keeps a long queue from being read again for each of its messages.
+const queueRead = 32
+
+// intents reads what is queued first.
 func (e *Engine) intents() ([]*intent, error) {
 	var out []*intent
 	err := e.cfg.Vault.View(context.Background(), func(tx *vault.Tx) error {
-		cells, err := tx.Range(tableIntent, nil, 0, 32)
+		cells, err := tx.Range(tableIntent, nil, 0, queueRead)
 		out = nil
 		for _, c := range cells {
 			in, err := decode[intent](tableIntent, c.Value)
@@ -134,6 +152,8 @@ func (e *Engine) make(ctx context.Context, l *link, in *intent) (bool, error) {
 		return true, e.abandon(in, conv, ErrNotMember)
 	case conv.State == stateFailed:
 		return true, e.abandon(in, conv, &hintError{"the conversation could not be started: " + conv.Why, conv.Hint})
+	case conv.State == stateBroken:
+		return false, nil
 	case in.Kind == intentFound:
 		return true, e.found(ctx, l, in, conv)
 	case conv.State != stateActive:
@@ -173,6 +193,10 @@ func (e *Engine) abandon(in *intent, conv *conversation, why error) error {
 }
 
 func (e *Engine) giveUp(c *change, in *intent, conv *conversation, why error) error {
+	if conv != nil && conv.State == stateBroken && conv.Founding == in.Number {
+		e.cfg.Log.Warn("a successor was not founded", "conversation", conv.ID.String(), "error", why)
+		return e.foundAgain(c, conv)
+	}
 	if err := c.end(in.Number, why); err != nil {
 		return err
 	}
@@ -301,7 +325,10 @@ func (e *Engine) submit(ctx context.Context, l *link, s *slot) error {
 // stale takes a submission back whose epoch has passed: the winner's commit is among
 // the deliveries, and the intent is made anew after it.
 func (e *Engine) stale(s *slot, detail []byte) error {
-	if len(detail) == 8 && len(s.Group) > 0 && s.Kind != slotResync {
+	if back, err := e.rolledBack(s, detail); back || err != nil {
+		return err
+	}
+	if _, present := e.byGroup[string(s.Group)]; len(detail) == 8 && present && s.Kind != slotResync {
 		e.want[string(s.Group)] = wanted{binary.BigEndian.Uint64(detail), e.now()}
 	}
 	return e.update(func(c *change) error {
@@ -328,6 +355,9 @@ func (e *Engine) reopen(c *change, s *slot) error {
 
 // postpone waits with what was refused for a passing reason.
 func (e *Engine) postpone(s *slot, code wire.Code) error {
+	if s.heals() {
+		return e.healRefused(s, code)
+	}
 	e.cfg.Log.Info("postponed by the gateway", "code", code.String())
 	e.hold = e.now().Add(retryRefused)
 	return e.update(func(c *change) error {
@@ -340,6 +370,17 @@ func (e *Engine) postpone(s *slot, code wire.Code) error {
 
 // refused ends a submission that the gateway will never take.
 func (e *Engine) refused(s *slot, code wire.Code) error {
+	conv := e.conversations[s.Conversation]
+	switch {
+	case code == wire.UnknownGroup && len(s.Group) > 0:
+		return e.groupGone(s)
+	case conv != nil && len(s.Group) > 0 && !bytes.Equal(conv.Group, s.Group):
+		return e.update(func(c *change) error { return errors.Join(e.reopen(c, s), c.emptySlot(true)) })
+	case s.heals() && code != wire.NotMember:
+		return e.healRefused(s, code)
+	case s.Kind == slotResync && code == wire.InvalidCommit && conv != nil:
+		return e.update(func(c *change) error { return errors.Join(c.emptySlot(true), e.resyncFailed(c, conv, refusal(code))) })
+	}
 	e.cfg.Log.Warn("refused by the gateway", "what", s.Kind, "code", code.String())
 	why := refusal(code)
 	return e.update(func(c *change) error {
@@ -356,7 +397,7 @@ func (e *Engine) refused(s *slot, code wire.Code) error {
 			return err
 		}
 		switch {
-		case code == wire.NotMember || code == wire.UnknownGroup:
+		case code == wire.NotMember:
 			next.State = stateLeft
 		case s.Kind == slotResync:
 			e.hold = e.now().Add(retryRefused)
@@ -386,6 +427,7 @@ func (e *Engine) settle(s *slot) error {
 
 func (e *Engine) settleContent(s *slot) error {
 	return e.update(func(c *change) error {
+		delete(e.behindUs, string(s.Group))
 		in, err := getJSON[intent](c.Tx, tableIntent, nil, vault.Numbered(s.Intent))
 		if err != nil {
 			return err
@@ -407,7 +449,7 @@ func (e *Engine) settleContent(s *slot) error {
 				return err
 			}
 		}
-		return errors.Join(c.outcome(in, OutcomeSent, nil), c.end(in.Number, nil), c.emptySlot(false))
+		return errors.Join(c.outcome(in, OutcomeSent, nil), c.end(in.Number, nil), c.emptySlot(false), e.counted(c, s.Group, s.Epoch))
 	})
 }
 

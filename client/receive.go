@@ -7,9 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
-	"valise/client/vault"
 	"valise/identity"
 	"valise/mls"
 	"valise/wire"
@@ -101,20 +99,24 @@ func (e *Engine) await(ctx context.Context, l *link, d *wire.Deliver) error {
 		if !ours || d.Kind == wire.DeliverWelcome || d.Epoch <= s.Epoch {
 			return nil
 		}
-		news := e.bell.wait()
-		e.mu.Unlock()
-		var err error
-		select {
-		case <-news:
-		case <-l.dead:
-			err = l.cause()
-		case <-ctx.Done():
-			err = context.Cause(ctx)
-		}
-		e.mu.Lock()
-		if err != nil {
+		if err := e.awaitNews(ctx, l); err != nil {
 			return err
 		}
+	}
+}
+
+// awaitNews releases e.mu until something has changed.
+func (e *Engine) awaitNews(ctx context.Context, l *link) error {
+	news := e.bell.wait()
+	e.mu.Unlock()
+	defer e.mu.Lock()
+	select {
+	case <-news:
+		return nil
+	case <-l.dead:
+		return l.cause()
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
 
@@ -141,10 +143,17 @@ func (e *Engine) report(ctx context.Context, l *link, d *wire.Deliver, reason st
 }
 
 // conversationOf finds the conversation of a delivery's group, or makes a nameless
-// one for a group that this device does not know but seems to be a member of.
+// one for a group that this device does not know but seems to be a member of. It is nil
+// for a group that was refused.
 func (e *Engine) conversationOf(c *change, group []byte) (*conversation, error) {
 	if id, ok := e.byGroup[string(group)]; ok {
 		return e.conversations[id], nil
+	}
+	if conv := e.formerOf(group); conv != nil {
+		return conv, nil
+	}
+	if refused, err := c.Has(tableRefused, nil, group); err != nil || refused {
+		return nil, err
 	}
 	conv := &conversation{ID: NewConversationID(), Group: group, State: stateResync, Unnamed: true, Started: e.now().Unix()}
 	return conv, c.put(conv)
@@ -152,6 +161,12 @@ func (e *Engine) conversationOf(c *change, group []byte) (*conversation, error) 
 
 func (e *Engine) contentArrived(ctx context.Context, l *link, d *wire.Deliver) error {
 	id, known := e.byGroup[string(d.Group)]
+	if known && e.conversations[id].State == stateCandidate {
+		if spoken, err := e.overheard(d, e.conversations[id]); !spoken || err != nil {
+			return err
+		}
+		id = e.byGroup[string(d.Group)]
+	}
 	if !known || e.conversations[id].State != stateActive {
 		return e.done(d, func(c *change) error { return e.missed(c, d) })
 	}
@@ -180,7 +195,13 @@ func (e *Engine) contentArrived(ctx context.Context, l *link, d *wire.Deliver) e
 	if err := e.report(ctx, l, d, reason, err); err != nil {
 		return err
 	}
-	return e.done(d, func(c *change) error { return e.missed(c, d) })
+	return e.done(d, func(c *change) error {
+		conv := e.conversations[id]
+		if err := e.missed(c, d); err != nil || reason != reasonAltered || conv == nil || !bytes.Equal(conv.Group, d.Group) || conv.State != stateActive {
+			return err
+		}
+		return e.unopened(c, conv, g, d)
+	})
 }
 
 // missed notes that a message could not be opened, and asks for it. What it says of
@@ -188,7 +209,7 @@ func (e *Engine) contentArrived(ctx context.Context, l *link, d *wire.Deliver) e
 // for in vain.
 func (e *Engine) missed(c *change, d *wire.Deliver) error {
 	conv, err := e.conversationOf(c, d.Group)
-	if err != nil || conv.State == stateLeft || conv.State == stateFailed {
+	if err != nil || conv == nil || conv.State == stateLeft || conv.State == stateFailed {
 		return err
 	}
 	info, err := mls.ParsePrivateMessageInfo(d.Payload)
@@ -230,6 +251,7 @@ func (e *Engine) opened(ctx context.Context, l *link, d *wire.Deliver, conv *con
 	if err != nil {
 		return stopped(err) // every leaf was approved when it came in
 	}
+	e.agrees(conv.Group, from.Device)
 	m := &arrival{from: from, delivery: d}
 	reason, err := m.check(r, d)
 	if err != nil {
@@ -238,7 +260,7 @@ func (e *Engine) opened(ctx context.Context, l *link, d *wire.Deliver, conv *con
 		}
 	}
 	return e.done(d, func(c *change) error {
-		if err := putDelta(c.Tx, conv.Group, r.Delta); err != nil {
+		if err := errors.Join(putDelta(c.Tx, conv.Group, r.Delta), e.counted(c, conv.Group, g.Epoch())); err != nil {
 			return err
 		}
 		switch reason {
@@ -286,6 +308,11 @@ func (m *arrival) check(r *mls.Received, d *wire.Deliver) (reason string, err er
 
 // accept records a message once, whatever happens to it on the way.
 func (e *Engine) accept(c *change, conv *conversation, g *mls.Group, m *arrival) error {
+	if m.content.MediaType == mediaSuccessor {
+		if err := e.noted(c, conv, m.from.Device, m.header.Sequence, m.content.Body); err != nil {
+			return err
+		}
+	}
 	if err := e.progress(c, conv, m.from.Device, m.header.Sequence); err != nil {
 		return err
 	}
@@ -303,6 +330,9 @@ func (e *Engine) accept(c *change, conv *conversation, g *mls.Group, m *arrival)
 			return e.note(c, conv, Event{Kind: EventRefused, Time: e.now(), From: m.from.Address.String(), Device: m.from.Device, Reason: reasonContent})
 		}
 		return e.answerResend(c, conv, g, r)
+	}
+	if m.content.MediaType == mediaSuccessor {
+		return nil
 	}
 	return e.logReceived(c, conv, m)
 }
@@ -336,6 +366,12 @@ func (e *Engine) committed(ctx context.Context, l *link, d *wire.Deliver) error 
 	id, known := e.byGroup[string(d.Group)]
 	if !known {
 		return e.done(d, func(c *change) error { _, err := e.conversationOf(c, d.Group); return err })
+	}
+	if e.conversations[id].State == stateCandidate {
+		if spoken, err := e.overheard(d, e.conversations[id]); !spoken || err != nil {
+			return err
+		}
+		id = e.byGroup[string(d.Group)]
 	}
 	conv := e.conversations[id]
 	if conv.State != stateActive {
@@ -405,10 +441,10 @@ func (e *Engine) follow(d *wire.Deliver, conv *conversation, g *mls.Group, stage
 		if staged.SelfGone {
 			left := conv.edit()
 			left.State = stateLeft
-			return errors.Join(c.DeleteAll(tableGroup, conv.Group), c.put(left),
+			return errors.Join(c.DeleteAll(tableGroup, conv.Group), c.putHealing(conv.Group, nil), c.put(left),
 				e.note(c, conv, Event{Kind: EventLeft, Time: e.now(), From: events.by.Address.String(), Device: events.by.Device, Reason: "removed"}))
 		}
-		if err := putDelta(c.Tx, conv.Group, staged.Delta); err != nil {
+		if err := errors.Join(putDelta(c.Tx, conv.Group, staged.Delta), c.healedBy(conv.Group, &staged.Change)); err != nil {
 			return err
 		}
 		for _, m := range events.fresh {
@@ -475,112 +511,4 @@ func (e *Engine) describe(ch *mls.Change) (*described, error) {
 		out.list = append(out.list, ev)
 	}
 	return out, nil
-}
-
-// welcomed joins a group that this device was added to.
-func (e *Engine) welcomed(ctx context.Context, l *link, d *wire.Deliver) error {
-	if id, ok := e.byGroup[string(d.Group)]; ok && e.conversations[id].State == stateActive {
-		if g, err := e.group(d.Group); err == nil && g.Epoch() >= d.Epoch {
-			return e.done(d, nil) // from before a resync
-		}
-	}
-	g, used, err := e.join(d)
-	if err != nil {
-		// The group counts this device as a member all the same: come in by an
-		// external commit.
-		if err := e.report(ctx, l, d, reasonWelcome, err); err != nil {
-			return err
-		}
-		return e.done(d, func(c *change) error {
-			conv, err := e.conversationOf(c, d.Group)
-			if err != nil {
-				return err
-			}
-			return c.lose(conv)
-		})
-	}
-	name, err := labelOf(g.Extensions())
-	if err != nil {
-		name.ID = NewConversationID()
-	}
-	taken := e.conversations[name.ID]
-	if taken != nil && !bytes.Equal(taken.Group, d.Group) && taken.State != stateLeft && taken.State != stateFailed {
-		// Nobody may slip another group under a conversation that goes on.
-		if err := e.report(ctx, l, d, reasonTaken, errors.New("a group for a conversation that has one")); err != nil {
-			return err
-		}
-		return e.done(d, nil)
-	}
-	err = e.done(d, func(c *change) error { return e.enter(c, d, g, name, used) })
-	if err == nil {
-		e.groups[string(g.ID())] = g
-	}
-	return err
-}
-
-// join opens a Welcome with whichever of our KeyPackages it was made for.
-func (e *Engine) join(d *wire.Deliver) (*mls.Group, []byte, error) {
-	var cells []vault.Cell
-	err := e.cfg.Vault.View(context.Background(), func(tx *vault.Tx) (err error) {
-		cells, err = tx.List(tablePackage, nil)
-		return err
-	})
-	if err != nil {
-		return nil, nil, err
-	}
-	for _, cell := range cells {
-		p, err := decode[packageRecord](tablePackage, cell.Value)
-		if err != nil {
-			return nil, nil, err
-		}
-		kp, err := mls.ParseKeyPackage(p.Package)
-		if err != nil {
-			return nil, nil, err
-		}
-		secrets, err := mls.ParseKeyPackageSecrets(p.Secrets)
-		if err != nil {
-			return nil, nil, err
-		}
-		g, err := mls.Join(e.groupConfig(), e.identity(), d.Payload, kp, secrets, mls.JoinParams{})
-		if errors.Is(err, mls.ErrNotForUs) {
-			continue
-		}
-		if err == nil && !bytes.Equal(g.ID(), d.Group) {
-			err = errors.New("the welcome is for another group than the gateway says")
-		}
-		used := cell.Row
-		if p.LastResort {
-			used = nil
-		}
-		return g, used, err
-	}
-	return nil, nil, mls.ErrNotForUs
-}
-
-// enter records a joined group and its conversation.
-func (e *Engine) enter(c *change, d *wire.Deliver, g *mls.Group, name label, used []byte) error {
-	conv := e.conversations[name.ID]
-	if old, ok := e.byGroup[string(d.Group)]; ok && old != name.ID {
-		if err := c.drop(e.conversations[old]); err != nil {
-			return err
-		}
-	}
-	if conv == nil {
-		conv = &conversation{ID: name.ID, Started: e.now().Unix()}
-	} else {
-		conv = conv.edit()
-		if !bytes.Equal(conv.Group, d.Group) {
-			conv.Former = append(conv.Former, conv.Group)
-		}
-	}
-	conv.Name, conv.Group, conv.State, conv.Unnamed = name.Name, slices.Clone(d.Group), stateActive, false
-	if used != nil {
-		if err := c.Delete(tablePackage, nil, used); err != nil {
-			return err
-		}
-	}
-	if err := errors.Join(c.DeleteAll(tableGroup, d.Group), putDelta(c.Tx, d.Group, g.State()), c.put(conv)); err != nil {
-		return err
-	}
-	return e.noteJoined(c, conv, g, d.Sender)
 }

@@ -26,6 +26,8 @@ const (
 	tableSent         = "sent"         // conversation id, sequence: sentRecord
 	tableMine         = "mine"         // "", message id: Outcome
 	tablePeer         = "peer"         // conversation id, device id: peer
+	tableHealing      = "healing"      // "", group id: healing
+	tableRefused      = "refused"      // "", group id of a successor that was refused: nothing
 	tableTransfer     = "transfer"     // "", message id: transfer
 	tableFetched      = "fetched"      // message id, folder: path
 )
@@ -51,11 +53,13 @@ type life struct {
 
 // The states of a conversation.
 const (
-	stateFounding = "founding" // the gateway does not know its group yet
-	stateActive   = "active"
-	stateResync   = "resync" // this device must come back by an external commit
-	stateLeft     = "left"   // this device is no member any more
-	stateFailed   = "failed" // could not be founded
+	stateFounding  = "founding" // the gateway does not know its group yet
+	stateActive    = "active"
+	stateResync    = "resync"    // this device must come back by an external commit
+	stateLeft      = "left"      // this device is no member any more
+	stateFailed    = "failed"    // could not be founded
+	stateBroken    = "broken"    // its group cannot go on; a successor is founded
+	stateCandidate = "candidate" // not a conversation: a successor for which only its founder speaks
 )
 
 type conversation struct {
@@ -71,6 +75,12 @@ type conversation struct {
 	With     []string       `json:"with,omitempty"`    // addresses it was started with, our own not among them
 	Why      string         `json:"why,omitempty"`     // of stateFailed
 	Hint     string         `json:"hint,omitempty"`    // what to do about it
+
+	Predecessor []byte         `json:"predecessor,omitempty"` // group that Group succeeds; of stateBroken: that broke
+	Broken      string         `json:"broken,omitempty"`      // why it broke, where this device has seen it
+	Founding    uint64         `json:"founding,omitempty"`    // of stateBroken: this device's intent to found a successor
+	Of          ConversationID `json:"of,omitzero"`           // of stateCandidate: the conversation
+	Founder     member         `json:"founder,omitzero"`      // of stateCandidate
 }
 
 // A peer is another device in a conversation.
@@ -119,6 +129,7 @@ type slot struct {
 	Group        []byte         `json:"group,omitempty"`
 	Epoch        uint64         `json:"epoch,omitempty"`
 	Sequence     uint64         `json:"sequence,omitempty"`
+	Leaf         uint32         `json:"leaf,omitempty"`  // of who heals
 	Delta        []byte         `json:"delta,omitempty"` // applied when the gateway has accepted it
 	Events       []Event        `json:"events,omitempty"`
 }

@@ -174,13 +174,8 @@ func TestEnrollPinsRoot(t *testing.T) {
 
 func TestLabelRoundTrip(t *testing.T) {
 	for _, name := range []string{"", "crisis cell", "Lagezentrum – Nord"} {
-		l := label{NewConversationID(), name}
-		x, err := l.extension()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got, err := parseLabel(x.Data); err != nil || got != l {
-			t.Fatalf("%+v, %v", got, err)
+		for _, former := range []string{"", "the group before"} {
+			roundTrip(t, label{NewConversationID(), name, former})
 		}
 	}
 	if _, err := (label{Name: "a\x1b[2J"}).extension(); err == nil {
@@ -188,8 +183,19 @@ func TestLabelRoundTrip(t *testing.T) {
 	}
 }
 
+func roundTrip(t *testing.T, l label) {
+	t.Helper()
+	x, err := l.extension()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := parseLabel(x.Data); err != nil || got != l {
+		t.Fatalf("%+v, %v", got, err)
+	}
+}
+
 func FuzzParseLabel(f *testing.F) {
-	x, _ := label{ConversationID{1}, "name"}.extension()
+	x, _ := label{ConversationID{1}, "name", "before"}.extension()
 	f.Add(x.Data)
 	f.Add([]byte{1})
 	f.Fuzz(func(t *testing.T, data []byte) {

@@ -3,6 +3,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -23,6 +24,9 @@ func (e *Engine) lose(conv *conversation, why string) error {
 }
 
 func (c *change) lose(conv *conversation) error {
+	if _, err := c.engine.keepView(c, conv); err != nil {
+		return err
+	}
 	next := conv.edit()
 	next.State = stateResync
 	return errors.Join(c.DeleteAll(tableGroup, conv.Group), c.put(next))
@@ -42,14 +46,19 @@ func (e *Engine) resync(ctx context.Context, l *link, conv *conversation) error 
 	if !ok {
 		return e.cannotResync(conv, answer)
 	}
+	if _, epoch := e.viewEpoch(conv.Group); info.Epoch < epoch && !conv.Lost {
+		return stopped(e.update(func(c *change) error { return e.brick(c, conv, brokenRollback) }))
+	}
 	p, err := mls.PrepareExternalCommit(e.groupConfig(), e.identity(), info.GroupInfo, mls.ExternalParams{
 		Tree: info.Tree, Capabilities: capabilities(),
 		Replace: func(old mls.Member) bool { d, err := e.member(old); return err == nil && d.Device == e.self },
 	})
-	if err != nil {
-		e.cfg.Log.Error("resync is not possible", "conversation", conv.ID.String(), "error", err)
+	if cardFailed(err) {
 		e.hold = e.now().Add(retryRefused)
 		return nil
+	}
+	if err != nil {
+		return stopped(e.update(func(c *change) error { return e.resyncFailed(c, conv, err) }))
 	}
 	err = e.update(func(c *change) error {
 		s := &slot{Kind: slotResync, Conversation: conv.ID, Group: conv.Group, Epoch: info.Epoch, Delta: p.Group().State().Marshal()}
@@ -73,8 +82,10 @@ func (e *Engine) cannotResync(conv *conversation, answer wire.Answer) error {
 		return nil
 	case errors.Is(err, wire.ErrMalformed):
 		return err
+	case errors.Is(err, wire.UnknownGroup):
+		return stopped(e.update(func(c *change) error { return e.brick(c, conv, brokenUnknown) }))
 	}
-	// Not a member any more, or the gateway does not know the group.
+	// Not a member any more.
 	return stopped(e.update(func(c *change) error {
 		if conv.Unnamed {
 			return c.drop(conv)
@@ -96,7 +107,11 @@ func (e *Engine) settleResync(s *slot, conv *conversation, state mls.Delta) erro
 	if err != nil {
 		return err
 	}
+	delete(e.failed, conv.ID)
 	err = e.update(func(c *change) error {
+		if !bytes.Equal(conv.Group, s.Group) {
+			return c.emptySlot(false) // it goes on in a successor by now
+		}
 		next := conv.edit()
 		next.State, next.Lost = stateActive, false
 		if conv.Unnamed {
@@ -104,7 +119,7 @@ func (e *Engine) settleResync(s *slot, conv *conversation, state mls.Delta) erro
 				return err
 			}
 		}
-		if err := errors.Join(c.DeleteAll(tableGroup, s.Group), putDelta(c.Tx, s.Group, state), c.put(next), c.emptySlot(false)); err != nil {
+		if err := errors.Join(c.DeleteAll(tableGroup, s.Group), putDelta(c.Tx, s.Group, state), c.put(next), c.emptySlot(false), c.putHealing(s.Group, nil)); err != nil {
 			return err
 		}
 		for _, m := range others {

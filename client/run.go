@@ -197,8 +197,24 @@ func (e *Engine) behind(w *wire.Welcome) error {
 			return err
 		}
 		for _, old := range e.conversations {
+			if _, err := e.keepView(c, old); err != nil {
+				return err
+			}
 			if err := c.DeleteAll(tableGroup, old.Group); err != nil {
 				return err
+			}
+			if old.State == stateCandidate {
+				if err := c.drop(old); err != nil {
+					return err
+				}
+			}
+			if old.State == stateBroken {
+				conv := old.edit()
+				conv.Group, conv.State, conv.Founding, conv.Lost = conv.Predecessor, stateResync, 0, true
+				if err := errors.Join(c.end(old.Founding, nil), c.put(conv)); err != nil {
+					return err
+				}
+				continue
 			}
 			if old.State != stateActive && old.State != stateResync {
 				continue

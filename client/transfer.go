@@ -157,6 +157,9 @@ func (e *Engine) uploadOne(ctx context.Context, l *link, t *transfer) (bool, err
 	case errors.Is(err, wire.Unavailable), errors.Is(err, wire.RateLimited), errors.Is(err, wire.HashMismatch), errors.Is(err, wire.StaleEpoch):
 		return false, nil
 	}
+	if errors.Is(err, wire.UnknownGroup) {
+		return false, e.uploadGone(conv)
+	}
 	if code := wire.Code(0); errors.As(err, &code) {
 		return true, e.cancelTransfer(t, refusal(code))
 	}

@@ -121,6 +121,12 @@ func describe(ev *client.Event) string {
 		return fmt.Sprintf("%s%s * %s added %s", at, where, ev.From, who())
 	case client.EventRemoved:
 		return fmt.Sprintf("%s%s * %s removed %s", at, where, ev.From, who())
+	case client.EventSuccessor:
+		by := ev.From
+		if ev.Outgoing {
+			by = "you"
+		}
+		return fmt.Sprintf("%s%s * this conversation goes on in a new group, founded by %s, with %s%s; what did not arrive is sent again", at, where, by, who(), because(ev.Reason))
 	case client.EventLeft:
 		return fmt.Sprintf("%s%s * you are no longer in this conversation (%s)", at, where, line(ev.Reason))
 	case client.EventRefused:
@@ -131,6 +137,20 @@ func describe(ev *client.Event) string {
 		return at + " * this device's state was an older copy; it was brought up to date, and what is missing is asked for again"
 	}
 	return fmt.Sprintf("%s * %s", at, ev.Kind)
+}
+
+// because says why a group was left, where this device saw it itself.
+func because(reason string) string {
+	text := map[string]string{
+		"unknown_group":     "the gateway had lost the former one",
+		"resync_impossible": "what the gateway had of the former one was not valid",
+		"rolled_back":       "the gateway had gone back to an earlier state of the former one",
+		"forked":            "the members of the former one were at odds",
+	}[reason]
+	if text == "" {
+		return ""
+	}
+	return " (" + text + ")"
 }
 
 func size(n uint64) string {
