@@ -230,10 +230,20 @@ func TestPolicyHash(t *testing.T) {
 	}
 	seen := map[[32]byte]int{zero: -1}
 	for i, p := range []AppraisalPolicy{
-		{MinFirmware: "5.7.1"}, {AcceptVulnerableFirmware: true}, {Slots: []string{"9a"}}, {KeyManagement: "optional"},
-		{KeyManagementSlots: []string{"83"}}, {PINPolicies: []string{"once"}}, {TouchPolicies: []string{"never"}},
-		{FormFactors: []string{"usb-a-bio"}}, {Algorithms: []string{"P-384"}}, {DeniedSerials: []uint64{1}},
-		{Roots: []string{strings.Repeat("ab", 32)}}, {RequireFIPS: true}, {RequireCSPN: true}, {ValidHours: 1},
+		{MinFirmware: "5.7.1"},
+		{AcceptVulnerableFirmware: true},
+		{Slots: []string{"9a"}},
+		{KeyManagement: "optional"},
+		{KeyManagementSlots: []string{"83"}},
+		{PINPolicies: []string{"once"}},
+		{TouchPolicies: []string{"never"}},
+		{FormFactors: []string{"usb-a-bio"}},
+		{Algorithms: []string{"P-384"}},
+		{DeniedSerials: []uint64{1}},
+		{Roots: []string{strings.Repeat("ab", 32)}},
+		{RequireFIPS: true},
+		{RequireCSPN: true},
+		{ValidHours: 1},
 	} {
 		if j, ok := seen[hash(p)]; ok {
 			t.Errorf("policies %d and %d have one hash", i, j)

@@ -218,9 +218,15 @@ func TestEvidenceHash(t *testing.T) {
 	a, b := []byte("a"), []byte("b")
 	seen := map[[32]byte]int{}
 	for i, ev := range []Evidence{
-		{}, {Format: "x"}, {Format: "x", Chain: [][]byte{a}}, {Format: "x", Chain: [][]byte{a, b}},
-		{Format: "x", Chain: [][]byte{append(slices.Clone(a), b...)}}, {Format: "x", Chain: [][]byte{a}, KeyManagement: [][]byte{b}},
-		{Format: "x", KeyManagement: [][]byte{a, b}}, {Format: "xa", Chain: [][]byte{b}}, {Format: "x", Chain: [][]byte{b, a}},
+		{},
+		{Format: "x"},
+		{Format: "x", Chain: [][]byte{a}},
+		{Format: "x", Chain: [][]byte{a, b}},
+		{Format: "x", Chain: [][]byte{append(slices.Clone(a), b...)}},
+		{Format: "x", Chain: [][]byte{a}, KeyManagement: [][]byte{b}},
+		{Format: "x", KeyManagement: [][]byte{a, b}},
+		{Format: "xa", Chain: [][]byte{b}},
+		{Format: "x", Chain: [][]byte{b, a}},
 	} {
 		if j, ok := seen[ev.Hash()]; ok {
 			t.Errorf("evidence %d and %d have one hash", i, j)

@@ -158,8 +158,10 @@ func (e *Engine) commit(in *intent, conv *conversation, g *mls.Group, proposals 
 	}
 	event.Conversation, event.From, event.Device, event.Outgoing = conv.ID, e.cfg.Address.String(), e.self, true
 	err = e.update(func(c *change) error {
-		s := &slot{Kind: slotCommit, Intent: in.Number, Conversation: conv.ID, Group: conv.Group, Epoch: g.Epoch(),
-			Delta: p.Delta.Marshal(), Events: []Event{event}}
+		s := &slot{
+			Kind: slotCommit, Intent: in.Number, Conversation: conv.ID, Group: conv.Group, Epoch: g.Epoch(),
+			Delta: p.Delta.Marshal(), Events: []Event{event},
+		}
 		frame := &wire.Commit{Group: conv.Group, Epoch: g.Epoch(), Commit: p.Commit, Welcome: p.Welcome, GroupInfo: p.GroupInfo}
 		if err := s.encode(frame, c.meta.Counter+1); err != nil {
 			return err

@@ -86,8 +86,10 @@ func newWorld(t testing.TB) *world {
 	t.Helper()
 	w := &world{t: t, dir: t.TempDir()}
 	profile := func(key *ecdsa.PrivateKey) identity.CAProfile {
-		return identity.CAProfile{Domain: domain, PublicKey: key.Public(), Serial: serial(),
-			NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(1000 * time.Hour)}
+		return identity.CAProfile{
+			Domain: domain, PublicKey: key.Public(), Serial: serial(),
+			NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(1000 * time.Hour),
+		}
 	}
 	rootKey := newKey(t, elliptic.P256())
 	w.issuerKey = newKey(t, elliptic.P256())
@@ -97,8 +99,10 @@ func newWorld(t testing.TB) *world {
 	w.issuer = issue(t, template, err, w.root, w.issuerKey.Public(), rootKey)
 
 	key := newKey(t, elliptic.P256())
-	gp := identity.GatewayProfile{Name: "127.0.0.1", PublicKey: key.Public(), Tier: identity.TierWitnessed, EvidenceHash: [32]byte{3}, PolicyHash: [32]byte{2},
-		Serial: serial(), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(100 * time.Hour)}
+	gp := identity.GatewayProfile{
+		Name: "127.0.0.1", PublicKey: key.Public(), Tier: identity.TierWitnessed, EvidenceHash: [32]byte{3}, PolicyHash: [32]byte{2},
+		Serial: serial(), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(100 * time.Hour),
+	}
 	template, err = gp.Template()
 	leaf := issue(t, template, err, w.issuer, key.Public(), w.issuerKey)
 	w.cert = &tls.Certificate{Certificate: [][]byte{leaf.Raw, w.issuer.Raw}, PrivateKey: key}
@@ -224,8 +228,10 @@ func (w *world) deviceBy(local string, curve elliptic.Curve, now func() time.Tim
 	if d.unlock, err = ecdh.P256().GenerateKey(rand.Reader); err != nil {
 		t.Fatal(err)
 	}
-	p := identity.DeviceProfile{Address: address, PublicKey: d.key.Public(), Tier: identity.TierHardware, EvidenceHash: [32]byte{1}, PolicyHash: [32]byte{2},
-		Serial: serial(), NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(24 * time.Hour)}
+	p := identity.DeviceProfile{
+		Address: address, PublicKey: d.key.Public(), Tier: identity.TierHardware, EvidenceHash: [32]byte{1}, PolicyHash: [32]byte{2},
+		Serial: serial(), NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(24 * time.Hour),
+	}
 	template, err := p.Template()
 	leaf := issue(t, template, err, w.issuer, d.key.Public(), w.issuerKey)
 	d.chain = [][]byte{leaf.Raw, w.issuer.Raw}

@@ -57,8 +57,10 @@ func TestCriticalExtension(t *testing.T) {
 	alice, bob := w.device("alice").reachable(), w.device("bob").reachable()
 	conv := alice.with(t, bob)
 	for text, critical := range map[string]bool{"must be understood": true, "may be ignored": false} {
-		_, err := alice.queueOwn(conv, &wire.Content{MediaType: wire.MediaText, Body: []byte(text),
-			Extensions: []wire.Extension{{Type: 999, Critical: critical}}}, nil)
+		_, err := alice.queueOwn(conv, &wire.Content{
+			MediaType: wire.MediaText, Body: []byte(text),
+			Extensions: []wire.Extension{{Type: 999, Critical: critical}},
+		}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -70,8 +70,10 @@ func New(cfg Config) (*Gateway, error) {
 	if cfg.Trust == nil || cfg.Domain == "" || cfg.Certificate == nil || cfg.Store == nil || cfg.Dir == "" || cfg.Audit == nil {
 		return nil, errors.New("gateway: trust, domain, certificate, store, directory and audit stream must be given")
 	}
-	g := &Gateway{cfg: cfg, limits: cfg.Limits.withDefaults(), log: cfg.Log, sessions: make(map[identity.DeviceID]*session),
-		counts: make(map[identity.DeviceID]int), clock: time.Now}
+	g := &Gateway{
+		cfg: cfg, limits: cfg.Limits.withDefaults(), log: cfg.Log, sessions: make(map[identity.DeviceID]*session),
+		counts: make(map[identity.DeviceID]int), clock: time.Now,
+	}
 	if g.log == nil {
 		g.log = slog.Default()
 	}

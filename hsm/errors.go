@@ -42,8 +42,10 @@ var (
 	ErrNoCard = sentinel("no card in any reader",
 		"insert your card; if it is inserted, take it out and put it back")
 	// ErrOtherCard is an ErrNoCard: readers hold cards, none of them the one asked for.
-	ErrOtherCard error = otherCard{&hintError{"the card that is asked for is in no reader",
-		"insert the card with that serial number; others that are in do not serve"}}
+	ErrOtherCard error = otherCard{&hintError{
+		"the card that is asked for is in no reader",
+		"insert the card with that serial number; others that are in do not serve",
+	}}
 	ErrManyCards = sentinel("more than one card fits",
 		"take the others out, or name one by serial or reader: piv:9a?serial=NUMBER")
 	ErrNotPIV = sentinel("the card has no PIV application",

@@ -176,11 +176,14 @@ func TestDeviceValidity(t *testing.T) {
 		at    time.Time
 		want  Reason
 	}{
-		{chain, noon, ""}, {chain, from, ""}, {chain, to, ""},
+		{chain, noon, ""},
+		{chain, from, ""},
+		{chain, to, ""},
 		{chain, from.Add(-time.Second), ReasonNotYetValid},
 		{chain, to.Add(time.Second), ReasonExpired},
 		{chain, noon, ""},
-		{belowShort, noon, ""}, {belowShort, noon.Add(time.Second), ReasonExpired},
+		{belowShort, noon, ""},
+		{belowShort, noon.Add(time.Second), ReasonExpired},
 		{chain, from.AddDate(20, 0, 0), ReasonExpired},
 	} {
 		if _, err := trust.Device(test.chain, test.at); ReasonOf(err) != test.want {

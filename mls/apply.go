@@ -58,8 +58,10 @@ func (g *Group) Apply(s *Staged) error {
 // retire turns the present epoch into the newest past one of next, and drops
 // what is too old.
 func (g *Group) retire(next *Group) []*pastEpoch {
-	now := &pastEpoch{epoch: g.ctx.epoch, context: g.context, senderData: g.secrets.senderData,
-		keys: g.keys, leaves: changedLeaves(g.tree, next.tree), resumption: g.secrets.resumption, readable: true}
+	now := &pastEpoch{
+		epoch: g.ctx.epoch, context: g.context, senderData: g.secrets.senderData,
+		keys: g.keys, leaves: changedLeaves(g.tree, next.tree), resumption: g.secrets.resumption, readable: true,
+	}
 	past := []*pastEpoch{now}
 	for _, p := range g.past {
 		if len(past) < keptResumption {

@@ -107,8 +107,10 @@ func (g *Group) PrepareCommit(p CommitParams) (*PendingCommit, error) {
 		list = append(list, sentProposal{Proposal: &own[i], from: me})
 		c.proposals = append(c.proposals, proposalOrRef{proposal: &own[i]})
 	}
-	f := &commitFrame{list: list, committer: g.own, auth: g.cfg.Authenticator, at: p.At,
-		founding: p.Previous != nil && g.ctx.epoch == 0}
+	f := &commitFrame{
+		list: list, committer: g.own, auth: g.cfg.Authenticator, at: p.At,
+		founding: p.Previous != nil && g.ctx.epoch == 0,
+	}
 	prov, err := g.stage(f)
 	if err != nil {
 		return nil, err
@@ -162,8 +164,10 @@ func (g *Group) makeCommit(c *commit, list []sentProposal, prov *provisional, me
 			return nil, err
 		}
 	}
-	ac := &authContent{wire: WirePublicMessage, content: framedContent{groupID: g.ctx.groupID, epoch: g.ctx.epoch,
-		sender: me, authData: p.AuthenticatedData, body: body{typ: ContentCommit, commit: c}}}
+	ac := &authContent{wire: WirePublicMessage, content: framedContent{
+		groupID: g.ctx.groupID, epoch: g.ctx.epoch,
+		sender: me, authData: p.AuthenticatedData, body: body{typ: ContentCommit, commit: c},
+	}}
 	if p.Private {
 		ac.wire = WirePrivateMessage
 	}
@@ -244,8 +248,10 @@ func (g *Group) nextEpoch(st *stagedPublic, initSecret, commitSecret []byte, psk
 	secrets, encryption := j.epoch(ps.context)
 	ps.confirm(secrets.confirmationTag(s, ps.ctx.confirmed))
 	ep := &epochState{publicState: ps, own: g.own, secrets: secrets, privs: privs, closed: st.reinit}
-	next := &Group{cfg: g.cfg, id: g.id, epochState: ep,
-		keys: newSecretTree(s, ps.ctx.epoch, st.tree.width(), encryption)}
+	next := &Group{
+		cfg: g.cfg, id: g.id, epochState: ep,
+		keys: newSecretTree(s, ps.ctx.epoch, st.tree.width(), encryption),
+	}
 	return next, j
 }
 

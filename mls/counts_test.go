@@ -11,8 +11,10 @@ import (
 // ops says how many primitive operations an operation of a group takes.
 type ops [primitives]int64
 
-var opNames = [primitives]string{"seal", "open", "sign", "verify", "derive", "generate", "private key",
-	"extract", "expand", "mac", "aead", "hash", "key check"}
+var opNames = [primitives]string{
+	"seal", "open", "sign", "verify", "derive", "generate", "private key",
+	"extract", "expand", "mac", "aead", "hash", "key check",
+}
 
 func (o ops) plus(p ops) ops {
 	for i := range o {
@@ -194,8 +196,10 @@ var schedule = ops{opExtract: 2, opExpand: 12, opMAC: 1, opHash: 2}
 // what is signed) of leaf, commit and GroupInfo, and the pair of external_pub.
 func (sh *shape) committing(leaf int) ops {
 	d, r := sh.filtered(leaf)
-	return schedule.plus(ops{opDerive: int64(d) + 1, opExpand: 2 * int64(d), opGenerate: 1, opSeal: int64(r),
-		opSign: 3, opHash: int64(d) + 1 + sh.levels() + 3})
+	return schedule.plus(ops{
+		opDerive: int64(d) + 1, opExpand: 2 * int64(d), opGenerate: 1, opSeal: int64(r),
+		opSign: 3, opHash: int64(d) + 1 + sh.levels() + 3,
+	})
 }
 
 // commitOps: a member commits nothing but its path, and adds a membership tag.
@@ -207,8 +211,10 @@ func (sh *shape) commitOps(from int) ops { return sh.committing(from).plus(ops{o
 func (sh *shape) processOps(from, own int) ops {
 	d, _ := sh.filtered(from)
 	k := int64(sh.shared(from, own))
-	return schedule.plus(ops{opMAC: 1, opVerify: 2, opOpen: 1, opDerive: k, opExpand: 2 * k,
-		opHash: 2 + int64(d) + sh.levels() + 1, opCheck: int64(d) + 2})
+	return schedule.plus(ops{
+		opMAC: 1, opVerify: 2, opOpen: 1, opDerive: k, opExpand: 2 * k,
+		opHash: 2 + int64(d) + sh.levels() + 1, opCheck: int64(d) + 2,
+	})
 }
 
 // verifyOps: whoever meets a tree for the first time verifies the signature of
@@ -227,8 +233,10 @@ func (sh *shape) verifyOps() ops {
 // confirmed transcript hash.
 func (sh *shape) joinOps(from, own int) ops {
 	k := int64(sh.shared(from, own))
-	return sh.verifyOps().plus(ops{opHash: 1, opOpen: 1, opPrivate: 2, opExtract: 1, opExpand: 13 + 2*k, opAEAD: 1,
-		opMAC: 1, opDerive: k})
+	return sh.verifyOps().plus(ops{
+		opHash: 1, opOpen: 1, opPrivate: 2, opExtract: 1, opExpand: 13 + 2*k, opAEAD: 1,
+		opMAC: 1, opDerive: k,
+	})
 }
 
 // rejoinOps: an external commit that replaces the old leaf verifies the tree
@@ -245,9 +253,11 @@ func (after *shape) createOps() ops {
 	n := int64(after.n - 1)
 	d := after.levels() // no sibling is empty
 	create := ops{opGenerate: 1, opSign: 1, opHash: 2 + 1 + 1, opVerify: 1, opCheck: 2, opExpand: 9, opMAC: 1}
-	return create.plus(schedule).plus(ops{opVerify: 2 * n, opCheck: 3 * n, opSeal: n, opDerive: d + 1, opGenerate: 1,
+	return create.plus(schedule).plus(ops{
+		opVerify: 2 * n, opCheck: 3 * n, opSeal: n, opDerive: d + 1, opGenerate: 1,
 		opSign: 3, opMAC: 1, opExpand: 2*d + 2, opAEAD: 1,
-		opHash: 2*n + n + int64(2*after.width-1) + d + 3})
+		opHash: 2*n + n + int64(2*after.width-1) + d + 3,
+	})
 }
 
 // Content takes a signature with its hash, a key and a nonce from the sender's

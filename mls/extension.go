@@ -114,8 +114,10 @@ func appendU16s[T ~uint16](b []byte, list []T) []byte {
 }
 
 func readCapabilities(r *reader) Capabilities {
-	return Capabilities{readU16s[uint16](r), readU16s[Suite](r), readU16s[ExtensionType](r),
-		readU16s[ProposalType](r), readU16s[CredentialType](r)}
+	return Capabilities{
+		readU16s[uint16](r), readU16s[Suite](r), readU16s[ExtensionType](r),
+		readU16s[ProposalType](r), readU16s[CredentialType](r),
+	}
 }
 
 func (c *Capabilities) append(b []byte) []byte {

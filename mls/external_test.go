@@ -154,13 +154,16 @@ func TestProposalsFromOutside(t *testing.T) {
 	all := group(t, quick, 3)
 	a, b, c := all[0], all[1], all[2]
 	p := a.commit(CommitParams{Proposals: []Proposal{ExtensionsProposal([]Extension{
-		ExternalSendersExtension([]ExternalSender{{key, desk.id.Credential}})})}})
+		ExternalSendersExtension([]ExternalSender{{key, desk.id.Credential}}),
+	})}})
 	b.receive(p.Commit)
 	c.receive(p.Commit)
 	pub := observer(t, a)
 	outside := func(from sender, signer *device, prop Proposal) []byte {
-		ac := &authContent{wire: WirePublicMessage, content: framedContent{a.g.ctx.groupID, a.g.ctx.epoch, from, nil,
-			body{typ: ContentProposal, proposal: &prop}}}
+		ac := &authContent{wire: WirePublicMessage, content: framedContent{
+			a.g.ctx.groupID, a.g.ctx.epoch, from, nil,
+			body{typ: ContentProposal, proposal: &prop},
+		}}
 		must(t, ac.sign(a.g.suite, signer.id, a.g.context))
 		return protectPublic(a.g.suite, ac, nil, nil)
 	}

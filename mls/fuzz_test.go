@@ -14,8 +14,10 @@ func seeds(t testing.TB) [][]byte {
 	kp, ks := newDevice(t, quick, "b").keyPackage(quick)
 	b := newDevice(t, quick, "b")
 	kp2, _ := b.keyPackage(quick)
-	p := a.commit(CommitParams{Proposals: []Proposal{AddProposal(kp), AddProposal(kp2),
-		ExtensionsProposal([]Extension{RequiredCapabilities{Credentials: []CredentialType{1}}.Extension()})}, TreeInWelcome: true})
+	p := a.commit(CommitParams{Proposals: []Proposal{
+		AddProposal(kp), AddProposal(kp2),
+		ExtensionsProposal([]Extension{RequiredCapabilities{Credentials: []CredentialType{1}}.Extension()}),
+	}, TreeInWelcome: true})
 	_ = ks
 	m := a.encrypt("content")
 	q := a.commit(CommitParams{Private: true})
@@ -64,7 +66,8 @@ func populatedTree(f *testing.F) []byte {
 
 func FuzzGroupSecrets(f *testing.F) {
 	g := &groupSecrets{joiner: random(32), hasPath: true, path: random(32), psks: []PSKID{
-		{Type: PSKExternal, ID: []byte("x"), Nonce: random(32)}, {Type: PSKResumption, Usage: 1, GroupID: []byte("g"), Epoch: 3}}}
+		{Type: PSKExternal, ID: []byte("x"), Nonce: random(32)}, {Type: PSKResumption, Usage: 1, GroupID: []byte("g"), Epoch: 3},
+	}}
 	identityFuzz(f, [][]byte{g.marshal()}, readGroupSecrets, (*groupSecrets).marshal)
 }
 

@@ -36,8 +36,10 @@ func (to Outside) propose(id Identity, from sender, p Proposal) ([]byte, error) 
 	if _, err := id.key(s); err != nil {
 		return nil, err
 	}
-	ac := &authContent{wire: WirePublicMessage, content: framedContent{to.GroupID, to.Epoch, from, nil,
-		body{typ: ContentProposal, proposal: &p}}}
+	ac := &authContent{wire: WirePublicMessage, content: framedContent{
+		to.GroupID, to.Epoch, from, nil,
+		body{typ: ContentProposal, proposal: &p},
+	}}
 	if err := ac.sign(s, id, nil); err != nil {
 		return nil, err
 	}

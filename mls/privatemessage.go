@@ -52,8 +52,10 @@ func (m *privateMessage) append(b []byte) []byte {
 // 6.3.2.
 func (s *suiteParams) senderDataKey(secret, ciphertext []byte) messageKey {
 	sample := ciphertext[:min(len(ciphertext), s.nh())]
-	return messageKey{s.expandWithLabel(secret, "key", sample, s.nk),
-		s.expandWithLabel(secret, "nonce", sample, nonceSize)}
+	return messageKey{
+		s.expandWithLabel(secret, "key", sample, s.nk),
+		s.expandWithLabel(secret, "nonce", sample, nonceSize),
+	}
 }
 
 // senderDataBody is SenderData of RFC 9420, Section 6.3.2:
@@ -121,7 +123,8 @@ func (m *privateMessage) open(s *suiteParams, d senderDataBody, keys *secretTree
 		return nil, nil, fmt.Errorf("%w: content", ErrDecrypt)
 	}
 	ac := &authContent{wire: WirePrivateMessage, content: framedContent{
-		groupID: m.groupID, epoch: m.epoch, sender: sender{senderMember, uint32(d.leaf)}, authData: m.authData}}
+		groupID: m.groupID, epoch: m.epoch, sender: sender{senderMember, uint32(d.leaf)}, authData: m.authData,
+	}}
 	r := reader{b: plain}
 	ac.content.body = readBody(&r, m.typ)
 	ac.readAuth(&r)

@@ -45,8 +45,17 @@ func TestRandomLife(t *testing.T) {
 	steps := []struct {
 		name string
 		f    func()
-	}{{"add", c.add}, {"add", c.add}, {"remove", c.remove}, {"heal", c.heal}, {"resync", c.resync},
-		{"update", c.update}, {"talk", c.talk}, {"talk", c.talk}, {"restart", c.restart}}
+	}{
+		{"add", c.add},
+		{"add", c.add},
+		{"remove", c.remove},
+		{"heal", c.heal},
+		{"resync", c.resync},
+		{"update", c.update},
+		{"talk", c.talk},
+		{"talk", c.talk},
+		{"restart", c.restart},
+	}
 	for range 200 {
 		s := steps[c.r.IntN(len(steps))]
 		s.f()

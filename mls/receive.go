@@ -93,9 +93,11 @@ func (g *Group) receivePrivate(m *privateMessage, at time.Time) (*Received, erro
 
 // content hands out application data and spends its key.
 func (g *Group) content(ac *authContent, from Member, u *use) *Received {
-	return &Received{Kind: ContentApplication, Epoch: ac.content.epoch, Sender: from,
+	return &Received{
+		Kind: ContentApplication, Epoch: ac.content.epoch, Sender: from,
 		AuthenticatedData: ac.content.authData, Plaintext: ac.content.application,
-		Delta: g.flush(u.consume())}
+		Delta: g.flush(u.consume()),
+	}
 }
 
 // receiveHandshake verifies a proposal or commit of the present epoch.
@@ -107,8 +109,10 @@ func (g *Group) receiveHandshake(ac *authContent, u *use, at time.Time) (*Receiv
 	if err := g.verify(ac); err != nil {
 		return nil, err
 	}
-	r := &Received{Kind: c.typ, Epoch: c.epoch, Sender: g.senderOf(c), External: c.sender.typ != senderMember,
-		AuthenticatedData: c.authData}
+	r := &Received{
+		Kind: c.typ, Epoch: c.epoch, Sender: g.senderOf(c), External: c.sender.typ != senderMember,
+		AuthenticatedData: c.authData,
+	}
 	var err error
 	if c.typ == ContentProposal {
 		r.Proposal = c.proposal

@@ -123,9 +123,13 @@ func TestProposalListRules(t *testing.T) {
 		{"reinit back", "version 0", []Proposal{old}, []Proposal{reinit}},
 		{"external init", "external_init in a member's", []Proposal{{Type: ProposalExternalInit}}, nil},
 		{"unsupported requirement", "required extension", []Proposal{needs}, []Proposal{fine}},
-		{"added without support", "group extension 0x000a", []Proposal{
-			ExtensionsProposal([]Extension{{Type: ExtensionLastResort}}), bare(t, "p")},
-			[]Proposal{ExtensionsProposal([]Extension{{Type: ExtensionLastResort}}), ay}},
+		{
+			"added without support", "group extension 0x000a",
+			[]Proposal{
+				ExtensionsProposal([]Extension{{Type: ExtensionLastResort}}), bare(t, "p"),
+			},
+			[]Proposal{ExtensionsProposal([]Extension{{Type: ExtensionLastResort}}), ay},
+		},
 		{"other suite", "added key package is for", []Proposal{AddProposal(otherKP)}, []Proposal{ax}},
 	} {
 		t.Run(r.name, func(t *testing.T) {

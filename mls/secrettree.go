@@ -41,8 +41,12 @@ type ratchet struct {
 type messageKey struct{ key, nonce []byte }
 
 func newSecretTree(s *suiteParams, epoch uint64, leaves uint32, encryptionSecret []byte) *secretTree {
-	return &secretTree{s, epoch, leaves,
-		map[nodeIndex][]byte{rootOf(leaves): encryptionSecret}, map[ratchetID]*ratchet{}, false}
+	return &secretTree{
+		s, epoch, leaves,
+		map[nodeIndex][]byte{rootOf(leaves): encryptionSecret},
+		map[ratchetID]*ratchet{},
+		false,
+	}
 }
 
 // A use is one key of the tree, taken but not yet deleted: a message that does

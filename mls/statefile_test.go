@@ -51,8 +51,10 @@ func TestOlderStatesLoad(t *testing.T) {
 			must(t, json.Unmarshal(data, &f))
 			disk, err := ParseDelta(unhex(t, f.State))
 			must(t, err)
-			b := &device{t: t, cfg: Config{Authenticator: trustAll{}}, disk: disk,
-				id: Identity{BasicCredential([]byte("b")), ed25519.NewKeyFromSeed(unhex(t, f.Seed))}}
+			b := &device{
+				t: t, cfg: Config{Authenticator: trustAll{}}, disk: disk,
+				id: Identity{BasicCredential([]byte("b")), ed25519.NewKeyFromSeed(unhex(t, f.Seed))},
+			}
 			b.restart()
 			b.reads(unhex(t, f.Message), "message")
 			b.reads(unhex(t, f.Late), "late")
@@ -80,8 +82,10 @@ func writeStateFile(t *testing.T, name string) {
 	state := b.disk.Marshal()
 	p = a.commit(CommitParams{})
 	seed := b.sign.Signer.(ed25519.PrivateKey).Seed()
-	data, err := json.MarshalIndent(stateFile{hex.EncodeToString(seed), hex.EncodeToString(state), hex.EncodeToString(message),
-		hex.EncodeToString(late), hex.EncodeToString(skipped), hex.EncodeToString(p.Commit), hex.EncodeToString(a.g.EpochAuthenticator())}, "", "\t")
+	data, err := json.MarshalIndent(stateFile{
+		hex.EncodeToString(seed), hex.EncodeToString(state), hex.EncodeToString(message),
+		hex.EncodeToString(late), hex.EncodeToString(skipped), hex.EncodeToString(p.Commit), hex.EncodeToString(a.g.EpochAuthenticator()),
+	}, "", "\t")
 	must(t, err)
 	must(t, os.MkdirAll(filepath.Dir(name), 0o755))
 	must(t, os.WriteFile(name, append(data, '\n'), 0o644))

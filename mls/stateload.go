@@ -32,8 +32,10 @@ func (e *epochState) marshal() []byte {
 
 // all lists the secrets in the order of the encoding.
 func (e *epochSecrets) all() []*[]byte {
-	return []*[]byte{&e.initSecret, &e.senderData, &e.exporter, &e.external,
-		&e.confirmationKey, &e.membershipKey, &e.resumption, &e.authenticator}
+	return []*[]byte{
+		&e.initSecret, &e.senderData, &e.exporter, &e.external,
+		&e.confirmationKey, &e.membershipKey, &e.resumption, &e.authenticator,
+	}
 }
 
 // An epochRecord is what the "epoch" record holds.
@@ -154,8 +156,10 @@ func Load(cfg Config, id Identity, records Delta) (*Group, error) {
 	if leaf := ps.tree.leaf(e.own); leaf == nil || !bytes.Equal(leaf.SignatureKey, key) {
 		return nil, fmt.Errorf("%w: the signer is not the one of this group's member", ErrCredential)
 	}
-	g := &Group{cfg: cfg, id: id, epochState: &epochState{publicState: ps, own: e.own, secrets: &e.secrets,
-		privs: map[nodeIndex]*privKey{}, closed: e.closed}}
+	g := &Group{cfg: cfg, id: id, epochState: &epochState{
+		publicState: ps, own: e.own, secrets: &e.secrets,
+		privs: map[nodeIndex]*privKey{}, closed: e.closed,
+	}}
 	g.keys = &secretTree{s, e.ctx.epoch, e.width, map[nodeIndex][]byte{}, map[ratchetID]*ratchet{}, false}
 	if err := g.loadRest(records); err != nil {
 		return nil, err

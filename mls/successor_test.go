@@ -50,8 +50,10 @@ func TestReInitSuccessor(t *testing.T) {
 	if _, err := a.g.Link(PSKReInit); err == nil {
 		t.Fatal("linked to a group that goes on")
 	}
-	next := ReInit{GroupID: []byte("next"), Version: 1, Suite: SuiteMLKEM768P256,
-		Extensions: []Extension{RequiredCapabilities{Credentials: []CredentialType{CredentialBasic}}.Extension()}}
+	next := ReInit{
+		GroupID: []byte("next"), Version: 1, Suite: SuiteMLKEM768P256,
+		Extensions: []Extension{RequiredCapabilities{Credentials: []CredentialType{CredentialBasic}}.Extension()},
+	}
 	p := a.commit(CommitParams{Proposals: []Proposal{ReInitProposal(next)}, NoPath: true})
 	b.receive(p.Commit)
 	c.receive(p.Commit)

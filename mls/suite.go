@@ -52,18 +52,30 @@ type suiteParams struct {
 }
 
 var suiteTable = []*suiteParams{
-	{SuiteX25519, "MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519",
-		hpke.DHKEM(ecdh.X25519()), hpke.HKDFSHA256(), hpke.AES128GCM(), crypto.SHA256, 16, nil, nil},
-	{SuiteP256, "MLS_128_DHKEMP256_AES128GCM_SHA256_P256",
-		hpke.DHKEM(ecdh.P256()), hpke.HKDFSHA256(), hpke.AES128GCM(), crypto.SHA256, 16, elliptic.P256(), nil},
-	{SuiteP521, "MLS_256_DHKEMP521_AES256GCM_SHA512_P521",
-		hpke.DHKEM(ecdh.P521()), hpke.HKDFSHA512(), hpke.AES256GCM(), crypto.SHA512, 32, elliptic.P521(), nil},
-	{SuiteP384, "MLS_256_DHKEMP384_AES256GCM_SHA384_P384",
-		hpke.DHKEM(ecdh.P384()), hpke.HKDFSHA384(), hpke.AES256GCM(), crypto.SHA384, 32, elliptic.P384(), nil},
-	{SuiteMLKEM1024P384, "MLS_256_MLKEM1024P384_AES256GCM_SHA384_P384",
-		hpke.MLKEM1024P384(), hpke.HKDFSHA384(), hpke.AES256GCM(), crypto.SHA384, 32, elliptic.P384(), nil},
-	{SuiteMLKEM768P256, "MLS_128_MLKEM768P256_AES128GCM_SHA256_P256",
-		hpke.MLKEM768P256(), hpke.HKDFSHA256(), hpke.AES128GCM(), crypto.SHA256, 16, elliptic.P256(), nil},
+	{
+		SuiteX25519, "MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519",
+		hpke.DHKEM(ecdh.X25519()), hpke.HKDFSHA256(), hpke.AES128GCM(), crypto.SHA256, 16, nil, nil,
+	},
+	{
+		SuiteP256, "MLS_128_DHKEMP256_AES128GCM_SHA256_P256",
+		hpke.DHKEM(ecdh.P256()), hpke.HKDFSHA256(), hpke.AES128GCM(), crypto.SHA256, 16, elliptic.P256(), nil,
+	},
+	{
+		SuiteP521, "MLS_256_DHKEMP521_AES256GCM_SHA512_P521",
+		hpke.DHKEM(ecdh.P521()), hpke.HKDFSHA512(), hpke.AES256GCM(), crypto.SHA512, 32, elliptic.P521(), nil,
+	},
+	{
+		SuiteP384, "MLS_256_DHKEMP384_AES256GCM_SHA384_P384",
+		hpke.DHKEM(ecdh.P384()), hpke.HKDFSHA384(), hpke.AES256GCM(), crypto.SHA384, 32, elliptic.P384(), nil,
+	},
+	{
+		SuiteMLKEM1024P384, "MLS_256_MLKEM1024P384_AES256GCM_SHA384_P384",
+		hpke.MLKEM1024P384(), hpke.HKDFSHA384(), hpke.AES256GCM(), crypto.SHA384, 32, elliptic.P384(), nil,
+	},
+	{
+		SuiteMLKEM768P256, "MLS_128_MLKEM768P256_AES128GCM_SHA256_P256",
+		hpke.MLKEM768P256(), hpke.HKDFSHA256(), hpke.AES128GCM(), crypto.SHA256, 16, elliptic.P256(), nil,
+	},
 }
 
 func (s Suite) params() (*suiteParams, error) {

@@ -105,8 +105,10 @@ func (j *joiner) openGroupInfo(sealed []byte) (*groupInfo, error) {
 }
 
 func (j *joiner) welcomeKey() messageKey {
-	return messageKey{j.suite.expandWithLabel(j.welcome, "key", nil, j.suite.nk),
-		j.suite.expandWithLabel(j.welcome, "nonce", nil, nonceSize)}
+	return messageKey{
+		j.suite.expandWithLabel(j.welcome, "key", nil, j.suite.nk),
+		j.suite.expandWithLabel(j.welcome, "nonce", nil, nonceSize),
+	}
 }
 
 // openSecrets finds and decrypts what a Welcome holds for a KeyPackage.

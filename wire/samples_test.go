@@ -58,13 +58,19 @@ type message interface {
 func sampleMessages() map[string]message {
 	return map[string]message{
 		"header-unlabelled": &Header{Sequence: 1},
-		"header-labelled": &Header{Policy: []byte{0x2a, 3, 4}, PolicyHash: bytes.Repeat([]byte{0xcc}, 32), Labelled: true,
-			Label: []byte{1, 2}, Precedence: Flash, Sequence: 1 << 33},
+		"header-labelled": &Header{
+			Policy: []byte{0x2a, 3, 4}, PolicyHash: bytes.Repeat([]byte{0xcc}, 32), Labelled: true,
+			Label: []byte{1, 2}, Precedence: Flash, Sequence: 1 << 33,
+		},
 		"content-text": &Content{ID: filled16(1), MediaType: MediaText, Time: 1790000000002, Body: []byte("bonjour")},
-		"content-reply": &Content{ID: filled16(2), MediaType: MediaText, InReplyTo: filled16(1), Time: 1790000000003, Expiry: 1790000100000,
-			Extensions: []Extension{{Type: 1, Data: []byte{1}}, {Type: 2, Critical: true}}},
-		"file-reference": &FileReference{Blob: filled(1), Size: 1016, PlainSize: 1000, ChunkSize: 65536, Key: filled(2), PlainHash: filled(3),
-			Name: []byte("note.pdf"), MediaType: "application/pdf"},
+		"content-reply": &Content{
+			ID: filled16(2), MediaType: MediaText, InReplyTo: filled16(1), Time: 1790000000003, Expiry: 1790000100000,
+			Extensions: []Extension{{Type: 1, Data: []byte{1}}, {Type: 2, Critical: true}},
+		},
+		"file-reference": &FileReference{
+			Blob: filled(1), Size: 1016, PlainSize: 1000, ChunkSize: 65536, Key: filled(2), PlainHash: filled(3),
+			Name: []byte("note.pdf"), MediaType: "application/pdf",
+		},
 		"resend-request": &ResendRequest{Sender: filled(4), Sequences: []uint64{3, 9}},
 	}
 }

@@ -47,8 +47,10 @@ func accountKey(ctx context.Context, v *vault.Vault) (*ecdsa.PrivateKey, error) 
 }
 
 // errForeignTrust says that the profile was changed by somebody without the card.
-var errForeignTrust = &hintError{text: "profile.json names another person or authority than this device was enrolled with",
-	hint: "somebody changed it; tell your security officer, and do not use this device"}
+var errForeignTrust = &hintError{
+	text: "profile.json names another person or authority than this device was enrolled with",
+	hint: "somebody changed it; tell your security officer, and do not use this device",
+}
 
 // pinProfile keeps in the vault whom this device is enrolled as, and with which
 // authority: the profile is readable before the card is there, and so it can be

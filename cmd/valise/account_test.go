@@ -33,8 +33,10 @@ func TestProfileIsPinned(t *testing.T) {
 		}
 		return a
 	}
-	honest := profile{Address: address("alice@a.example"), Device: [32]byte{1}, Authority: "https://ca.a.example",
-		Root: []byte("root"), RootHash: bytes.Repeat([]byte{2}, 32), Chain: [][]byte{{1}}, Gateway: "gw.a.example:1"}
+	honest := profile{
+		Address: address("alice@a.example"), Device: [32]byte{1}, Authority: "https://ca.a.example",
+		Root: []byte("root"), RootHash: bytes.Repeat([]byte{2}, 32), Chain: [][]byte{{1}}, Gateway: "gw.a.example:1",
+	}
 	if err := checkProfile(t.Context(), v, &honest); !errors.Is(err, errForeignTrust) {
 		t.Errorf("a vault that pins nothing: %v", err)
 	}

@@ -164,8 +164,10 @@ func (cmd *EnrollCmd) managementKey(kind string) ([]byte, error) {
 	case cmd.DefaultManagementKey || kind != "piv":
 		return nil, nil
 	}
-	return nil, &hintError{text: "making keys in a card needs its management key",
-		hint: "give it with --management-key-file, or say --default-management-key if it was never changed; or use keys that are there with --slot and --vault-slot"}
+	return nil, &hintError{
+		text: "making keys in a card needs its management key",
+		hint: "give it with --management-key-file, or say --default-management-key if it was never changed; or use keys that are there with --slot and --vault-slot",
+	}
 }
 
 func (cmd *EnrollCmd) enroll(ctx context.Context, e *env, p *profile, c *card, inv *identity.Invitation) error {

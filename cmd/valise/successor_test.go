@@ -11,8 +11,10 @@ import (
 
 // A successor is told in words: who founded it, with whom it goes on, and why.
 func TestDescribeSuccessor(t *testing.T) {
-	ev := client.Event{Kind: client.EventSuccessor, Name: "crisis cell", From: "alice@interieur.example",
-		Members: []client.Member{{Address: "alice@interieur.example"}, {Address: "bob@interieur.example"}}}
+	ev := client.Event{
+		Kind: client.EventSuccessor, Name: "crisis cell", From: "alice@interieur.example",
+		Members: []client.Member{{Address: "alice@interieur.example"}, {Address: "bob@interieur.example"}},
+	}
 	for reason, words := range map[string]string{
 		"unknown_group": "the gateway had lost the former one", "resync_impossible": "was not valid",
 		"rolled_back": "an earlier state", "forked": "at odds", "": "bob@interieur.example (00000000);",

@@ -41,6 +41,7 @@ func (p *paper) order() (authority.Order, authority.Authorization) {
 	p.asked++
 	return authority.Order{ID: "o", Status: authority.Pending}, authority.Authorization{ID: "z", Status: authority.Pending}
 }
+
 func (p *paper) Register(_ context.Context, _ string, jwk []byte, b *Binding) (authority.Account, bool, error) {
 	p.asked++
 	if b != nil && b.Verify(bytes.Repeat([]byte{7}, 32)) != nil {
@@ -48,6 +49,7 @@ func (p *paper) Register(_ context.Context, _ string, jwk []byte, b *Binding) (a
 	}
 	return p.account, true, nil
 }
+
 func (p *paper) Account(_ context.Context, id int64) (authority.Account, error) {
 	if id != p.account.ID {
 		return authority.Account{}, Refuse(UnknownAccount, "none")
@@ -59,26 +61,32 @@ func (p *paper) NewOrder(context.Context, authority.Account, identity.DeviceID) 
 	o, z := p.order()
 	return o, z, nil
 }
+
 func (p *paper) Order(context.Context, authority.Account, string) (authority.Order, authority.Authorization, error) {
 	o, z := p.order()
 	return o, z, nil
 }
+
 func (p *paper) Orders(context.Context, authority.Account, int) ([]authority.Order, error) {
 	p.asked++
 	return nil, nil
 }
+
 func (p *paper) Authorization(context.Context, authority.Account, string) (authority.Order, authority.Authorization, error) {
 	o, z := p.order()
 	return o, z, nil
 }
+
 func (p *paper) Attest(context.Context, authority.Account, string, []byte) (authority.Authorization, error) {
 	_, z := p.order()
 	return z, nil
 }
+
 func (p *paper) Finalize(context.Context, authority.Account, string, []byte) (authority.Order, authority.Authorization, error) {
 	o, z := p.order()
 	return o, z, nil
 }
+
 func (p *paper) Certificate(context.Context, authority.Account, string) ([][]byte, error) {
 	p.asked++
 	return [][]byte{{1}}, nil

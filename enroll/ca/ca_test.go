@@ -368,17 +368,25 @@ func TestIssueDeviceRefuses(t *testing.T) {
 				return tx.MoveOrder("a", authority.Processing, authority.Ready, "")
 			})
 		}, func(err error) bool { return errors.Is(err, ErrOrder) }},
-		"approvals missing": {func(_ *testing.T, o *office) { o.ca.cfg.Device.Approvals = 1 },
-			func(err error) bool { return errors.Is(err, ErrApprovals) }},
-		"card denied since": {func(_ *testing.T, o *office) { o.policy.Slots = []string{"82"} },
-			func(err error) bool { var e *RefusedError; return errors.As(err, &e) && e.Reason == "slot" }},
+		"approvals missing": {
+			func(_ *testing.T, o *office) { o.ca.cfg.Device.Approvals = 1 },
+			func(err error) bool { return errors.Is(err, ErrApprovals) },
+		},
+		"card denied since": {
+			func(_ *testing.T, o *office) { o.policy.Slots = []string{"82"} },
+			func(err error) bool { var e *RefusedError; return errors.As(err, &e) && e.Reason == "slot" },
+		},
 		"vendor root withdrawn": {func(t *testing.T, o *office) {
 			o.ca.cfg.Appraiser.Endorsements = enrolltest.NewVendor(t).Endorsements(t)
 		}, func(err error) bool { var e *RefusedError; return errors.As(err, &e) && e.Reason == "unknown_root" }},
-		"foreign domain": {func(_ *testing.T, o *office) { o.ca.cfg.Domain = "finances.example" },
-			func(err error) bool { return errors.Is(err, ErrOrder) }},
-		"profile unknown": {func(_ *testing.T, o *office) { o.ca.cfg.Device.Name = "other" },
-			func(err error) bool { return errors.Is(err, ErrOrder) }},
+		"foreign domain": {
+			func(_ *testing.T, o *office) { o.ca.cfg.Domain = "finances.example" },
+			func(err error) bool { return errors.Is(err, ErrOrder) },
+		},
+		"profile unknown": {
+			func(_ *testing.T, o *office) { o.ca.cfg.Device.Name = "other" },
+			func(err error) bool { return errors.Is(err, ErrOrder) },
+		},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {

@@ -179,16 +179,20 @@ func TestRecordedCertificateIsJudgedAgain(t *testing.T) {
 		check  func(err error) bool
 	}{
 		"control": {func(*testing.T, *office) {}, func(err error) bool { return err == nil }},
-		"card denied": {func(_ *testing.T, o *office) { o.policy.Slots = []string{"82"} },
-			func(err error) bool { var e *RefusedError; return errors.As(err, &e) && e.Reason == "slot" }},
+		"card denied": {
+			func(_ *testing.T, o *office) { o.policy.Slots = []string{"82"} },
+			func(err error) bool { var e *RefusedError; return errors.As(err, &e) && e.Reason == "slot" },
+		},
 		"clearance lowered": {func(t *testing.T, o *office) {
 			o.exec(t, func(tx *authority.Tx) error {
 				_, err := tx.PutPerson(authority.Person{Address: o.alice, Name: "Alice", Unit: "Cabinet", Changed: o.now})
 				return err
 			})
 		}, func(err error) bool { return errors.Is(err, ErrStale) }},
-		"evidence too old": {func(_ *testing.T, o *office) { o.now = o.now.Add(25 * time.Hour) },
-			func(err error) bool { var e *RefusedError; return errors.As(err, &e) && e.Reason == "evidence_expired" }},
+		"evidence too old": {
+			func(_ *testing.T, o *office) { o.now = o.now.Add(25 * time.Hour) },
+			func(err error) bool { var e *RefusedError; return errors.As(err, &e) && e.Reason == "evidence_expired" },
+		},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {

@@ -29,8 +29,10 @@ func openBlobs(t *testing.T, cfg Config) *Store {
 	if _, err := db.Arrive(t.Context(), mailbox.Arrival{Device: mailbox.Device{1}, Address: "a@x.example", Chain: [][]byte{{1}}, Incarnation: inc, Begin: true, Time: time.Now()}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := db.Apply(t.Context(), []*mailbox.Submission{{Device: mailbox.Device{1}, Incarnation: inc, Counter: 1, Time: time.Now(),
-		Step: &mailbox.Step{Group: []byte("g"), Create: true, Info: []byte("i")}}}, nil); err != nil {
+	if _, err := db.Apply(t.Context(), []*mailbox.Submission{{
+		Device: mailbox.Device{1}, Incarnation: inc, Counter: 1, Time: time.Now(),
+		Step: &mailbox.Step{Group: []byte("g"), Create: true, Info: []byte("i")},
+	}}, nil); err != nil {
 		t.Fatal(err)
 	}
 	cfg.Dir, cfg.Store = dir, db

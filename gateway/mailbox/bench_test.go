@@ -112,8 +112,10 @@ func BenchmarkDrain(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	subs := []*mailbox.Submission{{Device: device(0), Incarnation: incarnation, Counter: 1, Time: time.Now(),
-		Step: &mailbox.Step{Group: []byte("g"), Create: true, Info: []byte("i")}}}
+	subs := []*mailbox.Submission{{
+		Device: device(0), Incarnation: incarnation, Counter: 1, Time: time.Now(),
+		Step: &mailbox.Step{Group: []byte("g"), Create: true, Info: []byte("i")},
+	}}
 	payload := make([]byte, 1024)
 	for i := range n {
 		sub := message(0, uint64(i)+2, "", 1)

@@ -190,8 +190,10 @@ func TestSteps(t *testing.T) {
 	step := func(from int, counter uint64, info string) *mailbox.Submission {
 		sub := content(from, counter, info, 0, 1, 2)
 		sub.Require = nil
-		sub.Step = &mailbox.Step{Group: []byte("g"), From: 0, To: 1, Info: []byte(info),
-			Records: []mailbox.Record{{Key: "a"}, {Key: "b", Value: []byte(info)}, {Key: "c", Value: []byte{}}}}
+		sub.Step = &mailbox.Step{
+			Group: []byte("g"), From: 0, To: 1, Info: []byte(info),
+			Records: []mailbox.Record{{Key: "a"}, {Key: "b", Value: []byte(info)}, {Key: "c", Value: []byte{}}},
+		}
 		sub.Messages[0].Kind = mailbox.Commit
 		return sub
 	}
