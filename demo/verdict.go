@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -99,7 +98,7 @@ func flipNewest(ctx context.Context, file string) error {
 // another card, and returns the certificates that lie in it.
 func (d *demo) steal(ctx context.Context) ([][]byte, error) {
 	copied := d.bob.Home + ".copy"
-	if err := copyFiles(copied, d.bob.Home); err != nil {
+	if err := stage.CopyHome(copied, d.bob.Home); err != nil {
 		return nil, err
 	}
 	thief := d.stage.NewOfficial("bob.copy", d.bob.Address, d.mallory.place)
@@ -109,31 +108,6 @@ func (d *demo) steal(ctx context.Context) ([][]byte, error) {
 	_, _ = thief.Run(ctx, "agent", "--stop")
 	d.screen.say("a copy of Bob's directory does not open with another card")
 	return chainIn(copied)
-}
-
-// copyFiles copies a folder's files, and leaves sockets behind.
-func copyFiles(to, from string) error {
-	return filepath.WalkDir(from, func(path string, e fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		name, err := filepath.Rel(from, path)
-		if err != nil {
-			return err
-		}
-		target := filepath.Join(to, name)
-		switch {
-		case e.IsDir():
-			return os.MkdirAll(target, 0o700)
-		case !e.Type().IsRegular():
-			return nil
-		}
-		data, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		return os.WriteFile(target, data, 0o600)
-	})
 }
 
 // chainIn finds the certificate chain in a client directory.

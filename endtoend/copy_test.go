@@ -5,7 +5,6 @@ package endtoend
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -88,7 +87,7 @@ func (w *world) keep(p *person, name string) string {
 	w.t.Helper()
 	w.away(p)
 	copied := filepath.Join(w.Dir, name)
-	if err := copyHome(copied, p.Home); err != nil {
+	if err := stage.CopyHome(copied, p.Home); err != nil {
 		w.t.Fatal(err)
 	}
 	w.back(p)
@@ -99,7 +98,7 @@ func (w *world) keep(p *person, name string) string {
 func (w *world) replace(p *person, copied string) {
 	w.t.Helper()
 	w.away(p)
-	if err := errors.Join(os.RemoveAll(p.Home), copyHome(p.Home, copied)); err != nil {
+	if err := errors.Join(os.RemoveAll(p.Home), stage.CopyHome(p.Home, copied)); err != nil {
 		w.t.Fatal(err)
 	}
 	w.back(p)
@@ -147,30 +146,5 @@ func (w *world) wentBack(p *person, n int) {
 			return false, fmt.Errorf("%d times", behind)
 		}
 		return behind == n && began == n+1, nil
-	})
-}
-
-// copyHome copies the files of a home, and leaves its socket behind.
-func copyHome(to, from string) error {
-	return filepath.WalkDir(from, func(path string, e fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		name, err := filepath.Rel(from, path)
-		if err != nil {
-			return err
-		}
-		target := filepath.Join(to, name)
-		switch {
-		case e.IsDir():
-			return os.MkdirAll(target, 0o700)
-		case !e.Type().IsRegular():
-			return nil
-		}
-		data, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		return os.WriteFile(target, data, 0o600)
 	})
 }
