@@ -29,22 +29,26 @@ var mayImport = map[string][]string{
 
 	"statement/...": {"identity"},
 	"ledger/...":    {"identity"},
-	"bulletin/...":  {"identity", "statement"},
+	"manifest/...":  {"identity"},
+	"bulletin/...":  {"identity", "statement", "manifest"},
+	"record/...":    {"identity", "statement", "ledger", "manifest", "attest"},
 	"policy/...":    {"identity", "statement"},
 
-	"enroll/...":  {"attest", "identity", "statement", "bulletin", "ledger", "policy", "internal/store/authority"},
-	"gateway/...": {"wire", "mls", "identity", "statement", "bulletin", "ledger", "policy"},
+	"enroll/...":  {"attest", "identity", "statement", "manifest", "bulletin", "ledger", "record", "policy", "internal/store/authority"},
+	"gateway/...": {"wire", "mls", "identity", "statement", "manifest", "bulletin", "ledger", "policy"},
+	"gateway/feed": {"identity", "statement", "manifest", "bulletin", "ledger", "internal/store"},
 	// A commit's step and its fan-out, and a file's record, are submissions of
 	// the mailbox store.
 	"gateway/group": {"wire", "mls", "identity", "statement", "bulletin", "ledger", "policy", "gateway/mailbox"},
 	"gateway/blob":  {"wire", "mls", "identity", "statement", "bulletin", "ledger", "policy", "gateway/mailbox"},
-	"client/...":    {"wire", "mls", "attest", "identity", "statement", "bulletin", "ledger", "policy"},
+	"client/...":    {"wire", "mls", "attest", "identity", "statement", "manifest", "bulletin", "ledger", "policy"},
 	"client/vault": {
-		"wire", "mls", "attest", "identity", "statement", "bulletin", "ledger", "policy", "internal/store",
+		"wire", "mls", "attest", "identity", "statement", "manifest", "bulletin", "ledger", "policy", "internal/store",
 	},
 
-	"hsm/piv":    {"hsm"},
+	,
 	"hsm/pkcs11": {"hsm"},
+	,
 
 	"internal/store":           {},
 	"internal/store/relay":     {"internal/store", "gateway/mailbox"},
