@@ -46,9 +46,9 @@ var mayImport = map[string][]string{
 		"wire", "mls", "attest", "identity", "statement", "manifest", "bulletin", "ledger", "policy", "internal/store",
 	},
 
-	,
+	"hsm/piv":    {"hsm"},
 	"hsm/pkcs11": {"hsm"},
-	,
+	"hsm/tpm":    {"hsm"},
 
 	"internal/store":           {},
 	"internal/store/relay":     {"internal/store", "gateway/mailbox"},
