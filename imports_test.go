@@ -27,10 +27,10 @@ var mayImport = map[string][]string{
 	"attest/...":   {},
 	"identity/...": {},
 
-	"statement/...": {"identity"},
+	"statement/...": {"identity", "internal/jws"},
 	"ledger/...":    {"identity"},
-	"manifest/...":  {"identity"},
-	"bulletin/...":  {"identity", "statement", "manifest"},
+	"manifest/...":  {"identity", "internal/jws"},
+	"bulletin/...":  {"identity", "statement", "manifest", "internal/jws"},
 	"record/...":    {"identity", "statement", "ledger", "manifest", "attest"},
 	"policy/...":    {"identity", "statement"},
 
@@ -53,6 +53,7 @@ var mayImport = map[string][]string{
 	"internal/store":           {},
 	"internal/store/relay":     {"internal/store", "gateway/mailbox"},
 	"internal/store/authority": {"internal/store", "identity", "statement", "ledger"},
+	"internal/jws":             {},
 	"internal/keys":            {"hsm", "hsm/..."},
 	"internal/daemon":          {},
 	"internal/testcard":        {},
