@@ -138,7 +138,10 @@ func (i *Inclusion) Check(subject [sha256.Size]byte, verifiers ...note.Verifier)
 	if i.Entry == nil || i.Entry.Subject != subject {
 		return Head{}, fmt.Errorf("%w: leaf %d is of something else", ErrProof, i.Index)
 	}
-	return head, CheckInclusion(head, i.Index, i.Entry.Leaf(), i.Proof)
+	if err := CheckInclusion(head, i.Index, i.Entry.Leaf(), i.Proof); err != nil {
+		return Head{}, err
+	}
+	return head, nil
 }
 
 // Check checks that the checkpoint's tree extends older, and returns its head.
@@ -150,7 +153,10 @@ func (g *Growth) Check(older Head, verifiers ...note.Verifier) (Head, error) {
 	if g.From != older.N {
 		return Head{}, fmt.Errorf("%w: growth from %d leaves instead of %d", ErrProof, g.From, older.N)
 	}
-	return head, CheckGrowth(older, head, g.Proof)
+	if err := CheckGrowth(older, head, g.Proof); err != nil {
+		return Head{}, err
+	}
+	return head, nil
 }
 
 // Marshal returns the inclusion's encoding.
