@@ -55,7 +55,8 @@ func (tx *Tx) appendLeaf(entry *ledger.Entry, payload []byte) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	if err := tx.exec("INSERT INTO leaves (id, entry, payload) VALUES ($1, $2, $3)", size, entry.Marshal(), payload); err != nil {
+	if err := tx.exec("INSERT INTO leaves (id, entry, payload, subject) VALUES ($1, $2, $3, $4)",
+		size, entry.Marshal(), payload, entry.Subject[:]); err != nil {
 		return 0, err
 	}
 	return size, tx.storeHashes(ledger.Count(size), hashes)
@@ -121,6 +122,21 @@ func (tx *Tx) LedgerEntry(index int64) (*ledger.Entry, error) {
 		return nil, err
 	}
 	return ledger.ParseEntry(data)
+}
+
+// FindLeaf returns the newest leaf with a subject, and its entry.
+func (tx *Tx) FindLeaf(subject [32]byte) (int64, *ledger.Entry, error) {
+	var index int64
+	var data []byte
+	err := tx.row("SELECT id, entry FROM leaves WHERE subject = $1 ORDER BY id DESC LIMIT 1", subject[:])(&index, &data)
+	if err != nil {
+		return 0, nil, err
+	}
+	entry, err := ledger.ParseEntry(data)
+	if err == nil && entry.Subject != subject {
+		err = fmt.Errorf("authority: ledger leaf %d is damaged", index)
+	}
+	return index, entry, err
 }
 
 // Items returns leaves with what they stand for, from an index on, at most limit of
