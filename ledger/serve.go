@@ -96,7 +96,7 @@ func (h server) proof(w http.ResponseWriter, r *http.Request, f Finder) {
 		http.Error(w, "not a SHA-256 in small hex digits", http.StatusBadRequest)
 		return
 	}
-	inclusion, err := Prove(r.Context(), f, subject)
+	inclusion, err := Prove(r.Context(), f, subject, 0)
 	if err != nil {
 		unavailable(w, err)
 		return
