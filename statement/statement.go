@@ -119,26 +119,37 @@ func NewID() string {
 // BodyDigest returns the SHA-256 of a body's kind and canonical form. It is
 // the zero value for a body that could not be signed.
 func BodyDigest(b Body) [32]byte {
-	payload, err := marshalBody(b)
+	payload, err := MarshalBody(b)
 	if err != nil {
 		return [32]byte{}
 	}
 	return sha256.Sum256(append([]byte("valise-"+string(b.Kind())+"\x00"), payload...))
 }
 
-// Check reports whether a body can be signed.
-func Check(b Body) error {
-	_, err := marshalBody(b)
-	return err
-}
-
-func marshalBody(b Body) ([]byte, error) {
+// MarshalBody returns a body in canonical form, or says why it cannot be
+// signed.
+func MarshalBody(b Body) ([]byte, error) {
 	if b == nil {
 		return nil, errors.New("statement: no body")
 	}
-	m := &members{}
-	m.object(func() { b.members(m) })
-	return m.done()
+	return write(func(m *members) { m.object(func() { b.members(m) }) })
+}
+
+// ParseBody reads a body alone, as it is shown before anybody signed it; it
+// accepts exactly what MarshalBody writes. The error is a *Error.
+func ParseBody(k Kind, text []byte) (Body, error) {
+	row := kinds[k]
+	if row.body == nil {
+		return nil, refuse(ReasonMalformed, "%.40q is no kind of statement", k)
+	}
+	if len(text) > MaxLargeSize || !row.large && len(text) > MaxSize {
+		return nil, refuse(ReasonTooLarge, "%d octets of a %s", len(text), k)
+	}
+	b := row.body()
+	if err := read(text, func(m *members) { m.object(func() { b.members(m) }) }); err != nil {
+		return nil, refuse(ReasonMalformed, "%w", err)
+	}
+	return b, nil
 }
 
 // Needs returns how many persons must sign a kind; raises says, of a roster
