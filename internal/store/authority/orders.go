@@ -32,6 +32,7 @@ type Order struct {
 	Created   time.Time
 	Expires   time.Time
 	CSR       []byte
+	Replaces  string // the certificate that it is to replace (RFC 9773, Section 5), or ""
 }
 
 // An Authorization holds an order's only challenge and what came back.
@@ -58,7 +59,8 @@ func (tx *Tx) AddOrder(o Order, a Authorization) error {
 		a.ID, o.ID, a.Token, a.Status, unix(a.Expires))
 }
 
-const orderColumns = "SELECT id, account, device, profile, approvals, status, reason, created, expires, csr FROM orders "
+const orderColumns = "SELECT id, account, device, profile, approvals, status, reason, created, expires, csr, " +
+	"coalesce((SELECT certificate FROM replacements WHERE order_id = orders.id), '') FROM orders "
 
 // Order finds an order.
 func (tx *Tx) Order(id string) (Order, error) {
@@ -148,7 +150,7 @@ func scanOrder(scan func(...any) error) (Order, error) {
 	var o Order
 	var device []byte
 	var created, expires int64
-	err := scan(&o.ID, &o.Account, &device, &o.Profile, &o.Approvals, &o.Status, &o.Reason, &created, &expires, &o.CSR)
+	err := scan(&o.ID, &o.Account, &device, &o.Profile, &o.Approvals, &o.Status, &o.Reason, &created, &expires, &o.CSR, &o.Replaces)
 	if err != nil {
 		return o, wrapScan(err)
 	}
