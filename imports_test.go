@@ -55,6 +55,7 @@ var mayImport = map[string][]string{
 	"internal/store/authority": {"internal/store", "identity", "statement", "ledger"},
 	"internal/jws":             {},
 	"internal/keys":            {"hsm", "hsm/..."},
+	"internal/p11relay":        {},
 	"internal/daemon":          {},
 	"internal/testcard":        {},
 	"internal/testcard/reader": {"internal/testcard"},

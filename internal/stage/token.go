@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"valise/internal/p11relay"
 )
 
 // A Token is a SoftHSM token with its own configuration.
@@ -21,7 +23,7 @@ type Token struct {
 	stage  *Stage
 	server *Process // p11-kit's server, where the stage has TokenServers
 	socket string
-	soft   string // SoftHSM's module
+	soft   string // SoftHSM's module, behind package p11relay where a server loads it
 }
 
 // URI names an object in the token, RFC 7512.
@@ -48,7 +50,14 @@ func (s *Stage) NewToken(ctx context.Context, label string) (*Token, error) {
 	if !s.cfg.TokenServers {
 		return t, nil
 	}
-	if t.Module, err = installed("/usr/lib*/*/pkcs11/p11-kit-client.so", "p11-kit-modules"); err != nil {
+	client, err := installed("/usr/lib*/*/pkcs11/p11-kit-client.so", "p11-kit-modules")
+	if err != nil {
+		return nil, err
+	}
+	if t.Module, err = p11relay.Build(ctx, dir, client, p11relay.Client); err != nil {
+		return nil, err
+	}
+	if t.soft, err = p11relay.Build(ctx, dir, soft, p11relay.Server); err != nil {
 		return nil, err
 	}
 	t.socket = filepath.Join(dir, "hsm")
