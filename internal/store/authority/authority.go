@@ -11,6 +11,10 @@
 //		…
 //	})
 //
+// The same tables stand in an SQLite file or in a PostgreSQL database, which several
+// processes may use at once. Whoever appends to the ledger says so with Append in
+// place of Update; an Update that does so all the same is run a second time.
+//
 // A method that looks one thing up returns ErrNotFound when there is none. Methods
 // that change a state name the state that they expect, and return ErrState when
 // another request was faster; that is what makes things single-use.
@@ -55,10 +59,12 @@ type Store struct {
 type Tx struct {
 	ctx     context.Context
 	tx      *store.Tx
+	appends bool // the ledger's lock is held
 	recover bool // FlagRestored does not stop it
 }
 
-// Open opens or creates the database file.
+// Open opens or creates the database: an SQLite file, or one in a PostgreSQL server
+// by its connection string.
 func Open(ctx context.Context, path string) (*Store, error) {
 	sub, err := fs.Sub(migrations, "migrations")
 	if err != nil {
@@ -80,16 +86,34 @@ func Open(ctx context.Context, path string) (*Store, error) {
 // Close closes the database.
 func (s *Store) Close() error { return s.db.Close() }
 
-// Update runs f in a serialized read-write transaction; f may run several times.
+// Update runs f in a serializable read-write transaction; f may run several times.
 func (s *Store) Update(ctx context.Context, f func(tx *Tx) error) error {
-	return s.db.Update(ctx, func(tx *store.Tx) error { return f(&Tx{ctx: ctx, tx: tx}) })
+	err := s.db.Update(ctx, func(tx *store.Tx) error { return f(&Tx{ctx: ctx, tx: tx, appends: s.db.Dialect() == store.SQLite}) })
+	if errors.Is(err, errAppends) {
+		return s.Append(ctx, f)
+	}
+	return err
 }
 
-// Recover is Update for taking in what a restored backup does not know: FlagRestored
+// Append is Update for transactions that append to the ledger. They run one after the
+// other, whichever process they belong to, and see what those before them did.
+func (s *Store) Append(ctx context.Context, f func(tx *Tx) error) error {
+	return s.db.UpdateLocked(ctx, ledgerLock, func(tx *store.Tx) error { return f(&Tx{ctx: ctx, tx: tx, appends: true}) })
+}
+
+// Recover is Append for taking in what a restored backup does not know: FlagRestored
 // does not stop it. Whoever has taken in everything clears the flag.
 func (s *Store) Recover(ctx context.Context, f func(tx *Tx) error) error {
-	return s.db.Update(ctx, func(tx *store.Tx) error { return f(&Tx{ctx: ctx, tx: tx, recover: true}) })
+	return s.db.UpdateLocked(ctx, ledgerLock, func(tx *store.Tx) error {
+		return f(&Tx{ctx: ctx, tx: tx, appends: true, recover: true})
+	})
 }
+
+// ledgerLock is the table that Append locks.
+const ledgerLock = "ledger_lock"
+
+// errAppends makes Update begin anew behind the ledger's lock.
+var errAppends = errors.New("authority: an append outside of Append")
 
 // View runs f on one consistent state.
 func (s *Store) View(ctx context.Context, f func(tx *Tx) error) error {

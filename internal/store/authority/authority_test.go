@@ -12,8 +12,15 @@ import (
 	"time"
 
 	"valise/identity"
+	"valise/internal/testenv"
 	"valise/ledger"
 )
+
+// eachDatabase runs a test on both databases; path is an empty one of its own.
+func eachDatabase(t *testing.T, f func(t *testing.T, path string)) {
+	t.Run("SQLite", func(t *testing.T) { f(t, filepath.Join(t.TempDir(), "a.db")) })
+	t.Run("PostgreSQL", func(t *testing.T) { f(t, testenv.Postgres(t).DSN) })
+}
 
 func open(t testing.TB, path string) *Store {
 	t.Helper()
@@ -41,8 +48,9 @@ func must(t testing.TB, err error) {
 	}
 }
 
-func TestNonces(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "a.db")
+func TestNonces(t *testing.T) { eachDatabase(t, testNonces) }
+
+func testNonces(t *testing.T, path string) {
 	s, now := open(t, path), time.Now()
 	n := s.NewNonce(now)
 	must(t, s.UseNonce(t.Context(), n, now))
@@ -70,8 +78,9 @@ func TestNonces(t *testing.T) {
 	}
 }
 
-func TestNonceOnceUnderConcurrency(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "a.db")
+func TestNonceOnceUnderConcurrency(t *testing.T) { eachDatabase(t, testNonceOnceUnderConcurrency) }
+
+func testNonceOnceUnderConcurrency(t *testing.T, path string) {
 	stores := []*Store{open(t, path), open(t, path)}
 	now := time.Now()
 	n := stores[0].NewNonce(now)
@@ -105,8 +114,10 @@ func FuzzNonce(f *testing.F) {
 	})
 }
 
-func TestInvitationOnce(t *testing.T) {
-	s, now := open(t, filepath.Join(t.TempDir(), "a.db")), time.Now()
+func TestInvitationOnce(t *testing.T) { eachDatabase(t, testInvitationOnce) }
+
+func testInvitationOnce(t *testing.T, path string) {
+	s, now := open(t, path), time.Now()
 	err := s.Update(t.Context(), func(tx *Tx) error {
 		return tx.AddInvitation(Invitation{KID: "k", Key: []byte("secret"), Address: alice(t), Created: now, Expires: now.Add(time.Hour)})
 	})
@@ -133,8 +144,10 @@ func TestInvitationOnce(t *testing.T) {
 	}))
 }
 
-func TestPeople(t *testing.T) {
-	s := open(t, filepath.Join(t.TempDir(), "a.db"))
+func TestPeople(t *testing.T) { eachDatabase(t, testPeople) }
+
+func testPeople(t *testing.T, path string) {
+	s := open(t, path)
 	list, err := identity.NewClassList(4)
 	must(t, err)
 	p := Person{Address: alice(t), Name: "Alice", Clearance: &identity.Clearance{PolicyID: []int{1, 2, 3}, ClassList: list}}
@@ -164,8 +177,10 @@ func TestPeople(t *testing.T) {
 }
 
 // Every leaf can be proven under the head, and a rolled back transaction leaves none.
-func TestLedger(t *testing.T) {
-	s := open(t, filepath.Join(t.TempDir(), "a.db"))
+func TestLedger(t *testing.T) { eachDatabase(t, testLedger) }
+
+func testLedger(t *testing.T, path string) {
+	s := open(t, path)
 	boom := errors.New("boom")
 	for i := range 9 {
 		err := s.Update(t.Context(), func(tx *Tx) error {
@@ -208,8 +223,10 @@ func TestLedger(t *testing.T) {
 }
 
 // A certificate is stored once; who comes second learns that.
-func TestCompleteIssuanceOnce(t *testing.T) {
-	s, now := open(t, filepath.Join(t.TempDir(), "a.db")), time.Now()
+func TestCompleteIssuanceOnce(t *testing.T) { eachDatabase(t, testCompleteIssuanceOnce) }
+
+func testCompleteIssuanceOnce(t *testing.T, path string) {
+	s, now := open(t, path), time.Now()
 	i := Issuance{Ref: "order:a", Kind: "device", Subject: "x", Request: []byte{1}, Serial: []byte{1}, TBS: []byte{1}, Created: now, NotAfter: now}
 	must(t, s.Update(t.Context(), func(tx *Tx) error { return tx.AddIssuance(i) }))
 	if err := s.Update(t.Context(), func(tx *Tx) error { return tx.AddIssuance(i) }); !errors.Is(err, ErrExists) {
@@ -231,8 +248,9 @@ func TestCompleteIssuanceOnce(t *testing.T) {
 	}))
 }
 
-func TestOpenRefusesOtherDatabases(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "a.db")
+func TestOpenRefusesOtherDatabases(t *testing.T) { eachDatabase(t, testOpenRefusesOtherDatabases) }
+
+func testOpenRefusesOtherDatabases(t *testing.T, path string) {
 	s := open(t, path)
 	_, err := s.constant(t.Context(), "another")
 	must(t, err)

@@ -84,7 +84,7 @@ func (s *Store) Purge(ctx context.Context, now time.Time) error {
 		n := unix(now)
 		return errors.Join(
 			tx.exec("DELETE FROM nonces WHERE expires < $1", n),
-			tx.exec("UPDATE invitations SET key = x'' WHERE expires < $1 AND key <> x''", n),
+			tx.exec("UPDATE invitations SET key = $1 WHERE expires < $2 AND length(key) > 0", []byte{}, n),
 			tx.exec("UPDATE orders SET status = 'invalid', reason = 'order_expired' WHERE status IN ('pending', 'ready') AND expires < $1", n),
 			tx.exec("UPDATE authorizations SET status = 'expired', reason = 'order_expired' WHERE status = 'pending' AND expires < $1", n),
 		)

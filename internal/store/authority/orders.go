@@ -207,7 +207,7 @@ func (tx *Tx) CompleteIssuance(ref string, certificate []byte) error {
 	if err := tx.Writable(); err != nil {
 		return err
 	}
-	return tx.change("UPDATE issuances SET certificate = $1 WHERE ref = $2 AND certificate = x''", certificate, ref)
+	return tx.change("UPDATE issuances SET certificate = $1 WHERE ref = $2 AND length(certificate) = 0", certificate, ref)
 }
 
 const issuanceColumns = "SELECT id, ref, kind, subject, request, serial, leaf, tbs, certificate, created, not_after FROM issuances "
@@ -219,7 +219,7 @@ func (tx *Tx) Issuance(ref string) (Issuance, error) {
 
 // OpenIssuance finds the unsigned issuance for a request, if a crash left one.
 func (tx *Tx) OpenIssuance(kind, subject string, request []byte) (Issuance, error) {
-	return scanIssuance(tx.row(issuanceColumns+"WHERE request = $1 AND kind = $2 AND subject = $3 AND certificate = x'' ORDER BY id LIMIT 1",
+	return scanIssuance(tx.row(issuanceColumns+"WHERE request = $1 AND kind = $2 AND subject = $3 AND length(certificate) = 0 ORDER BY id LIMIT 1",
 		request, kind, subject))
 }
 

@@ -44,6 +44,9 @@ func (tx *Tx) AppendIssuance(tbs []byte) (int64, error) {
 }
 
 func (tx *Tx) appendLeaf(entry *ledger.Entry, payload []byte) (int64, error) {
+	if !tx.appends {
+		return 0, errAppends
+	}
 	if err := tx.Writable(); err != nil {
 		return 0, err
 	}
