@@ -16,6 +16,11 @@ import (
 type Appraiser struct {
 	Endorsements *attest.Endorsements
 	Policy       *attest.AppraisalPolicy
+
+	// ActivationKey is what TPMs' activation secrets are derived from; without one
+	// no TPM's key is accepted. It never stands in the database: who could read it
+	// there could pretend to be any TPM.
+	ActivationKey []byte
 }
 
 // Appraise judges an attestation object as the answer to a key authorization (RFC
@@ -25,7 +30,9 @@ func (a *Appraiser) Appraise(object []byte, keyAuthorization string, device iden
 	if err != nil {
 		return refusedFor(err)
 	}
-	claims, err := attest.Verify(o.Evidence(), o.Challenge([]byte(keyAuthorization)), a.Endorsements, now)
+	challenge := o.Challenge([]byte(keyAuthorization))
+	challenge.ActivationKey = a.ActivationKey
+	claims, err := attest.Verify(o.Evidence(), challenge, a.Endorsements, now)
 	if err != nil {
 		return refusedFor(err)
 	}
@@ -36,6 +43,15 @@ func (a *Appraiser) Appraise(object []byte, keyAuthorization string, device iden
 		want = claims.Key.PublicKey
 	}
 	return a.Policy.Appraise(claims, attest.Input{PublicKey: want, Now: now})
+}
+
+// AppraiseGateway judges evidence for a gateway's key, whose CSR has been checked.
+func (a *Appraiser) AppraiseGateway(ev attest.Evidence, key crypto.PublicKey, now time.Time) *attest.Result {
+	claims, err := attest.Verify(ev, nil, a.Endorsements, now)
+	if err != nil {
+		return refusedFor(err)
+	}
+	return a.Policy.Appraise(claims, attest.Input{PublicKey: key, Gateway: true, Now: now})
 }
 
 func refusedFor(err error) *attest.Result {

@@ -13,16 +13,23 @@ import (
 	"net/netip"
 	"strings"
 
+	"valise/attest"
 	"valise/identity"
 	"valise/internal/store/authority"
 )
 
-// IssueGateway issues a gateway's certificate from its CSR. A gateway's token gives
-// no evidence, so whoever calls this has seen where the key is, and the certificate
-// says so: tier "witnessed". The names come from the caller, not from the CSR.
+// IssueGateway issues a gateway's certificate from its CSR, without evidence: whoever
+// calls this has seen where the key is, and the certificate says so: tier
+// "witnessed". The names come from the caller, not from the CSR.
 //
 // If a crash left the same request unsigned, that one is finished.
 func (c *CA) IssueGateway(ctx context.Context, csrDER []byte, names []string) (authority.Issuance, error) {
+	return c.IssueGatewayOn(ctx, csrDER, names, nil)
+}
+
+// IssueGatewayOn is IssueGateway with the HSM's evidence for the key, if it is not
+// nil: the appraisal must accept it, and the certificate's tier is "hardware".
+func (c *CA) IssueGatewayOn(ctx context.Context, csrDER []byte, names []string, evidence *attest.Evidence) (authority.Issuance, error) {
 	none := authority.Issuance{}
 	csr, err := CheckCSR(csrDER)
 	if err != nil {
@@ -34,6 +41,13 @@ func (c *CA) IssueGateway(ctx context.Context, csrDER []byte, names []string) (a
 	profile := identity.GatewayProfile{
 		Name: names[0], More: names[1:], PublicKey: csr.PublicKey,
 		Tier: identity.TierWitnessed, Serial: newSerial(),
+	}
+	if evidence != nil {
+		result := c.cfg.Appraiser.AppraiseGateway(*evidence, csr.PublicKey, c.cfg.Now())
+		if !result.Accepted() {
+			return none, &RefusedError{string(result.Reason())}
+		}
+		profile.Tier, profile.EvidenceHash, profile.PolicyHash = identity.Tier(result.Tier), result.EvidenceHash, result.PolicyHash
 	}
 	profile.NotBefore, profile.NotAfter = c.validity(c.cfg.Gateway.Validity)
 	template, err := profile.Template()
