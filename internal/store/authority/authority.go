@@ -24,12 +24,12 @@ package authority
 
 import (
 	"context"
-	"crypto/rand"
 	"database/sql"
 	"embed"
 	"errors"
 	"fmt"
 	"io/fs"
+	"sync/atomic"
 	"time"
 
 	"valise/internal/store"
@@ -52,7 +52,7 @@ var (
 // A Store is the open database. Its methods may be called by any goroutine.
 type Store struct {
 	db     *store.DB
-	secret [32]byte // authenticates nonces; the same for all processes on this database
+	nonces atomic.Pointer[nonceState]
 }
 
 // A Tx is a running transaction. It must not outlive the function it is given to.
@@ -75,11 +75,9 @@ func Open(ctx context.Context, path string) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{db: db}
-	secret, err := s.constant(ctx, "nonce-secret")
-	if err != nil {
+	if err := s.loadNonces(ctx); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	copy(s.secret[:], secret)
 	return s, nil
 }
 
@@ -118,23 +116,6 @@ var errAppends = errors.New("authority: an append outside of Append")
 // View runs f on one consistent state.
 func (s *Store) View(ctx context.Context, f func(tx *Tx) error) error {
 	return s.db.View(ctx, func(tx *store.Tx) error { return f(&Tx{ctx: ctx, tx: tx}) })
-}
-
-// constant returns 32 random bytes that are drawn once in the database's life.
-func (s *Store) constant(ctx context.Context, name string) ([]byte, error) {
-	var value []byte
-	err := s.Update(ctx, func(tx *Tx) error {
-		fresh := make([]byte, 32)
-		rand.Read(fresh)
-		if err := tx.exec("INSERT INTO meta (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING", name, fresh); err != nil {
-			return err
-		}
-		return tx.row("SELECT value FROM meta WHERE name = $1", name)(&value)
-	})
-	if err == nil && len(value) != 32 {
-		err = fmt.Errorf("authority: %s is damaged", name)
-	}
-	return value, err
 }
 
 func (tx *Tx) exec(query string, args ...any) error {

@@ -248,15 +248,12 @@ func testCompleteIssuanceOnce(t *testing.T, path string) {
 	}))
 }
 
-func TestOpenRefusesOtherDatabases(t *testing.T) { eachDatabase(t, testOpenRefusesOtherDatabases) }
+func TestNoncesSurviveAnotherOpening(t *testing.T) { eachDatabase(t, testNoncesSurviveAnotherOpening) }
 
-func testOpenRefusesOtherDatabases(t *testing.T, path string) {
-	s := open(t, path)
-	_, err := s.constant(t.Context(), "another")
-	must(t, err)
+func testNoncesSurviveAnotherOpening(t *testing.T, path string) {
+	s, now := open(t, path), time.Now()
+	n := s.NewNonce(now)
 	must(t, s.Close())
 	again := open(t, path)
-	if again.secret != s.secret {
-		t.Error("the secret changed between two openings")
-	}
+	must(t, again.UseNonce(t.Context(), n, now))
 }
