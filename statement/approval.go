@@ -73,7 +73,7 @@ func (a *Approval) Words() []string {
 		fmt.Sprintf("profile: %s, version %d", a.Profile, a.ProfileVersion),
 		"clearance: " + clearanceWords(a.Clearance),
 		"tier: " + string(a.Tier),
-		"valid for: " + a.Validity.String() + " each time",
+		"valid for: " + periodWords(a.Validity) + " each time",
 		"evidence: " + hashWords(a.Evidence),
 		"appraised under policy: " + hashWords(a.Appraisal),
 	}
