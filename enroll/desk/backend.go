@@ -42,6 +42,14 @@ type Backend interface {
 	// vendor's root, ascending, at most statement.MaxDevices.
 	Devices(ctx context.Context, t statement.Target) ([]identity.DeviceID, error)
 
+	// Nonce draws a nonce for an application to an appointment; it is good for
+	// call.ApplicationLife. Application takes the file that was made with it
+	// (package ceremony), appraises it under the officers' policy, keeps the
+	// evidence, and returns the Appointment that administrators would sign.
+	// What the policy does not accept is refused.
+	Nonce(ctx context.Context) (string, error)
+	Application(ctx context.Context, file []byte) (call.Application, error)
+
 	Rules(ctx context.Context) (call.Rules, error)
 	Profiles(ctx context.Context) ([]call.Profile, error)
 	Officers(ctx context.Context) ([]call.Officer, error)
