@@ -91,7 +91,8 @@ func (s *Set) checkSigner(st *statement.Statement) error {
 	return nil
 }
 
-// settle drops what a bulletin made from so many leaves knows.
+// settle drops what a bulletin made from so many leaves knows. One of two
+// resumptions is kept while it waits for the other.
 func settle(all []*pending, leaves int64) []*pending {
 	known := func(p *pending) bool { return p.leaf != Unrecorded && p.leaf < leaves }
 	var left []*pending
@@ -100,7 +101,20 @@ func settle(all []*pending, leaves int64) []*pending {
 			left = append(left, p)
 		}
 	}
+	open := slices.Clone(left)
+	for _, p := range all {
+		if known(p) && slices.ContainsFunc(open, p.mayEnd) {
+			left = append(left, p)
+		}
+	}
 	return left
+}
+
+// mayEnd tells whether p, with a second one, would end a suspension that never
+// reached the record.
+func (p *pending) mayEnd(o *pending) bool {
+	s, ok := o.body.(*statement.Suspension)
+	return ok && o.leaf == Unrecorded && ends(p, s, o.time)
 }
 
 // resumed tells whether a suspension that never reached the record was ended by
