@@ -21,6 +21,9 @@
 //	POST order/ID                  (POST-as-GET) until "valid"
 //	POST certificate/ID            (POST-as-GET) the chain in PEM, root included
 //
+// Besides there are key-change (Section 7.3.5) and renewal-info (RFC 9773). revoke-cert
+// is there to say who revokes: an officer.
+//
 // A refusal is a problem document; its member "reason" is the code that also stands
 // in the audit stream. Errors that are not refusals are logged, and the applicant
 // sees only that it was not their fault.
@@ -33,8 +36,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -69,6 +74,17 @@ type Backend interface {
 	Finalize(ctx context.Context, a authority.Account, order string, csr []byte) (authority.Order, authority.Authorization, error)
 	// Certificate returns a valid order's chain, leaf first, root last.
 	Certificate(ctx context.Context, a authority.Account, order string) ([][]byte, error)
+
+	// ChangeKey gives an account another key. If that key has an account, its
+	// number comes with the refusal.
+	ChangeKey(ctx context.Context, a authority.Account, thumbprint string, jwk []byte) (taken int64, err error)
+	// RenewalInfo says when a certificate should be renewed.
+	RenewalInfo(ctx context.Context, id CertID) (Window, error)
+	// MayReplace refuses an order for a device that is to replace a certificate
+	// which is not the account's, not the device's, or replaced already; Replace
+	// notes it for an order that was made.
+	MayReplace(ctx context.Context, a authority.Account, device identity.DeviceID, id CertID) error
+	Replace(ctx context.Context, order string, id CertID) error
 }
 
 // A Config says what a Server answers. BaseURL, Backend and Log are required.
@@ -103,6 +119,9 @@ const (
 	pathAuthorization = "/acme/authorization"
 	pathChallenge     = "/acme/challenge"
 	pathCertificate   = "/acme/certificate"
+	pathKeyChange     = "/acme/key-change"
+	pathRevoke        = "/acme/revoke-cert"
+	pathRenewalInfo   = "/acme/renewal-info"
 )
 
 // New returns a front for a backend.
@@ -140,6 +159,9 @@ func (s *Server) routes() {
 	s.mux.HandleFunc("POST "+pathAuthorization+"/{id}", s.signed(s.postAuthorization))
 	s.mux.HandleFunc("POST "+pathChallenge+"/{id}", s.signed(s.postChallenge))
 	s.mux.HandleFunc("POST "+pathCertificate+"/{id}", s.signed(s.postCertificate))
+	s.mux.HandleFunc("POST "+pathKeyChange, s.signed(s.postKeyChange))
+	s.mux.HandleFunc("POST "+pathRevoke, s.signed(s.postRevoke))
+	s.mux.HandleFunc("GET "+pathRenewalInfo+"/{id}", s.getRenewalInfo)
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, Refuse(NotFound, "there is nothing here; ACME begins at "+PathDirectory))
 	})
@@ -153,8 +175,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("Link", "<"+s.cfg.BaseURL+PathDirectory+`>;rel="index"`)
 	if ok, report := s.limiter.allow(r.RemoteAddr, time.Now()); !ok {
-		w.Header().Set("Retry-After", "1")
-		refusal := &Refusal{RateLimited, "too many requests from this address; wait a moment"}
+		refusal := &Refusal{Reason: RateLimited, Detail: "too many requests from this address; wait a moment"}
 		if report {
 			s.cfg.Refused(r.Context(), refusal, auditAttrs(r)...)
 		}
@@ -170,6 +191,7 @@ func (s *Server) getDirectory(w http.ResponseWriter, _ *http.Request) {
 	base := s.cfg.BaseURL
 	writeJSON(w, http.StatusOK, "application/json", directory{
 		NewNonce: base + pathNewNonce, NewAccount: base + pathNewAccount, NewOrder: base + pathNewOrder,
+		KeyChange: base + pathKeyChange, RevokeCert: base + pathRevoke, RenewalInfo: base + pathRenewalInfo,
 		Meta: directoryMeta{ExternalAccountRequired: true},
 	})
 }
@@ -188,8 +210,7 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	refusal := asRefusal(err)
 	if refusal == nil {
 		s.cfg.Log.Error("request failed", "path", r.URL.Path, "error", err.Error())
-		refusal = &Refusal{Unavailable, "the authority cannot do this now; try again later"}
-		w.Header().Set("Retry-After", "5")
+		refusal = &Refusal{Reason: Unavailable, Detail: "the authority cannot do this now; try again later"}
 	} else {
 		s.cfg.Refused(r.Context(), refusal, auditAttrs(r)...)
 	}
@@ -198,7 +219,24 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 
 func (s *Server) answer(w http.ResponseWriter, r *Refusal) {
 	p := problemOf(r)
+	if after := s.retryAfter(r.Reason); after > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int(after.Seconds())))
+	}
 	writeJSON(w, p.Status, "application/problem+json", p)
+}
+
+// retryAfter is when a refused request is worth another attempt (RFC 8555, Section
+// 6.6); zero: never as it is.
+func (s *Server) retryAfter(reason Reason) time.Duration {
+	switch reason {
+	case RateLimited: // whole seconds until one more request is granted
+		return max(time.Second, time.Duration(math.Ceil(1/s.cfg.PerSecond))*time.Second)
+	case TooManyOrders:
+		return ordersRetry
+	case Unavailable:
+		return 5 * time.Second
+	}
+	return 0
 }
 
 func auditAttrs(r *http.Request) []slog.Attr {
