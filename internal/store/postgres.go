@@ -175,7 +175,7 @@ func (db *DB) found(ctx context.Context, cfg Config) (err error) {
 		_, e := conn.ExecContext(context.WithoutCancel(ctx), "SELECT pg_advisory_unlock($1)", int64(foundingLock))
 		err = errors.Join(err, e)
 	}()
-	if err := claimPostgreSQL(ctx, db.writer, cfg.ApplicationID); err != nil {
+	if err := claimPostgreSQL(ctx, db.writer, cfg.ApplicationID, cfg.Expect); err != nil {
 		return err
 	}
 	return migrate(ctx, db.writer, cfg.Migrations, PostgreSQL)
@@ -183,7 +183,7 @@ func (db *DB) found(ctx context.Context, cfg Config) (err error) {
 
 // claimPostgreSQL writes the application id into a schema without tables and
 // compares it in any other. The schema is the first of the search path.
-func claimPostgreSQL(ctx context.Context, db *sql.DB, want int32) error {
+func claimPostgreSQL(ctx context.Context, db *sql.DB, want int32, expect Expectation) error {
 	var tables int
 	var ours bool
 	err := db.QueryRowContext(ctx, `SELECT count(*), coalesce(bool_or(relname = 'valise_database'), false)
@@ -192,10 +192,14 @@ func claimPostgreSQL(ctx context.Context, db *sql.DB, want int32) error {
 	if err != nil {
 		return err
 	}
-	if !ours && tables > 0 {
+	switch {
+	case !ours && tables > 0:
 		return fmt.Errorf("%w (it has tables, and none of ours)", ErrForeign)
-	}
-	if !ours {
+	case !ours && expect == Existing:
+		return ErrMissing
+	case ours && expect == Fresh:
+		return ErrPresent
+	case !ours:
 		_, err := db.ExecContext(ctx, "CREATE TABLE valise_database AS SELECT CAST("+strconv.Itoa(int(want))+" AS BIGINT) AS application")
 		return err
 	}

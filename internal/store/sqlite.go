@@ -7,6 +7,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -22,8 +23,13 @@ func openSQLite(ctx context.Context, cfg Config) (*DB, error) {
 		return nil, err
 	}
 	// SQLite would create the file with the umask's mode; its companions copy ours.
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
+	f, err := os.OpenFile(path, os.O_RDWR|cfg.Expect.flags(), 0o600)
+	switch {
+	case cfg.Expect == Existing && errors.Is(err, fs.ErrNotExist):
+		return nil, ErrMissing
+	case cfg.Expect == Fresh && errors.Is(err, fs.ErrExist):
+		return nil, ErrPresent
+	case err != nil:
 		return nil, err
 	}
 	if err := f.Close(); err != nil {
@@ -48,16 +54,27 @@ func openSQLite(ctx context.Context, cfg Config) (*DB, error) {
 	return db, nil
 }
 
+// flags are for opening the file.
+func (e Expectation) flags() int {
+	switch e {
+	case Existing:
+		return 0
+	case Fresh:
+		return os.O_CREATE | os.O_EXCL
+	}
+	return os.O_CREATE
+}
+
 // prepare claims the file for this application and migrates it.
 func (db *DB) prepare(ctx context.Context, cfg Config) error {
-	if err := claim(ctx, db.writer, cfg.ApplicationID); err != nil {
+	if err := claim(ctx, db.writer, cfg.ApplicationID, cfg.Expect); err != nil {
 		return err
 	}
 	return migrate(ctx, db.writer, cfg.Migrations, SQLite)
 }
 
 // claim writes the application id into an empty file and compares it in any other.
-func claim(ctx context.Context, db *sql.DB, want int32) error {
+func claim(ctx context.Context, db *sql.DB, want int32, expect Expectation) error {
 	var id int32
 	var tables int
 	if err := db.QueryRowContext(ctx, "PRAGMA application_id").Scan(&id); err != nil {
@@ -71,6 +88,8 @@ func claim(ctx context.Context, db *sql.DB, want int32) error {
 		return nil
 	case id != 0 || tables != 0:
 		return fmt.Errorf("%w (application id %#x, want %#x)", ErrForeign, uint32(id), uint32(want))
+	case expect == Existing: // a file without anything in it
+		return ErrMissing
 	}
 	_, err := db.ExecContext(ctx, "PRAGMA application_id = "+strconv.Itoa(int(want)))
 	return err

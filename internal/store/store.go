@@ -57,6 +57,19 @@ var (
 	ErrForeign = errors.New("database belongs to another program")
 	// ErrNewer is returned when a newer version of Valise has migrated the database.
 	ErrNewer = errors.New("database was made by a newer version: install that version, or restore a copy made before it ran")
+	// ErrMissing is returned for Existing when there is none.
+	ErrMissing = errors.New("there is no such database")
+	// ErrPresent is returned for Fresh when there is one.
+	ErrPresent = errors.New("there is a database already")
+)
+
+// An Expectation says which databases Open takes.
+type Expectation int
+
+const (
+	Either   Expectation = iota // makes one where there is none
+	Existing                    // never makes one
+	Fresh                       // only makes one
 )
 
 // A Config says which database to open and how. Only Path and Migrations are
@@ -71,6 +84,8 @@ type Config struct {
 	// ApplicationID is written into a new database; an existing one with another
 	// id, or with tables and none, is refused. Zero means 0x56414c49 ("VALI").
 	ApplicationID int32
+	// Expect is Either, Existing or Fresh.
+	Expect Expectation
 	// Readers bounds the connections that View uses on SQLite; zero means
 	// GOMAXPROCS, at least 2. On PostgreSQL, Update and View share the number
 	// that Connections says; zero means 16.

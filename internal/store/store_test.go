@@ -252,6 +252,42 @@ func testOpenRefuses(t *testing.T, path string) {
 	})
 }
 
+// Only who asks for it makes a database, or takes one that is there.
+func TestOpenExpects(t *testing.T) {
+	eachDatabase(t, func(t *testing.T, path string) {
+		try := func(e Expectation) error {
+			db, err := Open(t.Context(), Config{Path: path, Migrations: testMigrations(t), Expect: e})
+			if err == nil {
+				err = db.Close()
+			}
+			return err
+		}
+		if err := try(Existing); !errors.Is(err, ErrMissing) {
+			t.Errorf("existing, of none: %v", err)
+		}
+		if !IsPostgreSQL(path) {
+			if err := os.WriteFile(path, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := try(Existing); !errors.Is(err, ErrMissing) {
+				t.Errorf("existing, of an empty file: %v", err)
+			}
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := try(Fresh); err != nil {
+			t.Errorf("fresh, of none: %v", err)
+		}
+		if err := try(Fresh); !errors.Is(err, ErrPresent) {
+			t.Errorf("fresh, of one: %v", err)
+		}
+		if err := errors.Join(try(Existing), try(Either)); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestOpenRefusesWhatIsNoDatabase(t *testing.T) {
 	ctx := t.Context()
 	t.Run("junk", func(t *testing.T) {

@@ -65,12 +65,42 @@ type Tx struct {
 
 // Open opens or creates the database: an SQLite file, or one in a PostgreSQL server
 // by its connection string.
-func Open(ctx context.Context, path string) (*Store, error) {
+func Open(ctx context.Context, database string) (*Store, error) {
+	return open(ctx, database, store.Either)
+}
+
+// OpenExisting opens the database, and never makes an empty one in the place of one
+// that is lost: roster and ledger would begin anew under the same root.
+func OpenExisting(ctx context.Context, database string) (*Store, error) {
+	return open(ctx, database, store.Existing)
+}
+
+// Create makes the database, and refuses where there is one.
+func Create(ctx context.Context, database string) (*Store, error) {
+	return open(ctx, database, store.Fresh)
+}
+
+// Vacant reports, as an error, that there is a database already, or that there
+// cannot be one.
+func Vacant(ctx context.Context, database string) error {
+	s, err := OpenExisting(ctx, database)
+	switch {
+	case errors.Is(err, store.ErrMissing):
+		return nil
+	case err != nil:
+		return err
+	}
+	return errors.Join(store.ErrPresent, s.Close())
+}
+
+func open(ctx context.Context, database string, expect store.Expectation) (*Store, error) {
 	sub, err := fs.Sub(migrations, "migrations")
 	if err != nil {
 		return nil, err
 	}
-	db, err := store.Open(ctx, store.Config{Path: path, Migrations: sub, ApplicationID: applicationID, SecureDelete: true})
+	db, err := store.Open(ctx, store.Config{
+		Path: database, Migrations: sub, ApplicationID: applicationID, SecureDelete: true, Expect: expect,
+	})
 	if err != nil {
 		return nil, err
 	}

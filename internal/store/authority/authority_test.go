@@ -22,7 +22,7 @@ func eachDatabase(t *testing.T, f func(t *testing.T, path string)) {
 	t.Run("PostgreSQL", func(t *testing.T) { f(t, testenv.Postgres(t).DSN) })
 }
 
-func open(t testing.TB, path string) *Store {
+func testOpen(t testing.TB, path string) *Store {
 	t.Helper()
 	s, err := Open(t.Context(), path)
 	if err != nil {
@@ -51,18 +51,18 @@ func must(t testing.TB, err error) {
 func TestNonces(t *testing.T) { eachDatabase(t, testNonces) }
 
 func testNonces(t *testing.T, path string) {
-	s, now := open(t, path), time.Now()
+	s, now := testOpen(t, path), time.Now()
 	n := s.NewNonce(now)
 	must(t, s.UseNonce(t.Context(), n, now))
 	if err := s.UseNonce(t.Context(), n, now); !errors.Is(err, ErrNonce) {
 		t.Errorf("used twice: %v", err)
 	}
-	second := open(t, path) // another process, or this one after a restart
+	second := testOpen(t, path) // another process, or this one after a restart
 	if err := second.UseNonce(t.Context(), n, now); !errors.Is(err, ErrNonce) {
 		t.Errorf("used again elsewhere: %v", err)
 	}
 	must(t, second.UseNonce(t.Context(), s.NewNonce(now), now))
-	stranger := open(t, filepath.Join(t.TempDir(), "b.db"))
+	stranger := testOpen(t, filepath.Join(t.TempDir(), "b.db"))
 	for name, bad := range map[string]string{
 		"another authority's": stranger.NewNonce(now), "empty": "", "junk": "AAAA", "longer": s.NewNonce(now) + "A",
 		"expired": s.NewNonce(now.Add(-2 * time.Hour)),
@@ -81,7 +81,7 @@ func testNonces(t *testing.T, path string) {
 func TestNonceOnceUnderConcurrency(t *testing.T) { eachDatabase(t, testNonceOnceUnderConcurrency) }
 
 func testNonceOnceUnderConcurrency(t *testing.T, path string) {
-	stores := []*Store{open(t, path), open(t, path)}
+	stores := []*Store{testOpen(t, path), testOpen(t, path)}
 	now := time.Now()
 	n := stores[0].NewNonce(now)
 	var won atomic.Int64
@@ -103,7 +103,7 @@ func testNonceOnceUnderConcurrency(t *testing.T, path string) {
 }
 
 func FuzzNonce(f *testing.F) {
-	s := open(f, filepath.Join(f.TempDir(), "a.db"))
+	s := testOpen(f, filepath.Join(f.TempDir(), "a.db"))
 	now := time.Now()
 	f.Add(s.NewNonce(now)[1:])
 	f.Add("")
@@ -117,7 +117,7 @@ func FuzzNonce(f *testing.F) {
 func TestInvitationOnce(t *testing.T) { eachDatabase(t, testInvitationOnce) }
 
 func testInvitationOnce(t *testing.T, path string) {
-	s, now := open(t, path), time.Now()
+	s, now := testOpen(t, path), time.Now()
 	err := s.Update(t.Context(), func(tx *Tx) error {
 		return tx.AddInvitation(Invitation{KID: "k", Key: []byte("secret"), Address: alice(t), Created: now, Expires: now.Add(time.Hour)})
 	})
@@ -147,7 +147,7 @@ func testInvitationOnce(t *testing.T, path string) {
 func TestPeople(t *testing.T) { eachDatabase(t, testPeople) }
 
 func testPeople(t *testing.T, path string) {
-	s := open(t, path)
+	s := testOpen(t, path)
 	list, err := identity.NewClassList(4)
 	must(t, err)
 	p := Person{Address: alice(t), Name: "Alice", Clearance: &identity.Clearance{PolicyID: []int{1, 2, 3}, ClassList: list}}
@@ -180,7 +180,7 @@ func testPeople(t *testing.T, path string) {
 func TestLedger(t *testing.T) { eachDatabase(t, testLedger) }
 
 func testLedger(t *testing.T, path string) {
-	s := open(t, path)
+	s := testOpen(t, path)
 	boom := errors.New("boom")
 	for i := range 9 {
 		err := s.Update(t.Context(), func(tx *Tx) error {
@@ -226,7 +226,7 @@ func testLedger(t *testing.T, path string) {
 func TestCompleteIssuanceOnce(t *testing.T) { eachDatabase(t, testCompleteIssuanceOnce) }
 
 func testCompleteIssuanceOnce(t *testing.T, path string) {
-	s, now := open(t, path), time.Now()
+	s, now := testOpen(t, path), time.Now()
 	i := Issuance{Ref: "order:a", Kind: "device", Subject: "x", Request: []byte{1}, Serial: []byte{1}, TBS: []byte{1}, Created: now, NotAfter: now}
 	must(t, s.Update(t.Context(), func(tx *Tx) error { return tx.AddIssuance(i) }))
 	if err := s.Update(t.Context(), func(tx *Tx) error { return tx.AddIssuance(i) }); !errors.Is(err, ErrExists) {
@@ -251,9 +251,9 @@ func testCompleteIssuanceOnce(t *testing.T, path string) {
 func TestNoncesSurviveAnotherOpening(t *testing.T) { eachDatabase(t, testNoncesSurviveAnotherOpening) }
 
 func testNoncesSurviveAnotherOpening(t *testing.T, path string) {
-	s, now := open(t, path), time.Now()
+	s, now := testOpen(t, path), time.Now()
 	n := s.NewNonce(now)
 	must(t, s.Close())
-	again := open(t, path)
+	again := testOpen(t, path)
 	must(t, again.UseNonce(t.Context(), n, now))
 }

@@ -21,7 +21,7 @@ func TestNoncesAndClockJumps(t *testing.T) {
 
 func testNoncesAndClockJumps(t *testing.T, path string, jump time.Duration) {
 	ctx, now := t.Context(), time.Now()
-	here, there := open(t, path), open(t, path)
+	here, there := testOpen(t, path), testOpen(t, path)
 	fresh := func(s *Store, at time.Time) {
 		t.Helper()
 		err := s.UseNonce(ctx, s.NewNonce(at), at)

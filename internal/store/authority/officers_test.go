@@ -35,7 +35,7 @@ func entry(t testing.TB, payload []byte, at time.Time) *ledger.Entry {
 func TestItems(t *testing.T) { eachDatabase(t, testItems) }
 
 func testItems(t *testing.T, path string) {
-	s := open(t, path)
+	s := testOpen(t, path)
 	for i := range 5 {
 		must(t, s.Append(t.Context(), func(tx *Tx) error {
 			payload := fmt.Appendf(nil, "statement %d", i)
@@ -82,7 +82,7 @@ func testItems(t *testing.T, path string) {
 func TestAppendLeafRefuses(t *testing.T) { eachDatabase(t, testAppendLeafRefuses) }
 
 func testAppendLeafRefuses(t *testing.T, path string) {
-	s := open(t, path)
+	s := testOpen(t, path)
 	add := func(payload string, e *ledger.Entry) error {
 		return s.Append(t.Context(), func(tx *Tx) error { _, err := tx.AppendLeaf(e, []byte(payload)); return err })
 	}
@@ -94,9 +94,9 @@ func testAppendLeafRefuses(t *testing.T, path string) {
 		t.Errorf("an earlier time: %v", err)
 	}
 	must(t, s.View(t.Context(), func(tx *Tx) error {
-		for now, want := range map[time.Time]time.Time{start.Add(-time.Hour): start, start.Add(time.Hour): start.Add(time.Hour)} {
-			if got, err := tx.LedgerTime(now); err != nil || !got.Equal(want) {
-				t.Errorf("at %v: %v, %v", now, got, err)
+		for at, want := range map[time.Time]time.Time{start.Add(-time.Hour): start, start.Add(time.Hour): start.Add(time.Hour)} {
+			if got, err := tx.LedgerTime(at); err != nil || !got.Equal(want) {
+				t.Errorf("at %v: %v, %v", at, got, err)
 			}
 		}
 		return nil
@@ -110,7 +110,7 @@ func TestAppendFromTwoProcesses(t *testing.T) { eachDatabase(t, testAppendFromTw
 
 func testAppendFromTwoProcesses(t *testing.T, path string) {
 	ctx := t.Context()
-	stores := []*Store{open(t, path), open(t, path)}
+	stores := []*Store{testOpen(t, path), testOpen(t, path)}
 	const workers, rounds = 4, 12
 	var wg sync.WaitGroup
 	for w := range workers {
@@ -167,7 +167,7 @@ func testAppendFromTwoProcesses(t *testing.T, path string) {
 func TestBulletinNumbers(t *testing.T) { eachDatabase(t, testBulletinNumbers) }
 
 func testBulletinNumbers(t *testing.T, path string) {
-	s := open(t, path)
+	s := testOpen(t, path)
 	add := func(n uint64) error {
 		return s.Update(t.Context(), func(tx *Tx) error { return tx.AddBulletin(SignedBulletin{n, fmt.Appendf(nil, "%d", n)}) })
 	}
@@ -201,7 +201,7 @@ func testBulletinNumbers(t *testing.T, path string) {
 func TestCheckpoints(t *testing.T) { eachDatabase(t, testCheckpoints) }
 
 func testCheckpoints(t *testing.T, path string) {
-	s := open(t, path)
+	s := testOpen(t, path)
 	add := func(size int64, note string) error {
 		return s.Update(t.Context(), func(tx *Tx) error { return tx.AddCheckpoint(Checkpoint{size, []byte(note)}) })
 	}
@@ -231,7 +231,7 @@ func testCheckpoints(t *testing.T, path string) {
 func TestProposals(t *testing.T) { eachDatabase(t, testProposals) }
 
 func testProposals(t *testing.T, path string) {
-	s := open(t, path)
+	s := testOpen(t, path)
 	p := Proposal{Digest: [32]byte{1}, Kind: "roster", Subject: "alice", Body: []byte("body"), Created: start, Expires: start.Add(time.Hour)}
 	sign := func(officer byte, text string) error {
 		return s.Update(t.Context(), func(tx *Tx) error {
@@ -272,7 +272,7 @@ func testProposals(t *testing.T, path string) {
 func TestRestoredIsReadOnly(t *testing.T) { eachDatabase(t, testRestoredIsReadOnly) }
 
 func testRestoredIsReadOnly(t *testing.T, path string) {
-	s, ctx := open(t, path), t.Context()
+	s, ctx := testOpen(t, path), t.Context()
 	must(t, s.Update(ctx, func(tx *Tx) error { return tx.AddIssuance(issuance("unsigned", 1)) }))
 	must(t, s.Update(ctx, func(tx *Tx) error { return tx.SetFlag(FlagRestored, []byte("now")) }))
 	n := 0
@@ -336,7 +336,7 @@ func testMigrationKeepsPayloads(t *testing.T, path string) {
 		return err
 	}))
 	must(t, old.Close())
-	s := open(t, path)
+	s := testOpen(t, path)
 	must(t, s.View(ctx, func(tx *Tx) error {
 		items, err := tx.Items(0, 10)
 		must(t, err)
@@ -379,7 +379,7 @@ func TestDamagedLeaves(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "a.db")
-			s := open(t, path)
+			s := testOpen(t, path)
 			for i := range 3 {
 				payload := fmt.Appendf(nil, "%d", i)
 				must(t, s.Append(t.Context(), func(tx *Tx) error {
