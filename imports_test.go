@@ -56,6 +56,7 @@ var mayImport = map[string][]string{
 	"internal/jws":             {},
 	"internal/keys":            {"hsm", "hsm/..."},
 	"internal/p11relay":        {},
+	"internal/memory":          {},
 	"internal/daemon":          {},
 	"internal/testcard":        {},
 	"internal/testcard/reader": {"internal/testcard"},

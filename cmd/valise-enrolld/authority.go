@@ -48,15 +48,12 @@ func openDesk(ctx context.Context, path string) (*office, error) {
 	if o.chain, err = readChain(cfg.path(chainFile)); err != nil {
 		return nil, err
 	}
-	// Only init makes a database: an empty one in the place of one that is lost
-	// would begin roster and ledger anew under the same root.
-	if _, err := os.Stat(cfg.path(databaseFile)); err != nil {
-		return nil, fmt.Errorf("the database is missing: restore %s, or check data in the configuration: %w", databaseFile, err)
-	}
 	if o.audit, err = daemon.OpenAudit(cfg.Audit); err != nil {
 		return nil, err
 	}
-	if o.store, err = authority.Open(ctx, cfg.path(databaseFile)); err != nil {
+	// Only init and restore make a database: an empty one in the place of one that
+	// is lost would begin roster and ledger anew under the same root.
+	if o.store, err = cfg.openDatabase(ctx); err != nil {
 		return nil, errors.Join(err, o.close())
 	}
 	return o, nil

@@ -15,7 +15,6 @@ import (
 	"valise/hsm"
 	"valise/identity"
 	"valise/internal/daemon"
-	"valise/internal/store/authority"
 )
 
 type initCmd struct{ common }
@@ -27,10 +26,13 @@ func (cmd *initCmd) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	for _, name := range []string{rootFile, chainFile, databaseFile} {
+	for _, name := range []string{rootFile, chainFile} {
 		if _, err := os.Lstat(cfg.path(name)); !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("%s exists: this authority was made before (init runs once)", cfg.path(name))
 		}
+	}
+	if err := cfg.vacantDatabase(ctx); err != nil {
+		return fmt.Errorf("this authority was made before (init runs once): %w", err)
 	}
 	token, err := openToken(ctx, cfg)
 	if err != nil {
@@ -83,7 +85,7 @@ func found(ctx context.Context, cfg *Config, token hsm.Token, audit *daemon.Audi
 	if err != nil {
 		return err
 	}
-	store, err := authority.Open(ctx, cfg.path(databaseFile))
+	store, err := cfg.createDatabase(ctx)
 	if err != nil {
 		return err
 	}

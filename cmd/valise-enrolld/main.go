@@ -39,6 +39,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"valise/hsm"
+	"valise/internal/memory"
 )
 
 // cli is the command line. Each command's Run method is in a file of its own.
@@ -64,7 +65,10 @@ func main() {
 	// serve replaces this by the daemon's own handling of signals.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	parsed.BindTo(ctx, (*context.Context)(nil))
-	err := parsed.Run()
+	err := memory.Guard()
+	if err == nil {
+		err = parsed.Run()
+	}
 	stop()
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "valise-enrolld: %v\n", err)

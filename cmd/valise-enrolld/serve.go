@@ -71,7 +71,7 @@ func (cmd *serveCmd) Run(ctx context.Context) (err error) {
 	}
 	log.Info("listening", "what", "acme", "address", ln.Addr().String(), "url", o.cfg.URL+acme.PathDirectory)
 	return d.Run(ctx,
-		daemon.HTTP("acme", httpServer(front, log), tls.NewListener(daemon.Limit(ln, o.cfg.Limits.Connections), certs.config())),
+		daemon.HTTP("acme", httpServer(front, log), tls.NewListener(daemon.Limit(daemon.LimitEach(ln, o.cfg.Limits.PerAddress), o.cfg.Limits.Connections), certs.config())),
 		daemon.Part{Name: "issuing", Serve: desk.Work},
 		daemon.Part{Name: "https certificate", Serve: certs.work},
 	)

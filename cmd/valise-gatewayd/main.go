@@ -42,6 +42,8 @@ import (
 	"os"
 
 	"github.com/alecthomas/kong"
+
+	"valise/internal/memory"
 )
 
 type commands struct {
@@ -60,7 +62,10 @@ func main() {
 	command, err := parser.Parse(os.Args[1:])
 	parser.FatalIfErrorf(err)
 	command.BindTo(context.Background(), (*context.Context)(nil))
-	if err := command.Run(); err != nil {
+	if err = memory.Guard(); err == nil {
+		err = command.Run()
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "valise-gatewayd:", err)
 		var hinted interface{ Hint() string }
 		if errors.As(err, &hinted) && hinted.Hint() != "" {

@@ -80,6 +80,7 @@ func TestPlanIsRefused(t *testing.T) {
 		"no application":        {replace(`"olga.json"`, `""`), "application"},
 		"one approval":          {plan + "[[profiles]]\nname = \"device\"\napprovals = 1\n", "nobody alone"},
 		"no device profile":     {plan + "[[profiles]]\nname = \"other\"\n", `no profile "device"`},
+		"profile's name":        {plan + "[[profiles]]\nname = \"Device\"\n", "a-z"},
 		"profile twice":         {plan + strings.Repeat("[[profiles]]\nname = \"device\"\n", 2), "twice"},
 		"long validity":         {plan + "[[profiles]]\nname = \"device\"\nvalidity = \"20000h\"\n", "validity"},
 		"short validity":        {plan + "[[profiles]]\nname = \"device\"\nvalidity = \"1ns\"\n", "validity"},

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package memory
 
 import (
 	"errors"
@@ -9,11 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// harden keeps this process's memory, which holds a PIN for a moment and the vault's
-// key while unlocked, out of core files and away from the user's other processes:
-// whoever runs as the same user can neither attach to it nor read /proc/PID/mem
-// (prctl(2), PR_SET_DUMPABLE; core(5)).
-func harden() error {
+// Guard keeps this process's memory out of core files and away from the user's other
+// processes: whoever runs as the same user can neither attach to it nor read
+// /proc/PID/mem (prctl(2), PR_SET_DUMPABLE; core(5)).
+func Guard() error {
 	if err := errors.Join(
 		unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}),
 		unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0),
