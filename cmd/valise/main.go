@@ -20,8 +20,8 @@
 //
 // Everything is kept in one home directory: --home, or VALISE_HOME, or valise in the
 // user's state directory. Commands print for people; with --json they print one JSON
-// object a line. Exit status: 0 done, 1 not done, 2 wrong usage; "attest show" and
-// "policy" say in their help what theirs are.
+// object a line. Exit status: 0 done, 1 not done, 2 wrong usage; "attest show",
+// "audit" and "policy" say in their help what theirs are.
 package main
 
 import (
@@ -53,6 +53,7 @@ type cli struct {
 	Add           AddCmd           `cmd:"" help:"Add people, or their new devices, to a conversation."`
 	Remove        RemoveCmd        `cmd:"" help:"Remove people from a conversation."`
 	Attest        AttestCmd        `cmd:"" help:"Look at a card's evidence."`
+	Audit         AuditCmd         `cmd:"" help:"Check an authority's public record from outside."`
 	Policy        PolicyCmd        `cmd:"" help:"Look at labels and clearances under security policies."`
 	Agent         AgentCmd         `cmd:"" help:"Run the agent in the foreground, or stop it."`
 }
