@@ -32,6 +32,12 @@ func (s *State) approve(st *statement.Statement, b *statement.Approval, at time.
 	if p, ok := s.profiles[b.Profile]; !ok || p.Version != b.ProfileVersion {
 		return find(WrongProfile, "profile %q has another version than %d", b.Profile, b.ProfileVersion)
 	}
+	if f := s.barred(b.Address, b.Device); f != nil {
+		return f
+	}
+	if f := s.onRoster(b.Address); f != nil {
+		return f
+	}
 	digest := statement.BodyDigest(b)
 	old := s.grant(b.Device, digest)
 	g := &grant{digest: digest, approval: *b}
