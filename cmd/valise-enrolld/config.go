@@ -63,15 +63,6 @@ type Config struct {
 	// readable by its owner only.
 	DatabaseSource string `toml:"database-source"`
 
-	// Database is an SQLite file, default "authority.db" in data; or the connection
-	// string of a PostgreSQL database, which several daemons may share:
-	// "host=/run/postgresql dbname=valise". It must not hold a password.
-	Database string `toml:"database"`
-
-	// DatabaseSource is, in place of database, a file with a connection string,
-	// readable by its owner only.
-	DatabaseSource string `toml:"database-source"`
-
 	// Audit is the file of the audit stream: one JSON object a line, appended.
 	// Nothing is issued while it cannot be written.
 	Audit string `toml:"audit"`
@@ -232,9 +223,6 @@ func (c *Config) check() error {
 	u, err := url.Parse(c.URL)
 	if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.String() != "https://"+u.Host {
 		return fmt.Errorf("url: %q is not https://HOST or https://HOST:PORT", c.URL)
-	}
-	if err := c.checkDatabase(); err != nil {
-		return err
 	}
 	if err := c.checkDatabase(); err != nil {
 		return err
