@@ -209,6 +209,10 @@ func (g *Gateway) replace(s *session) bool {
 		s.close(wire.CloseNotAdmitted, "denied")
 		return false
 	}
+	if reason := against(g.Standings(), s.device.ID, s.device.Address); reason != "" { // suspended meanwhile
+		s.close(wire.CloseNotAdmitted, reason)
+		return false
+	}
 	if old == nil {
 		return true
 	}
