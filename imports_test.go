@@ -34,9 +34,9 @@ var mayImport = map[string][]string{
 	"record/...":    {"identity", "statement", "ledger", "manifest", "attest"},
 	"policy/...":    {"identity", "statement"},
 
-	"enroll/...":   {"attest", "identity", "statement", "manifest", "bulletin", "ledger", "record", "policy", "internal/store/authority"},
+	"enroll/...":   {"attest", "identity", "statement", "manifest", "bulletin", "bulletin/stream", "ledger", "record", "policy", "internal/store/authority"},
 	"gateway/...":  {"wire", "mls", "identity", "statement", "manifest", "bulletin", "ledger", "policy"},
-	"gateway/feed": {"identity", "statement", "manifest", "bulletin", "ledger", "internal/store"},
+	"gateway/feed": {"identity", "statement", "manifest", "bulletin", "bulletin/stream", "ledger", "internal/store"},
 	// A commit's step and its fan-out, and a file's record, are submissions of
 	// the mailbox store.
 	"gateway/group": {"wire", "mls", "identity", "statement", "bulletin", "ledger", "policy", "gateway/mailbox"},
