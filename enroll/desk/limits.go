@@ -54,7 +54,8 @@ const (
 	reportEvery = time.Minute
 
 	// requestLimit bounds the work on one request, bodyLimit the time in which
-	// its body must arrive, answerLimit that in which the answer must be taken.
+	// its body must arrive if Config says nothing else, answerLimit that in
+	// which the answer must be taken.
 	requestLimit = 20 * time.Second
 	bodyLimit    = 10 * time.Second
 	answerLimit  = 40 * time.Second

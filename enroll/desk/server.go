@@ -39,6 +39,8 @@ type Config struct {
 	// zero means 10 and 100.
 	PerSecond float64
 	Burst     int
+	// Patience is how long a request's body may take to arrive; zero means 10 s.
+	Patience time.Duration
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 }
@@ -77,6 +79,9 @@ func New(cfg Config) (*Server, error) {
 	}
 	if cfg.Refused == nil {
 		cfg.Refused = func(context.Context, *Refusal, ...slog.Attr) {}
+	}
+	if cfg.Patience == 0 {
+		cfg.Patience = bodyLimit
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -119,7 +124,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// Who sends or takes slowly loses the connection. Writers that have no
 	// deadlines, as in some tests, have their own bounds.
 	control, now := http.NewResponseController(w), time.Now()
-	_ = control.SetReadDeadline(now.Add(bodyLimit))
+	_ = control.SetReadDeadline(now.Add(s.cfg.Patience))
 	_ = control.SetWriteDeadline(now.Add(answerLimit))
 	w.Header().Set("Cache-Control", "no-store")
 	if err := s.limit(r, addressKey(r.RemoteAddr), nil); err != nil {

@@ -190,7 +190,10 @@ func (c *Client) post(ctx context.Context, path, contentType string, body []byte
 
 func (c *Client) do(r *http.Request, into any) error {
 	if c.HTTP == nil {
-		c.HTTP = &http.Client{Transport: &http.Transport{TLSClientConfig: c.tlsConfig()}, Timeout: patience}
+		c.HTTP = &http.Client{
+			Transport: &http.Transport{TLSClientConfig: c.tlsConfig()}, Timeout: patience,
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		}
 	}
 	if c.Session.Token != "" {
 		r.Header.Set("Authorization", "Bearer "+c.Session.Token)
@@ -202,8 +205,11 @@ func (c *Client) do(r *http.Request, into any) error {
 	}
 	defer answer.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer+1))
-	if err != nil || len(body) > maxAnswer {
-		return fmt.Errorf("the desk's answer was cut off or has more than %d octets: %w", maxAnswer, errors.Join(err))
+	if err != nil {
+		return fmt.Errorf("the desk's answer: %w", err)
+	}
+	if len(body) > maxAnswer {
+		return fmt.Errorf("the desk's answer has more than %d octets", maxAnswer)
 	}
 	if answer.StatusCode != http.StatusOK {
 		return problem(answer, body)
