@@ -130,8 +130,12 @@ func (b *Book) Sync(ctx context.Context) error {
 }
 
 // Look runs f in a transaction with the state as of that transaction, without
-// appending anything.
+// appending anything. While nobody else appends, any number of them run at once.
 func (b *Book) Look(ctx context.Context, f func(tx *authority.Tx, s *record.State) error) error {
+	err := b.look(ctx, f)
+	if !errors.Is(err, errBehind) {
+		return err
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	before := b.state.Size()
@@ -139,6 +143,24 @@ func (b *Book) Look(ctx context.Context, f func(tx *authority.Tx, s *record.Stat
 	return b.cfg.Store.Update(ctx, func(tx *authority.Tx) error {
 		if err := b.catchUp(tx); err != nil {
 			return err
+		}
+		return f(tx, b.state)
+	})
+}
+
+// errBehind: the database has leaves that this process has not read.
+var errBehind = errors.New("book: behind the database")
+
+func (b *Book) look(ctx context.Context, f func(tx *authority.Tx, s *record.State) error) error {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return b.cfg.Store.Update(ctx, func(tx *authority.Tx) error {
+		size, err := tx.LedgerSize()
+		if err != nil {
+			return err
+		}
+		if size != b.state.Size() || b.damage != nil {
+			return errBehind
 		}
 		return f(tx, b.state)
 	})

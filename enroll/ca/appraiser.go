@@ -26,15 +26,22 @@ type Appraiser struct {
 // Appraise judges an attestation object as the answer to a key authorization (RFC
 // 8555, Section 8.1) for the key whose device id is given.
 func (a *Appraiser) Appraise(object []byte, keyAuthorization string, device identity.DeviceID, now time.Time) *attest.Result {
+	_, result := a.Examine(object, keyAuthorization, device, now)
+	return result
+}
+
+// Examine is Appraise with what the evidence says; the claims are nil if they could
+// not be verified.
+func (a *Appraiser) Examine(object []byte, keyAuthorization string, device identity.DeviceID, now time.Time) (*attest.Claims, *attest.Result) {
 	o, err := attest.ParseAttestationObject(object)
 	if err != nil {
-		return refusedFor(err)
+		return nil, refusedFor(err)
 	}
 	challenge := o.Challenge([]byte(keyAuthorization))
 	challenge.ActivationKey = a.ActivationKey
 	claims, err := attest.Verify(o.Evidence(), challenge, a.Endorsements, now)
 	if err != nil {
-		return refusedFor(err)
+		return nil, refusedFor(err)
 	}
 	// The identifier commits to the key. Evidence for any other key is given to the
 	// policy with no key at all, which refuses it as key_mismatch.
@@ -42,7 +49,7 @@ func (a *Appraiser) Appraise(object []byte, keyAuthorization string, device iden
 	if id, err := identity.DeviceIDOf(claims.Key.PublicKey); err == nil && id == device {
 		want = claims.Key.PublicKey
 	}
-	return a.Policy.Appraise(claims, attest.Input{PublicKey: want, Now: now})
+	return claims, a.Policy.Appraise(claims, attest.Input{PublicKey: want, Now: now})
 }
 
 // AppraiseGateway judges evidence for a gateway's key, whose CSR has been checked.
