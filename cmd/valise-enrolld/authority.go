@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"valise/attest"
 	"valise/enroll/ca"
@@ -34,8 +35,10 @@ type office struct {
 	chain     []*x509.Certificate
 	token     hsm.Token
 	issuerKey hsm.Key
-	ca        *ca.CA
-	appraiser *ca.Appraiser
+
+	bulletinKey, ledgerKey hsm.Key
+	ca                     *ca.CA
+	appraiser              *ca.Appraiser
 }
 
 // openDesk opens what needs no token: configuration, database, audit stream, chain.
@@ -72,6 +75,9 @@ func openOffice(ctx context.Context, path string) (*office, error) {
 }
 
 func (o *office) openCA(ctx context.Context) error {
+	if _, err := os.Stat(o.cfg.path(manifestFile)); errors.Is(err, fs.ErrNotExist) {
+		return notFounded(o.cfg) // before a key is missed that such an authority does not have
+	}
 	endorsements, err := loadEndorsements(&o.cfg.Endorsements)
 	if err != nil {
 		return err
@@ -80,8 +86,18 @@ func (o *office) openCA(ctx context.Context) error {
 	if o.token, err = openToken(ctx, o.cfg); err != nil {
 		return err
 	}
-	if o.issuerKey, err = o.token.Key(ctx, o.cfg.Token.IssuerKey); err != nil {
-		return fmt.Errorf("issuing key %q: %w", o.cfg.Token.IssuerKey, err)
+	for _, k := range []struct {
+		use, label string
+		into       *hsm.Key
+	}{
+		{useIssuing, o.cfg.Token.IssuerKey, &o.issuerKey}, {useBulletin, o.cfg.Token.BulletinKey, &o.bulletinKey}, {useLedger, o.cfg.Token.LedgerKey, &o.ledgerKey},
+	} {
+		if *k.into, err = o.token.Key(ctx, k.label); err != nil {
+			return fmt.Errorf("%s key %q: %w", k.use, k.label, err)
+		}
+	}
+	if err := o.checkManifest(); err != nil {
+		return err
 	}
 	o.ca, err = ca.New(ca.Config{
 		Store: o.store, Domain: o.cfg.Domain, Chain: o.chain, Signer: o.issuerKey, Appraiser: o.appraiser,
@@ -93,8 +109,10 @@ func (o *office) openCA(ctx context.Context) error {
 
 func (o *office) close() error {
 	var all []error
-	if o.issuerKey != nil {
-		all = append(all, o.issuerKey.Close())
+	for _, key := range []hsm.Key{o.issuerKey, o.bulletinKey, o.ledgerKey} {
+		if key != nil {
+			all = append(all, key.Close())
+		}
 	}
 	if o.token != nil {
 		all = append(all, o.token.Close())
@@ -138,6 +156,9 @@ func loadEndorsements(cfg *EndorsementConfig) (*attest.Endorsements, error) {
 func readChain(path string) ([]*x509.Certificate, error) {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Lstat(filepath.Join(filepath.Dir(path), unfinishedFile)); err == nil {
+			return nil, fmt.Errorf("%s does not exist: an init that began did not finish: run init, which says what to do", path)
+		}
 		return nil, fmt.Errorf("%s does not exist: run init first, or check data in the configuration", path)
 	}
 	if err != nil {

@@ -5,6 +5,9 @@
 // token.
 //
 //	valise-enrolld init         --config FILE            make the authority, once
+//	valise-enrolld init         --config FILE --ceremony FILE   the same, with officers
+//	valise-enrolld manifest show  --config FILE          print the keys in use
+//	valise-enrolld manifest renew --config FILE          replace a lost HSM, rotate keys
 //	valise-enrolld root         --config FILE            print the root and its fingerprint
 //	valise-enrolld roster import --config FILE FILE.csv  add or change people
 //	valise-enrolld roster list   --config FILE
@@ -39,18 +42,19 @@ import (
 	"github.com/alecthomas/kong"
 
 	"valise/hsm"
-	"valise/internal/memory"
+	guard "valise/internal/memory"
 )
 
 // cli is the command line. Each command's Run method is in a file of its own.
 type cli struct {
-	Init        initCmd    `cmd:"" help:"Make the authority: root and issuing keys in the token, certificates in the data directory. Once."`
-	Serve       serveCmd   `cmd:"" help:"Answer devices (ACME over HTTPS) until SIGTERM."`
-	Invite      inviteCmd  `cmd:"" help:"Print an invitation for one person: one device, one use, 24 hours."`
-	Roster      rosterCmd  `cmd:"" help:"Import, list or remove the people who may enroll devices."`
-	GatewayCert gatewayCmd `cmd:"" help:"Issue a gateway's certificate from its CSR and print the chain."`
-	Root        rootCmd    `cmd:"" help:"Print the root certificate (standard output) and its fingerprint (standard error)."`
-	List        listCmd    `cmd:"" help:"List the certificates that were issued."`
+	Init        initCmd     `cmd:"" help:"Make the authority: root and issuing keys in the token, certificates in the data directory. Once."`
+	Manifest    manifestCmd `cmd:"" help:"Show or renew what the root signed about the keys in use."`
+	Serve       serveCmd    `cmd:"" help:"Answer devices (ACME over HTTPS) until SIGTERM."`
+	Invite      inviteCmd   `cmd:"" help:"Print an invitation for one person: one device, one use, 24 hours."`
+	Roster      rosterCmd   `cmd:"" help:"Import, list or remove the people who may enroll devices."`
+	GatewayCert gatewayCmd  `cmd:"" help:"Issue a gateway's certificate from its CSR and print the chain."`
+	Root        rootCmd     `cmd:"" help:"Print the root certificate (standard output) and its fingerprint (standard error)."`
+	List        listCmd     `cmd:"" help:"List the certificates that were issued."`
 }
 
 // common is what every command takes.
@@ -65,7 +69,7 @@ func main() {
 	// serve replaces this by the daemon's own handling of signals.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	parsed.BindTo(ctx, (*context.Context)(nil))
-	err := memory.Guard()
+	err := guard.Guard()
 	if err == nil {
 		err = parsed.Run()
 	}

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"errors"
+	"fmt"
+
+	"valise/hsm"
+	"valise/internal/keys"
+)
+
+// The uses of an authority's keys.
+const (
+	useRoot     = "root"
+	useIssuing  = "issuing"
+	useTLS      = "tls"
+	useBulletin = "bulletin"
+	useLedger   = "ledger"
+)
+
+// A place is where a key is, or is to be made.
+type place struct {
+	use       string
+	label     string
+	algorithm hsm.Algorithm
+}
+
+// places are all keys of an authority, the root's first.
+func (c *Config) places() ([]place, error) {
+	algorithm, err := c.algorithm()
+	return []place{
+		{useRoot, c.Token.RootKey, algorithm},
+		{useIssuing, c.Token.IssuerKey, algorithm},
+		{useTLS, c.Token.TLSKey, algorithm},
+		{useBulletin, c.Token.BulletinKey, algorithm},
+		{useLedger, c.Token.LedgerKey, hsm.Ed25519},
+	}, err
+}
+
+// Hardware is the token or the two tokens of an authority, with the keys that are
+// open. Only init and the manifest commands open the root's.
+type hardware struct {
+	places []place
+	token  hsm.Token
+	root   hsm.Token // the same, unless it is apart
+	keys   map[string]hsm.Key
+	made   map[string]bool
+}
+
+func openHardware(ctx context.Context, cfg *Config) (*hardware, error) {
+	h := &hardware{keys: make(map[string]hsm.Key), made: make(map[string]bool)}
+	var err error
+	if h.places, err = cfg.places(); err != nil {
+		return nil, err
+	}
+	if h.token, err = openToken(ctx, cfg); err != nil {
+		return nil, err
+	}
+	h.root = h.token
+	if cfg.RootToken.Apart() {
+		h.root, err = keys.OpenToken(ctx, cfg.RootToken.URI, keys.PINFromFile(cfg.RootToken.PINSource))
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("root token: %w", err), h.token.Close())
+		}
+		if same := h.root.Info(); same.Serial == h.token.Info().Serial && same.Label == h.token.Info().Label {
+			return nil, errors.Join(fmt.Errorf("root-token: %q is the other token: name a second one, or leave it out", same.Label), h.close())
+		}
+	}
+	return h, nil
+}
+
+// tokenOf returns the token that a key belongs in.
+func (h *hardware) tokenOf(use string) hsm.Token {
+	if use == useRoot {
+		return h.root
+	}
+	return h.token
+}
+
+// open finds the keys that are there.
+func (h *hardware) open(ctx context.Context) error {
+	for _, p := range h.places {
+		key, err := h.tokenOf(p.use).Key(ctx, p.label)
+		switch {
+		case errors.Is(err, hsm.ErrNoKey):
+			continue
+		case err != nil:
+			return fmt.Errorf("key %q: %w", p.label, err)
+		}
+		h.keys[p.use] = key
+		if got, _ := hsm.AlgorithmOf(key.Public()); got != p.algorithm && (got == hsm.Ed25519 || p.algorithm == hsm.Ed25519) {
+			return fmt.Errorf("key %q is a %v key: the %s key cannot be one", p.label, got, p.use)
+		}
+	}
+	return nil
+}
+
+// vacant makes sure that all labels are free before the first key is made.
+func (h *hardware) vacant() error {
+	for _, p := range h.places {
+		if h.keys[p.use] != nil {
+			return fmt.Errorf("key %q is in the token already: name other labels, or remove it with the HSM's own tool", p.label)
+		}
+	}
+	return nil
+}
+
+// missing lists the labels of keys that are not there.
+func (h *hardware) missing() []string {
+	var labels []string
+	for _, p := range h.places {
+		if h.keys[p.use] == nil {
+			labels = append(labels, p.label)
+		}
+	}
+	return labels
+}
+
+// fill makes the keys that are not there.
+func (h *hardware) fill(ctx context.Context) error {
+	for _, p := range h.places {
+		if h.keys[p.use] != nil {
+			continue
+		}
+		key, err := h.tokenOf(p.use).Generate(ctx, p.label, hsm.GenerateOptions{Algorithm: p.algorithm, Name: p.label})
+		if err != nil {
+			return fmt.Errorf("make key %q: %w", p.label, err)
+		}
+		h.keys[p.use], h.made[p.use] = key, true
+	}
+	return nil
+}
+
+func (h *hardware) close() error {
+	var all []error
+	for _, key := range h.keys {
+		all = append(all, key.Close())
+	}
+	if h.root != h.token {
+		all = append(all, h.root.Close())
+	}
+	return errors.Join(append(all, h.token.Close())...)
+}
+
+// spki is a key's SubjectPublicKeyInfo with its SHA-256.
+func spki(key hsm.Key) (der []byte, sum [32]byte, err error) {
+	der, err = x509.MarshalPKIXPublicKey(key.Public())
+	return der, sha256.Sum256(der), err
+}
