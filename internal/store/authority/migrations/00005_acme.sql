@@ -11,12 +11,13 @@ CREATE INDEX replacements_certificate ON replacements (certificate);
 
 CREATE TABLE crls ( -- the newest one counts; its number is never used again
     number BIGINT PRIMARY KEY,
+    state  BLOB NOT NULL,             -- SHA-256 over what it lists
     until  BIGINT NOT NULL,
-    der    BLOB NOT NULL
+    der    BLOB NOT NULL DEFAULT x''  -- empty until the token has signed
 ) STRICT;
 
 CREATE TABLE ocsp_responses (
-    id    BLOB PRIMARY KEY, -- SHA-256 of the CertID that was asked for
+    id    BLOB PRIMARY KEY, -- hash algorithm and serial number
     state BLOB NOT NULL,    -- what it says, to find out whether that still holds
     until BIGINT NOT NULL,
     der   BLOB NOT NULL
