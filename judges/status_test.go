@@ -257,10 +257,16 @@ func TestStatusJudges(t *testing.T) {
 			if stranger.SerialNumber.Cmp(alice.SerialNumber) == 0 {
 				t.Fatal("two certificates have one serial number")
 			}
-			// Both can say no: an answer of another authority is not taken.
+			// Both can say no: to an answer with one other bit in its signature, and to
+			// another authority's.
+			spoilt, err := os.ReadFile(filepath.Join(o.dir, "response.der"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			spoilt[len(spoilt)-1] ^= 1
+			out, _ = says(t, openssl, "ocsp", "-issuer", o.issuer, "-cert", aliceFile, "-respin", o.write(t, "spoilt.der", spoilt), "-CAfile", o.root)
+			want(t, "openssl ocsp, spoilt", out, "Response Verify Failure", "!Response verify OK")
 			other := newOffice(t, token, algorithm)
-			out, _ = says(t, openssl, "ocsp", "-issuer", o.issuer, "-cert", aliceFile, "-url", o.url+"/ocsp", "-CAfile", other.root)
-			want(t, "openssl ocsp, another root", out, "Response Verify Failure", "!Response verify OK")
 			out, _ = says(t, ocsptool, "--ask="+o.url+"/ocsp", "--no-nonce", "--load-cert", aliceFile, "--load-issuer", o.issuer, "--load-trust", other.chain)
 			want(t, "ocsptool, another root", out, "!Verifying OCSP Response: Success.")
 		})
