@@ -42,6 +42,7 @@ type bureau struct {
 	env     []string
 	url     string
 	admin   string
+	listen  string // if it is not the URL's
 	vendor  *enrolltest.Vendor
 	daemon  *exec.Cmd
 }
@@ -135,9 +136,11 @@ func (b *bureau) start() {
 		b.t.Fatal(err)
 	}
 	listening := make(chan bool, 1)
+	var last string // read after listening is closed
 	go func() {
 		lines := bufio.NewScanner(pipe)
 		for lines.Scan() {
+			last = lines.Text()
 			if strings.Contains(lines.Text(), `"msg":"listening"`) {
 				listening <- true
 			}
@@ -148,7 +151,7 @@ func (b *bureau) start() {
 	select {
 	case ok := <-listening:
 		if !ok {
-			b.t.Fatal("the daemon ended at once")
+			b.t.Fatalf("the daemon ended at once: %s", last)
 		}
 	case <-time.After(30 * time.Second):
 		b.t.Fatal("the daemon does not listen")

@@ -224,7 +224,11 @@ func (c *Client) FillOrder(o *Order) {
 			Type, URL, Token string
 		}
 	}
-	c.Post(o.Authorizations[0], nil).Into(c.t, &authz)
+	r := c.Post(o.Authorizations[0], nil)
+	if r.Status != http.StatusOK {
+		c.t.Fatalf("authorization: %d %s", r.Status, r.Body)
+	}
+	r.Into(c.t, &authz)
 	o.ChallengeURL, o.Token = authz.Challenges[0].URL, authz.Challenges[0].Token
 }
 
