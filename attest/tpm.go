@@ -96,6 +96,21 @@ var (
 	oidEK = asn1.ObjectIdentifier{2, 23, 133, 8, 1}
 )
 
+// VerifyEK checks a TPM's certificate as Verify will do it, and returns it.
+func VerifyEK(chain [][]byte, endorsements *Endorsements, now time.Time) (*x509.Certificate, error) {
+	if len(chain) == 0 || len(chain) > MaxEvidenceCertificates {
+		return nil, refuse(ReasonMalformed, "%d certificates, want the TPM's, and at most %d", len(chain), MaxEvidenceCertificates)
+	}
+	if endorsements == nil {
+		endorsements = new(Endorsements)
+	}
+	path, _, err := verifyEK(chain, endorsements, now)
+	if err != nil {
+		return nil, err
+	}
+	return path[0], nil
+}
+
 // verifyEK returns the path from a TPM's certificate to an endorsed root. What
 // follows the certificate must be copies of endorsed ones.
 func verifyEK(chain [][]byte, endorsements *Endorsements, now time.Time) ([]*x509.Certificate, *endorsed, error) {

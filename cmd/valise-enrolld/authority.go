@@ -82,7 +82,11 @@ func (o *office) openCA(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	o.appraiser = &ca.Appraiser{Endorsements: endorsements, Policy: &o.cfg.Appraisal}
+	activation, err := activationKey(o.cfg.path(activationFile))
+	if err != nil {
+		return fmt.Errorf("activation key: %w", err)
+	}
+	o.appraiser = &ca.Appraiser{Endorsements: endorsements, Policy: &o.cfg.Appraisal, ActivationKey: activation}
 	if o.token, err = openToken(ctx, o.cfg); err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@
 //	POST new-account               JWK and binding by the invitation's key
 //	POST new-order                 identifier permanent-identifier = device id
 //	POST authorization/ID          (POST-as-GET) the challenge's token
+//	POST tpm                       for a TPM only: a credential that it must open
 //	POST challenge/ID              {attObj}: the attested key signs token.thumbprint
 //	POST order/ID/finalize         {csr}: of the attested key
 //	POST order/ID                  (POST-as-GET) until "valid"
@@ -52,6 +53,8 @@ import (
 // Backend decides what this front asks. Every method that refuses returns a
 // *Refusal; any other error is the authority's own trouble.
 type Backend interface {
+	Activator
+
 	NewNonce() string
 	// CheckNonce is UseNonce without a write: a first look.
 	CheckNonce(nonce string) error
@@ -159,6 +162,7 @@ func (s *Server) routes() {
 	s.mux.HandleFunc("POST "+pathAuthorization+"/{id}", s.signed(s.postAuthorization))
 	s.mux.HandleFunc("POST "+pathChallenge+"/{id}", s.signed(s.postChallenge))
 	s.mux.HandleFunc("POST "+pathCertificate+"/{id}", s.signed(s.postCertificate))
+	s.mux.HandleFunc("POST "+pathTPM, s.signed(s.postTPM))
 	s.mux.HandleFunc("POST "+pathKeyChange, s.signed(s.postKeyChange))
 	s.mux.HandleFunc("POST "+pathRevoke, s.signed(s.postRevoke))
 	s.mux.HandleFunc("GET "+pathRenewalInfo+"/{id}", s.getRenewalInfo)
@@ -192,6 +196,7 @@ func (s *Server) getDirectory(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, "application/json", directory{
 		NewNonce: base + pathNewNonce, NewAccount: base + pathNewAccount, NewOrder: base + pathNewOrder,
 		KeyChange: base + pathKeyChange, RevokeCert: base + pathRevoke, RenewalInfo: base + pathRenewalInfo,
+		TPM:  base + pathTPM,
 		Meta: directoryMeta{ExternalAccountRequired: true},
 	})
 }

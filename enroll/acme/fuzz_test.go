@@ -108,6 +108,11 @@ func (p *paper) MayReplace(context.Context, authority.Account, identity.DeviceID
 }
 func (p *paper) Replace(context.Context, string, CertID) error { p.asked++; return nil }
 
+func (p *paper) Activate(context.Context, authority.Account, string, [][]byte, []byte) ([]byte, []byte, error) {
+	p.asked++
+	return []byte{1}, []byte{2}, nil
+}
+
 func newPaper(t testing.TB) (*Server, *paper, *ecdsa.PrivateKey) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -159,7 +164,7 @@ func post(s *Server, path string, body []byte) *httptest.ResponseRecorder {
 var paths = []string{
 	pathNewAccount, pathNewOrder, pathAccount + "/1", pathAccount + "/1/orders", pathOrder + "/o",
 	pathOrder + "/o/finalize", pathAuthorization + "/z", pathChallenge + "/z", pathCertificate + "/o",
-	pathKeyChange, pathRevoke,
+	pathKeyChange, pathRevoke, pathTPM,
 }
 
 // Whatever body arrives: an answer with a problem document, no panic, and nothing
@@ -197,6 +202,7 @@ func FuzzPayload(f *testing.F) {
 		`{"identifiers":[{"type":"permanent-identifier","value":"` + strings.Repeat("0", 64) + `"}]}`,
 		`{"status":"deactivated"}`, ``, `{}`, `{"csr":"AAAA"}`, ``, `{"attObj":"AAAA"}`, `[]`,
 		`{"protected":"eyJhbGciOiJFUzI1NiJ9","payload":"e30","signature":""}`, `{"certificate":"AAAA","reason":1}`,
+		`{"authorization":"` + base + pathAuthorization + `/z","x5c":["AAAA"],"ak":"AAAA"}`,
 	} {
 		f.Add(i, []byte(seed))
 	}

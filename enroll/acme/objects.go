@@ -24,6 +24,7 @@ type directory struct {
 	KeyChange   string        `json:"keyChange"`
 	RevokeCert  string        `json:"revokeCert"`
 	RenewalInfo string        `json:"renewalInfo"`
+	TPM         string        `json:"valiseTpm"` // ours: tpm.go
 	Meta        directoryMeta `json:"meta"`
 }
 
