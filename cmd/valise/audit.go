@@ -26,7 +26,40 @@ import (
 // AuditCmd is `valise audit`: an authority's public record, checked by somebody
 // who trusts nobody but the root.
 type AuditCmd struct {
-	Verify AuditVerifyCmd `cmd:"" help:"Check a copy of an authority's record. Exit status: 0 nothing is wrong, 1 something is, 2 it cannot be read."`
+	Verify     AuditVerifyCmd     `cmd:"" help:"Check a copy of an authority's record. Exit status: 0 nothing is wrong, 1 something is, 2 it cannot be read."`
+	Checkpoint AuditCheckpointCmd `cmd:"" help:"Print the newest checkpoint that this device was shown, for audit verify --checkpoint."`
+}
+
+// AuditCheckpointCmd is `valise audit checkpoint`.
+type AuditCheckpointCmd struct {
+	Evidence bool `help:"Print the checkpoint that contradicts it instead, if this device was shown one."`
+}
+
+// Run asks the agent.
+func (c *AuditCheckpointCmd) Run(ctx context.Context, e *env, out io.Writer) error {
+	agent, err := e.agent(ctx)
+	if err != nil {
+		return err
+	}
+	var st agentStatus
+	if err := agent.Call(ctx, "/status", nil, &st); err != nil {
+		return err
+	}
+	if !st.Unlocked {
+		return errLocked(st.Why)
+	}
+	text := ""
+	if r := st.Engine.Record; r != nil {
+		text = r.Checkpoint
+		if c.Evidence {
+			text = r.Evidence
+		}
+	}
+	if text == "" {
+		return errors.New("this device was shown no such checkpoint")
+	}
+	_, err = io.WriteString(out, text)
+	return err
 }
 
 // AuditVerifyCmd is `valise audit verify DIR --root SHA256|FILE`. It prints a

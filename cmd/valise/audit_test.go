@@ -21,6 +21,8 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"valise/client"
+	"valise/identity"
 	"valise/ledger"
 )
 
@@ -298,3 +300,18 @@ func replace(t *testing.T, name string, data []byte) {
 }
 
 func after(t time.Time, n int) time.Time { return t.Add(time.Duration(n) * time.Minute) }
+
+// Trouble with the record reads as trouble.
+func TestRecordEventsInWords(t *testing.T) {
+	for want, ev := range map[string]client.Event{
+		"TROUBLE with the authority's public record: the public record is not the one that was shown before: something in it was changed (ledger_fork); nobody new is let in": {Kind: client.EventRecord, Reason: "ledger_fork"},
+		"the authority's public record is in order again": {Kind: client.EventRecord},
+		"[team] * the device 01000000 of mallory@interieur.example was NOT LET IN: its certificate is not in the authority's public record (not_in_ledger)": {
+			Kind: client.EventUnrecorded, Reason: "not_in_ledger", Name: "team", From: "mallory@interieur.example", Device: identity.DeviceID{1},
+		},
+	} {
+		if got := describe(&ev); !strings.Contains(got, want) {
+			t.Errorf("got %q, want %q in it", got, want)
+		}
+	}
+}

@@ -197,6 +197,11 @@ func (cmd *EnrollCmd) enroll(ctx context.Context, e *env, p *profile, c *card, i
 	if err := pinProfile(ctx, v, p); err != nil {
 		return err
 	}
+	if done.Record {
+		if err := pinRecord(ctx, v); err != nil {
+			return err
+		}
+	}
 	if err := p.save(e.home); err != nil {
 		return err
 	}

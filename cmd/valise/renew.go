@@ -71,6 +71,11 @@ func (a *agent) renewNow(s *session) error {
 	if done.Device.Address != s.profile.Address {
 		return fmt.Errorf("the renewed certificate is for %s", done.Device.Address)
 	}
+	if done.Record {
+		if err := pinRecord(ctx, s.vault); err != nil {
+			return err
+		}
+	}
 	next := *s.profile
 	next.Chain = done.Chain
 	if err := next.save(a.home); err != nil {
