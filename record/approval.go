@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"valise/identity"
+	"valise/ledger"
 	"valise/statement"
 )
 
@@ -153,6 +154,16 @@ func (w Why) Text() string { return whyText[w] }
 // under which the device has had certificates. A *MissingError says that officers
 // must approve first; a *Finding, that it must not be issued at all.
 func (s *State) Grounds(a statement.Approval, at time.Time) ([]int64, error) {
+	signatures, err := s.Carriers(a, at)
+	var leaves []int64
+	for _, sig := range signatures {
+		leaves = append(leaves, sig.Leaf)
+	}
+	return leaves, err
+}
+
+// Carriers is Grounds with all that is known of the signatures.
+func (s *State) Carriers(a statement.Approval, at time.Time) ([]Signature, error) {
 	if f := s.permits(a.Template); f != nil {
 		return nil, f
 	}
@@ -164,15 +175,34 @@ func (s *State) Grounds(a statement.Approval, at time.Time) ([]int64, error) {
 	if err != nil {
 		return nil, err
 	}
-	return g.leaves(), nil
+	return g.signatures, nil
 }
 
-func (g *grant) leaves() []int64 {
-	all := make([]int64, len(g.signatures))
-	for i, sig := range g.signatures {
-		all[i] = sig.Leaf
+// Recheck verifies the bytes of a recorded approval once more: for whoever is about
+// to sign on its strength and has them from a database that others may write. They
+// must be those that were recorded, by that officer, and carry this certificate. The
+// error is a *Finding.
+func (s *State) Recheck(a statement.Approval, sig Signature, i ledger.Item) error {
+	switch {
+	case i.Index != sig.Leaf || i.Entry == nil || i.Entry.Subject != sig.Subject || !i.Entry.Time.Equal(sig.Time):
+		return &Finding{sig.Leaf, Rewritten, "the database holds another leaf than the one that was recorded"}
+	case !i.Entry.Records(i.Payload):
+		return &Finding{sig.Leaf, WrongPayload, "the database holds another payload than the one that was recorded"}
 	}
-	return all
+	st, err := statement.Verify(i.Payload, s.trust, s.rootHash, i.Entry.Time)
+	if err != nil {
+		f := s.refused(i.Payload, err)
+		f.Index = sig.Leaf
+		return f
+	}
+	b, ok := st.Body.(*statement.Approval)
+	if !ok || st.Signer.Address != sig.Officer || st.Signer.Key != sig.Key {
+		return &Finding{sig.Leaf, NoApproval, "it is not that officer's approval"}
+	}
+	if statement.BodyDigest(b) != statement.BodyDigest(&a) && !b.Covers(a.Template) {
+		return &Finding{sig.Leaf, NoApproval, "it approves something else"}
+	}
+	return nil
 }
 
 // permits looks for anything in the record that speaks against a certificate.

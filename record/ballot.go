@@ -3,6 +3,7 @@
 package record
 
 import (
+	"crypto/sha256"
 	"slices"
 	"time"
 
@@ -15,6 +16,7 @@ type Signature struct {
 	Officer identity.Address
 	Key     identity.DeviceID
 	Leaf    int64
+	Subject [32]byte // SHA-256 of the statement
 	Time    time.Time
 	Expires time.Time // of the statement: it counts towards a decision until then
 }
@@ -68,7 +70,7 @@ func (s *State) vote(st *statement.Statement, at time.Time) *Finding {
 }
 
 func (s *State) signature(st *statement.Statement, at time.Time) Signature {
-	return Signature{st.Signer.Address, st.Signer.Key, s.Size(), at, st.Head.Expires}
+	return Signature{st.Signer.Address, st.Signer.Key, s.Size(), sha256.Sum256(st.Raw), at, st.Head.Expires}
 }
 
 // valid returns those signatures that still count: in time, and of officers who

@@ -76,6 +76,18 @@ const (
 	DeviceTaken         Reason = "device_taken"         // the key is another person's
 )
 
+// Against reports whether a reason is one for which a certificate is not issued: of
+// the record, and not of the evidence.
+func Against(r Reason) bool {
+	switch r {
+	case NoApproval, Refused, NotOnRoster, RaisedClearance, DeviceSuspended, DeviceRevoked, PersonSuspended, PersonRevoked,
+		CardSuspended, CardRevoked, RootSuspended, RootRevoked, WrongProfile, WrongValidity, NotInvited, DeviceTaken,
+		Rewritten, WrongPayload, NotInStanding, WrongDomain:
+		return true
+	}
+	return false
+}
+
 // A Finding says what is wrong, and with which leaf. As an error of a query, its
 // Index is -1.
 type Finding struct {

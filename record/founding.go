@@ -98,7 +98,7 @@ func (s *State) inaugurate() *Finding {
 			return find(BadFounding, "%s stands twice among the first officers", o.Address)
 		}
 		s.enlist(o.Address, Officer{
-			Address: o.Address, Key: o.Key, Role: o.Role, Evidence: o.Appraisal.EvidenceHash, Appraisal: o.Appraisal.PolicyHash,
+			Address: o.Address, Key: o.Key, SPKI: o.Leaf.RawSubjectPublicKeyInfo, Role: o.Role, Evidence: o.Appraisal.EvidenceHash, Appraisal: o.Appraisal.PolicyHash,
 			Since: s.founding.Time, Certificate: der,
 		})
 	}

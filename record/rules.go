@@ -48,6 +48,7 @@ type Bundle struct {
 type Officer struct {
 	Address     identity.Address
 	Key         identity.DeviceID // in slot 9c
+	SPKI        []byte            // its SubjectPublicKeyInfo, DER
 	Role        identity.Role
 	Evidence    [32]byte
 	Appraisal   [32]byte
@@ -151,7 +152,7 @@ func (s *State) appoint(b *statement.Appointment, digest [32]byte, at time.Time)
 		return // checkAppointment has read it
 	}
 	s.enlist(b.Address, Officer{
-		Address: b.Address, Key: key, Role: b.Role, Evidence: b.Evidence, Appraisal: b.Appraisal, Since: at, Leaf: s.Size(),
+		Address: b.Address, Key: key, SPKI: b.Key, Role: b.Role, Evidence: b.Evidence, Appraisal: b.Appraisal, Since: at, Leaf: s.Size(),
 	})
 	put(s, s.appointments, b.Address, digest)
 }
