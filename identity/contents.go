@@ -34,6 +34,9 @@ func ReadDevice(cert *x509.Certificate) (*Device, error) {
 // ReadOfficer is ReadDevice for an officer's certificate. Address, Key, Role,
 // Tier, Appraisal and Leaf are set.
 func ReadOfficer(cert *x509.Certificate) (*Officer, error) {
+	if err := checkOfficerUsage(cert); err != nil {
+		return nil, err
+	}
 	address, id, err := deviceNames(cert)
 	if err != nil {
 		return nil, err

@@ -53,6 +53,7 @@ type cli struct {
 	Add           AddCmd           `cmd:"" help:"Add people, or their new devices, to a conversation."`
 	Remove        RemoveCmd        `cmd:"" help:"Remove people from a conversation."`
 	Attest        AttestCmd        `cmd:"" help:"Look at a card's evidence."`
+	Officer       OfficerCmd       `cmd:"" help:"What a security officer, an administrator or an auditor does."`
 	Audit         AuditCmd         `cmd:"" help:"Check an authority's public record from outside."`
 	Policy        PolicyCmd        `cmd:"" help:"Look at labels and clearances under security policies."`
 	Agent         AgentCmd         `cmd:"" help:"Run the agent in the foreground, or stop it."`

@@ -34,6 +34,18 @@ const (
 // pin.
 var ErrRoot = errors.New("this is not the authority that the settings pin: stop, and find out who answers")
 
+// ErrUnreachable is returned when nobody answers.
+var ErrUnreachable = errors.New("the desk cannot be reached")
+
+// Unreachable reports whether an error of a Client means that the desk does not
+// work now, rather than that it refuses.
+func Unreachable(err error) bool {
+	if p, ok := errors.AsType[*Problem](err); ok {
+		return p.Reason == ReasonUnavailable
+	}
+	return errors.Is(err, ErrUnreachable) && !errors.Is(err, ErrRoot)
+}
+
 // A Client talks to one desk. It is for one goroutine.
 type Client struct {
 	URL     string   // https://HOST or https://HOST:PORT
@@ -201,7 +213,7 @@ func (c *Client) do(r *http.Request, into any) error {
 	r.Header.Set("User-Agent", "valise")
 	answer, err := c.HTTP.Do(r)
 	if err != nil {
-		return fmt.Errorf("the desk at %s: %w", c.URL, err)
+		return fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
 	defer answer.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer+1))
