@@ -34,13 +34,13 @@ func fill(t *testing.T, s *Store) {
 	t.Helper()
 	ctx := t.Context()
 	must(t, s.Update(ctx, func(tx *Tx) error {
-		list, err := identity.NewClassList(1, 4)
+		classes, err := identity.NewClassList(1, 4)
 		must(t, err)
 		for i, name := range []string{"alice", "bob"} {
 			address := addressOf(t, name)
 			p := Person{Address: address, Name: "Ünï <code> & \u2028", Changed: start}
 			if i == 0 {
-				p.Clearance = &identity.Clearance{PolicyID: []int{1, 2, 3}, ClassList: list}
+				p.Clearance = &identity.Clearance{PolicyID: []int{1, 2, 3}, ClassList: classes}
 			}
 			_, err := tx.PutPerson(p)
 			must(t, err)
@@ -57,6 +57,9 @@ func fill(t *testing.T, s *Store) {
 			Authorization{ID: "zr", Order: "recorded", Token: "tr", Status: Valid, Expires: start.Add(time.Hour)}))
 		must(t, tx.AddBulletin(SignedBulletin{5, []byte("bulletin 5")}))
 		must(t, tx.AddCheckpoint(Checkpoint{1, []byte("checkpoint")}))
+		list, err := tx.ReserveCRL([]byte("state"), start)
+		must(t, err)
+		must(t, tx.AddCRL(StoredCRL{Number: list, DER: []byte("crl")}))
 		must(t, tx.AddProposal(Proposal{Digest: [32]byte{9}, Kind: "roster", Body: []byte("b"), Created: start, Expires: start.Add(time.Hour)}))
 		return tx.SetFlag("kept", nil)
 	}))
@@ -85,8 +88,11 @@ func dump(t testing.TB, s *Store) []byte {
 
 func load(t testing.TB, s *Store, data []byte) error {
 	t.Helper()
-	return s.Load(t.Context(), func() (io.Reader, error) { return bytes.NewReader(data), nil }, start)
+	return s.Load(t.Context(), func() (io.Reader, error) { return bytes.NewReader(data), nil }, start.Add(restoredAfter))
 }
+
+// restoredAfter is when, after the backup, it is restored.
+const restoredAfter = 1000 * time.Second
 
 // From either database to either: what goes in comes out, but for what must not come
 // back.
@@ -119,7 +125,8 @@ func TestBackupMoves(t *testing.T) {
 func normal(data []byte) []byte {
 	lines := strings.Split(string(data), "\n")
 	lines = slices.DeleteFunc(lines, func(line string) bool {
-		return strings.HasPrefix(line, `{"rows":`) || regexp.MustCompile(`^\["z?(pending|ready|processing|recorded)"`).MatchString(line)
+		return strings.HasPrefix(line, `{"rows":`) || strings.HasPrefix(line, "[87401,") || // the reserved number of a revocation list
+			regexp.MustCompile(`^\["z?(pending|ready|processing|recorded)"`).MatchString(line)
 	})
 	slices.Sort(lines)
 	return []byte(strings.Join(lines, "\n"))
@@ -153,11 +160,22 @@ func checkRestored(t *testing.T, old, restored *Store) {
 		if err := tx.Writable(); !errors.Is(err, ErrRestored) {
 			t.Errorf("it can be written: %v", err)
 		}
+		if crl, err := tx.LatestCRL(); err != nil || string(crl.DER) != "crl" {
+			t.Errorf("revocation list %+v, %v", crl, err)
+		}
 		latest, err := tx.LatestBulletin()
 		if err != nil || latest.Number != 5 {
 			t.Errorf("bulletin %d, %v", latest.Number, err)
 		}
 		return nil
+	}))
+	// In the meantime there may have been a list for each second.
+	must(t, restored.Recover(t.Context(), func(tx *Tx) error {
+		number, err := tx.ReserveCRL([]byte("state"), start)
+		if number <= 1+int64(restoredAfter.Seconds()) {
+			t.Errorf("revocation list %d", number)
+		}
+		return err
 	}))
 }
 

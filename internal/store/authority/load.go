@@ -25,14 +25,16 @@ func (s *Store) Load(ctx context.Context, source func() (io.Reader, error), now 
 		if err != nil {
 			return err
 		}
-		if err := tx.load(r); err != nil {
+		made, err := tx.load(r)
+		if err != nil {
 			return err
 		}
-		return tx.closeOpen(now)
+		return tx.closeOpen(made, now)
 	})
 }
 
-func (tx *Tx) load(r io.Reader) error {
+// load returns when the backup was made.
+func (tx *Tx) load(r io.Reader) (time.Time, error) {
 	var want Backup
 	into := loader{tx: tx}
 	err := newBackupReader(r).read(handlers{
@@ -41,14 +43,17 @@ func (tx *Tx) load(r io.Reader) error {
 		row:    into.row,
 	})
 	if err := errors.Join(err, into.finish()); err != nil {
-		return err
+		return time.Time{}, err
 	}
 	head, err := tx.LedgerHead()
 	if err == nil && head != want.Head {
 		err = fmt.Errorf("%w: its ledger is another one than it says", ErrBackup)
 	}
-	return err
+	return want.Time, err
 }
+
+// crlReserve allows for clocks that differ, in seconds.
+const crlReserve = 24 * 60 * 60
 
 // A loader puts rows into tables.
 type loader struct {
@@ -117,7 +122,14 @@ func (l *loader) finish() error {
 }
 
 // closeOpen ends what the copy cannot know the end of, and sets FlagRestored.
-func (tx *Tx) closeOpen(now time.Time) error {
+// Gateways tell which bulletins there were, and nobody which revocation lists: their
+// numbers go on behind as many as can have been made since, one a second.
+func (tx *Tx) closeOpen(made, now time.Time) error {
+	passed := max(0, int64(now.Sub(made).Seconds())) + crlReserve
+	err := tx.exec("INSERT INTO crls (number, state, until) SELECT max(number) + $1, $2, 0 FROM crls HAVING count(*) > 0", passed, []byte{})
+	if err != nil {
+		return err
+	}
 	for _, statement := range []string{
 		`UPDATE orders SET status = 'invalid', reason = 'order_expired' WHERE status IN ('pending', 'ready')
 			OR status = 'processing' AND NOT EXISTS (SELECT 1 FROM issuances WHERE ref = 'order:' || orders.id)`,
