@@ -51,6 +51,9 @@ type Config struct {
 	Event func(ctx context.Context, event string, attrs ...slog.Attr) error
 	Log   *slog.Logger
 	Now   func() time.Time
+	// Hardware, if set, says whether the issuing token is there, from what is known
+	// and at once. While it is not, nothing new is begun.
+	Hardware func() error
 	// Issued, if set, is called after each certificate; it counts.
 	Issued func(kind string)
 }
@@ -80,6 +83,9 @@ func New(cfg Config) (*Authority, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Hardware == nil {
+		cfg.Hardware = func() error { return nil }
+	}
 	if cfg.Issued == nil {
 		cfg.Issued = func(string) {}
 	}
@@ -104,6 +110,17 @@ func nonceError(err error) error {
 		return acme.Refuse(acme.BadNonce, "the nonce is unknown, expired or was used before")
 	}
 	return err
+}
+
+// ready refuses what needs the issuing token while that is away, before anything is
+// changed. What was accepted before is finished when the token is back.
+func (a *Authority) ready() error {
+	err := a.cfg.Hardware()
+	if err == nil {
+		return nil
+	}
+	a.cfg.Log.Warn("refused while the issuing token is away", "error", err.Error())
+	return acme.Refuse(acme.HSMUnavailable, "the authority's hardware does not answer; nothing was changed, and what was accepted before is not lost: try again")
 }
 
 // event writes one line of the audit stream about an account.

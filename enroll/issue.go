@@ -26,6 +26,9 @@ func (a *Authority) Finalize(ctx context.Context, account authority.Account, id 
 	}
 	again := bytes.Equal(order.CSR, csrDER) && (order.Status == authority.Processing || order.Status == authority.Valid)
 	if !again {
+		if err := a.ready(); err != nil {
+			return order, authz, err
+		}
 		if err := a.accept(ctx, &account, &order, csrDER); err != nil {
 			return order, authz, err
 		}

@@ -19,6 +19,9 @@ import (
 
 // NewOrder implements acme.Backend.
 func (a *Authority) NewOrder(ctx context.Context, account authority.Account, device identity.DeviceID) (authority.Order, authority.Authorization, error) {
+	if err := a.ready(); err != nil {
+		return authority.Order{}, authority.Authorization{}, err
+	}
 	now := a.cfg.Now().UTC().Truncate(time.Second)
 	profile := a.cfg.CA.Device()
 	order := authority.Order{

@@ -34,6 +34,7 @@ type office struct {
 	audit     *daemon.Audit
 	chain     []*x509.Certificate
 	token     hsm.Token
+	tlsToken  hsm.Token // the same, unless the HTTPS key is apart
 	issuerKey hsm.Key
 
 	bulletinKey, ledgerKey hsm.Key
@@ -118,6 +119,9 @@ func (o *office) close() error {
 			all = append(all, key.Close())
 		}
 	}
+	if o.tlsToken != nil && o.tlsToken != o.token {
+		all = append(all, o.tlsToken.Close())
+	}
 	if o.token != nil {
 		all = append(all, o.token.Close())
 	}
@@ -168,6 +172,11 @@ func readChain(path string) ([]*x509.Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
+	return parseChain(path, data)
+}
+
+// parseChain reads chain.pem.
+func parseChain(path string, data []byte) ([]*x509.Certificate, error) {
 	var chain []*x509.Certificate
 	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
 		cert, err := x509.ParseCertificate(block.Bytes)

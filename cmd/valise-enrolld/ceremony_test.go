@@ -210,7 +210,7 @@ func TestCeremony(t *testing.T) {
 		if !ok || got.Role != o.role || got.Key != cards[o.name].ID(t) {
 			t.Errorf("%s is %+v", o.name, got)
 		}
-		chain := parseChain(t, b.file(officerFile(address)))
+		chain := pemChain(t, b.file(officerFile(address)))
 		proven, err := state.Trust().Officer(chain, time.Now())
 		if err != nil || proven.Address != address || proven.Role != o.role || proven.Tier != identity.TierHardware {
 			t.Errorf("%s's certificate proves %+v, %v", o.name, proven, err)
@@ -259,7 +259,7 @@ func TestCeremony(t *testing.T) {
 	}
 }
 
-func parseChain(t *testing.T, text []byte) [][]byte {
+func pemChain(t *testing.T, text []byte) [][]byte {
 	t.Helper()
 	var chain [][]byte
 	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {

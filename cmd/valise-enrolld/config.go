@@ -29,7 +29,8 @@ import (
 //	uri        = "pkcs11:token=valise?module-path=/usr/lib/softhsm/libsofthsm2.so"
 //	pin-source = "/etc/valise/enrolld.pin"
 //
-// With [root-token], of the same form, the root key is in a token of its own.
+// With [root-token] and [tls-token], of the same form, the root key and the HTTPS key
+// are in tokens of their own.
 type Config struct {
 	// Domain is the part behind the "@" of everybody's address. The authority
 	// issues for no other. It stands in the root's name, so it never changes.
@@ -75,7 +76,8 @@ type Config struct {
 	Drain daemon.Duration `toml:"drain"`
 
 	Token        TokenConfig            `toml:"token"`
-	RootToken    RootTokenConfig        `toml:"root-token"`
+	RootToken    OtherTokenConfig       `toml:"root-token"`
+	TLSToken     OtherTokenConfig       `toml:"tls-token"`
 	Device       DeviceConfig           `toml:"device"` // of an authority without officers
 	Gateway      GatewayConfig          `toml:"gateway"`
 	Bulletin     BulletinConfig         `toml:"bulletin"`
@@ -114,17 +116,40 @@ type TokenConfig struct {
 	Algorithm string `toml:"algorithm"`
 }
 
-// RootTokenConfig names a second token for the root key alone. Only init and the
-// manifest commands open it: between them it lies in a safe. Without it the root key
-// is in the other token.
-type RootTokenConfig struct {
-	// URI and PINSource are as in TokenConfig; both or neither.
+// OtherTokenConfig names another token for one of the keys.
+//
+// [root-token] is for the root key. Only init and the manifest commands open it:
+// between them it lies in a safe.
+//
+// [tls-token] is for the HTTPS key, which can be in a smaller device in the same
+// machine, like its TPM (tpm:). The desk then stays open while the HSM is away:
+// nothing is issued, but an officer's suspension is taken and passed on.
+//
+// Without them these keys are in the token of all others.
+type OtherTokenConfig struct {
+	// URI and PINSource are as in TokenConfig; both or neither, but for a TPM
+	// without a PIN.
 	URI       string `toml:"uri"`
 	PINSource string `toml:"pin-source"`
 }
 
-// Apart reports whether the root key has a token of its own.
-func (c *RootTokenConfig) Apart() bool { return c.URI != "" }
+// Apart reports whether the key has a token of its own.
+func (c *OtherTokenConfig) Apart() bool { return c.URI != "" }
+
+func (c *OtherTokenConfig) check(name string) error {
+	tpm := strings.HasPrefix(c.URI, "tpm:")
+	switch {
+	case c.URI == "" && c.PINSource != "":
+		return fmt.Errorf("%s: uri and pin-source belong together", name)
+	case !c.Apart():
+		return nil
+	case !tpm && !strings.HasPrefix(c.URI, "pkcs11:"):
+		return fmt.Errorf("%s.uri: want a PKCS#11 token (pkcs11:token=…?module-path=…) or a TPM (tpm:)", name)
+	case !tpm && c.PINSource == "":
+		return fmt.Errorf("%s: uri and pin-source belong together: give both or neither", name)
+	}
+	return nil
+}
 
 // BulletinConfig says how gateways are told of standings.
 type BulletinConfig struct {
@@ -205,7 +230,7 @@ func loadConfig(path string) (*Config, error) {
 // resolve makes paths absolute.
 func (c *Config) resolve(dir string) {
 	c.resolveDatabase(dir)
-	paths := []*string{&c.Data, &c.DatabaseSource, &c.Audit, &c.Token.PINSource, &c.RootToken.PINSource}
+	paths := []*string{&c.Data, &c.DatabaseSource, &c.Audit, &c.Token.PINSource, &c.RootToken.PINSource, &c.TLSToken.PINSource}
 	for i := range c.Endorsements.Roots {
 		paths = append(paths, &c.Endorsements.Roots[i])
 	}
@@ -276,14 +301,16 @@ func (c *Config) checkTokens() error {
 	if !strings.HasPrefix(c.Token.URI, "pkcs11:") {
 		return errors.New("token.uri: an authority's keys are in a PKCS#11 token: pkcs11:token=…?module-path=…")
 	}
-	if (c.RootToken.URI == "") != (c.RootToken.PINSource == "") {
-		return errors.New("root-token: uri and pin-source belong together: give both or neither")
+	for name, other := range map[string]*OtherTokenConfig{"root-token": &c.RootToken, "tls-token": &c.TLSToken} {
+		if err := other.check(name); err != nil {
+			return err
+		}
+		if other.URI == c.Token.URI {
+			return fmt.Errorf("%s.uri: this is the token of all others: leave [%s] out, or name another one", name, name)
+		}
 	}
-	if c.RootToken.Apart() && !strings.HasPrefix(c.RootToken.URI, "pkcs11:") {
-		return errors.New("root-token.uri: the root key is in a PKCS#11 token: pkcs11:token=…?module-path=…")
-	}
-	if c.RootToken.URI == c.Token.URI {
-		return errors.New("root-token.uri: this is the other token: leave [root-token] out, or name a second one")
+	if c.RootToken.Apart() && c.RootToken.URI == c.TLSToken.URI {
+		return errors.New("tls-token.uri: this is the root's token, which lies in a safe while the daemon runs")
 	}
 	_, err := c.algorithm()
 	return err

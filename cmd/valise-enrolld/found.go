@@ -321,25 +321,22 @@ func (f *founder) minutes() ([]byte, error) {
 
 // minutes lists the tokens with the keys in them.
 func (h *hardware) minutes() ([]ceremony.RecordToken, error) {
-	describe := func(t hsm.Token) ceremony.RecordToken {
-		i := t.Info()
-		return ceremony.RecordToken{Label: i.Label, Serial: i.Serial, Model: i.Model, Firmware: i.Firmware}
-	}
-	tokens := []ceremony.RecordToken{describe(h.root)}
-	if h.root != h.token {
-		tokens = append(tokens, describe(h.token))
-	}
+	var tokens []ceremony.RecordToken
+	at := make(map[hsm.Token]int)
 	for _, p := range h.places {
 		_, sum, err := spki(h.keys[p.use])
 		if err != nil {
 			return nil, err
 		}
-		t := &tokens[len(tokens)-1]
-		if p.use == useRoot {
-			t = &tokens[0]
+		token := h.tokenOf(p.use)
+		n, known := at[token]
+		if !known {
+			i := token.Info()
+			n, at[token] = len(tokens), len(tokens)
+			tokens = append(tokens, ceremony.RecordToken{Label: i.Label, Serial: i.Serial, Model: i.Model, Firmware: i.Firmware})
 		}
 		algorithm, _ := hsm.AlgorithmOf(h.keys[p.use].Public())
-		t.Keys = append(t.Keys, ceremony.RecordKey{Use: p.use, Label: p.label, Algorithm: algorithm.String(), SPKI: sum})
+		tokens[n].Keys = append(tokens[n].Keys, ceremony.RecordKey{Use: p.use, Label: p.label, Algorithm: algorithm.String(), SPKI: sum})
 	}
 	return tokens, nil
 }

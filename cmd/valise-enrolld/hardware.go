@@ -41,44 +41,59 @@ func (c *Config) places() ([]place, error) {
 	}, err
 }
 
-// Hardware is the token or the two tokens of an authority, with the keys that are
-// open. Only init and the manifest commands open the root's.
+// Hardware is the tokens of an authority with the keys that are open. Only init and
+// the manifest commands open the root's.
 type hardware struct {
 	places []place
-	token  hsm.Token
-	root   hsm.Token // the same, unless it is apart
+	tokens map[string]hsm.Token // by use; those without one of their own have the token ""
 	keys   map[string]hsm.Key
 	made   map[string]bool
 }
 
 func openHardware(ctx context.Context, cfg *Config) (*hardware, error) {
-	h := &hardware{keys: make(map[string]hsm.Key), made: make(map[string]bool)}
+	h := &hardware{tokens: make(map[string]hsm.Token), keys: make(map[string]hsm.Key), made: make(map[string]bool)}
 	var err error
 	if h.places, err = cfg.places(); err != nil {
 		return nil, err
 	}
-	if h.token, err = openToken(ctx, cfg); err != nil {
+	if h.tokens[""], err = openToken(ctx, cfg); err != nil {
 		return nil, err
 	}
-	h.root = h.token
-	if cfg.RootToken.Apart() {
-		h.root, err = keys.OpenToken(ctx, cfg.RootToken.URI, keys.PINFromFile(cfg.RootToken.PINSource))
-		if err != nil {
-			return nil, errors.Join(fmt.Errorf("root token: %w", err), h.token.Close())
+	for use, other := range map[string]*OtherTokenConfig{useRoot: &cfg.RootToken, useTLS: &cfg.TLSToken} {
+		if !other.Apart() {
+			continue
 		}
-		if same := h.root.Info(); same.Serial == h.token.Info().Serial && same.Label == h.token.Info().Label {
-			return nil, errors.Join(fmt.Errorf("root-token: %q is the other token: name a second one, or leave it out", same.Label), h.close())
+		token, err := other.open(ctx)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("%s token: %w", use, err), h.close())
+		}
+		for _, known := range h.tokens {
+			if a, b := token.Info(), known.Info(); a.Kind == b.Kind && a.Serial == b.Serial && a.Label == b.Label {
+				err = fmt.Errorf("%s-token: %q is the other token: name another one, or leave it out", use, a.Label)
+			}
+		}
+		h.tokens[use] = token
+		if err != nil {
+			return nil, errors.Join(err, h.close())
 		}
 	}
 	return h, nil
 }
 
+func (c *OtherTokenConfig) open(ctx context.Context) (hsm.Token, error) {
+	var pin hsm.PINFunc
+	if c.PINSource != "" {
+		pin = keys.PINFromFile(c.PINSource)
+	}
+	return keys.OpenToken(ctx, c.URI, pin)
+}
+
 // tokenOf returns the token that a key belongs in.
 func (h *hardware) tokenOf(use string) hsm.Token {
-	if use == useRoot {
-		return h.root
+	if own := h.tokens[use]; own != nil {
+		return own
 	}
-	return h.token
+	return h.tokens[""]
 }
 
 // open finds the keys that are there.
@@ -140,10 +155,10 @@ func (h *hardware) close() error {
 	for _, key := range h.keys {
 		all = append(all, key.Close())
 	}
-	if h.root != h.token {
-		all = append(all, h.root.Close())
+	for _, token := range h.tokens {
+		all = append(all, token.Close())
 	}
-	return errors.Join(append(all, h.token.Close())...)
+	return errors.Join(all...)
 }
 
 // spki is a key's SubjectPublicKeyInfo with its SHA-256.

@@ -159,7 +159,7 @@ func (f *founder) checkTokens(ctx context.Context) error {
 			name, want string
 			is         hsm.TokenInfo
 		}{
-			{"root", f.plan.Tokens.Root, f.hardware.root.Info()}, {"issuing", f.plan.Tokens.Issuing, f.hardware.token.Info()},
+			{"root", f.plan.Tokens.Root, f.hardware.tokenOf(useRoot).Info()}, {"issuing", f.plan.Tokens.Issuing, f.hardware.tokenOf(useIssuing).Info()},
 		} {
 			if t.want != t.is.Label && t.want != t.is.Serial {
 				return fmt.Errorf("tokens.%s: the plan says %q, and the configuration opens %q with serial number %s", t.name, t.want, t.is.Label, t.is.Serial)

@@ -92,17 +92,17 @@ func (r *renewal) check(ctx context.Context) error {
 	root := h.keys[useRoot]
 	if root == nil {
 		return fmt.Errorf("the root key %q is not in the token %q: bring the token in which it is ([root-token]). "+
-			"If it is lost, nobody can speak for this authority any more: found another one", cfg.Token.RootKey, h.root.Info().Label)
+			"If it is lost, nobody can speak for this authority any more: found another one", cfg.Token.RootKey, h.tokenOf(useRoot).Info().Label)
 	}
 	if !same(root.Public(), r.root.PublicKey) {
-		return fmt.Errorf("the key %q in the token %q is not this authority's root key", cfg.Token.RootKey, h.root.Info().Label)
+		return fmt.Errorf("the key %q in the token %q is not this authority's root key", cfg.Token.RootKey, h.tokenOf(useRoot).Info().Label)
 	}
 	if r.cmd.Replace {
 		return nil
 	}
 	if gone := r.replaced(); len(gone) > 0 {
 		return fmt.Errorf("the token %q does not hold the keys that are in use for: %s. If they are lost, or to be replaced, say --replace; "+
-			"otherwise check the token and the labels", h.token.Info().Label, strings.Join(gone, ", "))
+			"otherwise check the token and the labels", h.tokenOf(useIssuing).Info().Label, strings.Join(gone, ", "))
 	}
 	return nil
 }

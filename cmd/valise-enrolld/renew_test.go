@@ -172,7 +172,7 @@ func TestStolenHSMIsDistrusted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	was := parseChain(t, b.file(officerFile(olga)))
+	was := pemChain(t, b.file(officerFile(olga)))
 	older := openNote(t, b.checkpoint(), old)
 	destroyToken(t, k.Label)
 	newToken(t, k, "second")
@@ -192,7 +192,7 @@ func TestStolenHSMIsDistrusted(t *testing.T) {
 	if n := len(items); n != 2+len(officers)+1+len(officers) {
 		t.Errorf("%d leaves", n)
 	}
-	now := parseChain(t, b.file(officerFile(olga)))
+	now := pemChain(t, b.file(officerFile(olga)))
 	proven, err := state.Trust().Officer(now, time.Now())
 	if err != nil || proven.Key != cards["olga"].ID(t) || proven.Role != identity.RoleOfficer || string(now[1]) == string(was[1]) {
 		t.Errorf("olga's new certificate: %+v, %v", proven, err)

@@ -39,6 +39,7 @@ func (cmd *serveCmd) Run(ctx context.Context) (err error) {
 	desk, err := enroll.New(enroll.Config{
 		Store: o.store, CA: o.ca, Appraiser: o.appraiser, Domain: o.cfg.Domain,
 		Event: o.audit.Event, Log: log, Issued: m.issue,
+		Hardware: func() error { return healthy(o.token) },
 	})
 	if err != nil {
 		return err
@@ -56,9 +57,9 @@ func (cmd *serveCmd) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	tlsKey, err := o.token.Key(ctx, o.cfg.Token.TLSKey)
+	tlsKey, err := o.openTLS(ctx)
 	if err != nil {
-		return fmt.Errorf("HTTPS key %q: %w", o.cfg.Token.TLSKey, err)
+		return err
 	}
 	defer tlsKey.Close()
 	certs := &serverCertificate{office: o, key: tlsKey, log: log}
@@ -91,19 +92,8 @@ func httpServer(h http.Handler, log *slog.Logger) *http.Server {
 
 // addHealth turns /healthz red when the token, the database or the audit stream fail.
 func (o *office) addHealth(h *daemon.Health) {
-	h.Add("hsm", func(ctx context.Context) error {
-		if alive, ok := o.token.(interface{ Check(context.Context) error }); ok {
-			if err := alive.Check(ctx); err != nil {
-				return err
-			}
-		}
-		if state, ok := o.token.(interface{ Health() hsm.Health }); ok {
-			if s := state.Health(); !s.OK {
-				return errors.Join(errors.New("the token does not answer"), s.Err)
-			}
-		}
-		return nil
-	})
+	h.Add("hsm", func(ctx context.Context) error { return alive(ctx, o.token) })
+	h.Add("https key", func(ctx context.Context) error { return alive(ctx, o.tlsToken) })
 	h.Add("store", func(ctx context.Context) error {
 		return o.store.View(ctx, func(tx *authority.Tx) error { _, err := tx.LedgerSize(); return err })
 	})

@@ -238,7 +238,7 @@ func (s *Server) retryAfter(reason Reason) time.Duration {
 		return max(time.Second, time.Duration(math.Ceil(1/s.cfg.PerSecond))*time.Second)
 	case TooManyOrders:
 		return ordersRetry
-	case Unavailable:
+	case Unavailable, HSMUnavailable:
 		return 5 * time.Second
 	}
 	return 0

@@ -66,7 +66,8 @@ const (
 
 	RevocationByOfficers Reason = "revocation_by_officers"
 
-	Unavailable Reason = "unavailable"
+	Unavailable    Reason = "unavailable"
+	HSMUnavailable Reason = "hsm_unavailable"
 )
 
 // kind is an ACME error type (RFC 8555, Section 6.7) and its HTTP status.
@@ -101,6 +102,7 @@ var kinds = map[Reason]kind{
 	AlreadyReplaced:    {"alreadyReplaced", http.StatusConflict}, // RFC 9773, Section 5
 	NotSupported:       {"malformed", http.StatusMethodNotAllowed},
 	Unavailable:        {"serverInternal", http.StatusServiceUnavailable},
+	HSMUnavailable:     {"serverInternal", http.StatusServiceUnavailable},
 	// All others are "unauthorized": see kindOf.
 }
 
