@@ -49,6 +49,8 @@ type Enrollment struct {
 	Account  crypto.Signer // a software key; it alone obtains nothing
 	Device   crypto.Signer // the card's slot 9a
 	Evidence attest.Evidence
+	// Prover, if set, makes the evidence instead.
+	Prover Prover
 
 	// Progress is told what happens, for a person; it may be nil.
 	Progress func(step string)
@@ -168,12 +170,18 @@ func (n *Enrollment) prove(ctx context.Context, c *acme.Client, authorization st
 		if err != nil {
 			return err
 		}
-		n.tell("proving that the key is in the card")
+		n.tell("%s", n.proving())
 		answer, err := attest.Answer(n.Device, []byte(ch.Token+"."+thumbprint))
 		if err != nil {
 			return fmt.Errorf("sign the challenge: %w", err)
 		}
-		object, err := attest.MarshalAttestationObject(attest.NewAttestationObject(n.Evidence, answer))
+		evidence := n.Evidence
+		if n.Prover != nil {
+			if evidence, err = n.proveTPM(ctx, c, authorization, answer); err != nil {
+				return err
+			}
+		}
+		object, err := attest.MarshalAttestationObject(attest.NewAttestationObject(evidence, answer))
 		if err != nil {
 			return err
 		}
@@ -189,6 +197,16 @@ func (n *Enrollment) prove(ctx context.Context, c *acme.Client, authorization st
 		return nil
 	}
 	return errors.New("the authority asks for no proof that this program can give")
+}
+
+func (n *Enrollment) proving() string {
+	switch {
+	case n.Prover != nil:
+		return "proving that the key is in the TPM"
+	case n.Evidence.Format == attest.FormatWitnessed:
+		return "proving possession of the key; two officers must have seen it made in this card"
+	}
+	return "proving that the key is in the card"
 }
 
 // accept checks the certificate against the pinned root before anything relies on it.

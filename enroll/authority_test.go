@@ -177,7 +177,7 @@ func newSite(t testing.TB, o options) *site {
 	if o.device.Name == "" {
 		o.device.Name = "device"
 	}
-	appraiser := &ca.Appraiser{Endorsements: o.endorsed, Policy: s.policy}
+	appraiser := &ca.Appraiser{Endorsements: o.endorsed, Policy: s.policy, ActivationKey: []byte(rand.Text())}
 	s.ca, err = ca.New(ca.Config{
 		Store: store, Domain: domain, Chain: []*x509.Certificate{issuing, root},
 		Signer: mayFail{o.keys[1], s.away}, Appraiser: appraiser, Device: o.device, Now: s.clock.now,
