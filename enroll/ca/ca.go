@@ -226,7 +226,7 @@ func (c *CA) finish(ctx context.Context, i authority.Issuance, last func(*author
 }
 
 func (c *CA) lookup(ctx context.Context, ref string) (i authority.Issuance, err error) {
-	err = c.cfg.Store.View(ctx, func(tx *authority.Tx) error {
+	err = c.cfg.Store.Read(ctx, func(tx *authority.Tx) error {
 		i, err = tx.Issuance(ref)
 		return err
 	})

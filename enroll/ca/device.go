@@ -112,8 +112,9 @@ func (c *CA) issueDevice(ctx context.Context, order string) (i authority.Issuanc
 	})
 }
 
+// load may see an order in two states; what counts is read again where it is recorded.
 func (c *CA) load(ctx context.Context, order string) (f *facts, err error) {
-	err = c.cfg.Store.View(ctx, func(tx *authority.Tx) error {
+	err = c.cfg.Store.Read(ctx, func(tx *authority.Tx) error {
 		f, err = loadFacts(tx, order)
 		return err
 	})
@@ -123,10 +124,7 @@ func (c *CA) load(ctx context.Context, order string) (f *facts, err error) {
 func loadFacts(tx *authority.Tx, order string) (*facts, error) {
 	f := new(facts)
 	var err error
-	if f.order, err = tx.Order(order); err != nil {
-		return nil, err
-	}
-	if f.authz, err = tx.OrderAuthorization(order); err != nil {
+	if f.order, f.authz, err = tx.OrderOf(order); err != nil {
 		return nil, err
 	}
 	if f.account, err = tx.Account(f.order.Account); err != nil {

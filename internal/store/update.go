@@ -62,21 +62,14 @@ func (db *DB) writing() *sql.TxOptions {
 }
 
 func (db *DB) run(ctx context.Context, pool *sql.DB, options *sql.TxOptions, lock string, f func(tx *Tx) error) error {
-	wait := firstPause
-	for attempt := 1; ; attempt++ {
-		err := once(ctx, pool, options, lock, f)
-		if err == nil || !again(err, attempt) {
-			return err
-		}
-		if attempt == maxAttempts {
-			return fmt.Errorf("store: given up after %d attempts: %w", attempt, err)
-		}
-		if ctxErr := pause(ctx, wait/2+rand.N(wait)); ctxErr != nil {
-			return errors.Join(err, ctxErr)
-		}
-		wait = min(2*wait, longPause)
-	}
+	return retry(ctx, func() error { return once(ctx, pool, options, lock, f) }, func(error) bool { return false })
 }
+
+func givenUp(attempts int, err error) error {
+	return fmt.Errorf("store: given up after %d attempts: %w", attempts, err)
+}
+
+func jitter(wait time.Duration) time.Duration { return wait/2 + rand.N(wait) }
 
 // again reports whether another attempt is worth it. PostgreSQL may report a unique
 // constraint for what is a race between two serializable transactions (both took the

@@ -58,7 +58,7 @@ type Store struct {
 // A Tx is a running transaction. It must not outlive the function it is given to.
 type Tx struct {
 	ctx     context.Context
-	tx      *store.Tx
+	tx      store.Statements
 	appends bool // the ledger's lock is held
 	recover bool // FlagRestored does not stop it
 }
@@ -146,6 +146,17 @@ var errAppends = errors.New("authority: an append outside of Append")
 // View runs f on one consistent state.
 func (s *Store) View(ctx context.Context, f func(tx *Tx) error) error {
 	return s.db.View(ctx, func(tx *store.Tx) error { return f(&Tx{ctx: ctx, tx: tx}) })
+}
+
+// Read runs f with questions that are each answered as of their own moment. For a
+// single question it is a cheaper View.
+func (s *Store) Read(ctx context.Context, f func(tx *Tx) error) error {
+	return s.db.Read(ctx, func(q store.Statements) error { return f(&Tx{ctx: ctx, tx: q}) })
+}
+
+// write runs one statement that is a transaction by itself.
+func (s *Store) write(ctx context.Context, f func(tx *Tx) error) error {
+	return s.db.Write(ctx, func(q store.Statements) error { return f(&Tx{ctx: ctx, tx: q}) })
 }
 
 func (tx *Tx) exec(query string, args ...any) error {

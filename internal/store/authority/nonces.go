@@ -93,7 +93,7 @@ func (s *Store) UseNonce(ctx context.Context, nonce string, now time.Time) error
 	if err != nil {
 		return err
 	}
-	err = s.Update(ctx, func(tx *Tx) error {
+	err = s.write(ctx, func(tx *Tx) error {
 		return tx.change(`INSERT INTO nonces (nonce, expires) SELECT $1, $2
 			WHERE EXISTS (SELECT 1 FROM meta WHERE name = $3 AND value = $4)
 			AND EXISTS (SELECT 1 FROM meta WHERE name = $5 AND value < $6)`,

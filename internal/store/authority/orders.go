@@ -133,6 +133,34 @@ func (tx *Tx) OrderAuthorization(order string) (Authorization, error) {
 	return scanAuthorization(tx.row(authorizationColumns+"WHERE order_id = $1", order))
 }
 
+// OrderOf finds an order with its authorization, by the order's id, in one question.
+func (tx *Tx) OrderOf(id string) (Order, Authorization, error) {
+	return tx.orderPair("orders.id = $1", id)
+}
+
+// OrderOfAuthorization is OrderOf by the authorization's id.
+func (tx *Tx) OrderOfAuthorization(id string) (Order, Authorization, error) {
+	return tx.orderPair("authorizations.id = $1", id)
+}
+
+func (tx *Tx) orderPair(where string, id string) (o Order, z Authorization, err error) {
+	err = tx.each(func(scan func(...any) error) error {
+		o, err = scanOrder(func(order ...any) error {
+			z, err = scanAuthorization(func(authorization ...any) error { return scan(append(order, authorization...)...) })
+			return err
+		})
+		return err
+	}, `SELECT orders.id, account, device, profile, approvals, orders.status, orders.reason, created, orders.expires, csr,
+		coalesce((SELECT certificate FROM replacements WHERE replacements.order_id = orders.id), ''),
+		authorizations.id, authorizations.order_id, token, authorizations.status, authorizations.reason, authorizations.expires,
+		validated, evidence, result
+		FROM orders JOIN authorizations ON authorizations.order_id = orders.id WHERE `+where, id)
+	if err == nil && o.ID == "" {
+		err = ErrNotFound
+	}
+	return o, z, err
+}
+
 // CloseAuthorization stores what a challenge brought, once.
 func (tx *Tx) CloseAuthorization(a Authorization) error {
 	return tx.change(`UPDATE authorizations SET status = $1, reason = $2, validated = $3, evidence = $4, result = $5
