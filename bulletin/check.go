@@ -57,7 +57,7 @@ func (b *Bulletin) checkDevices() error {
 func (b *Bulletin) checkPeople() error {
 	for i, p := range b.People {
 		switch {
-		case p.State != Active && p.State != Suspended && p.State != Removed:
+		case p.State != Active && p.State != Suspended && p.State != Revoked && p.State != Removed:
 			return refuse("%s is %.20q", p.Address, p.State)
 		case p.Address.IsZero() || i > 0 && b.People[i-1].Address.String() >= p.Address.String():
 			return refuse("%s is out of order", p.Address)

@@ -35,11 +35,24 @@ func (s *Set) WithStatement(st *statement.Statement, leaf int64) (*Set, error) {
 	if st.Signer == nil {
 		return s, refuse("a statement that was not verified")
 	}
-	if !concerned(st.Body) {
+	if !Concerns(st.Body) {
 		return s, nil
 	}
 	if err := s.checkSigner(st); err != nil {
 		return s, err
+	}
+	return s.WithObeyed(st, leaf)
+}
+
+// WithObeyed is WithStatement for a statement that was obeyed before and is read
+// back from a disk: whether its officer is one still is not asked again, or what
+// they ordered would end with their office.
+func (s *Set) WithObeyed(st *statement.Statement, leaf int64) (*Set, error) {
+	if st.Signer == nil {
+		return s, refuse("a statement that was not verified")
+	}
+	if !Concerns(st.Body) {
+		return s, nil
 	}
 	p := &pending{body: st.Body, digest: statement.BodyDigest(st.Body), signer: st.Signer.Key, time: st.Head.Time, leaf: leaf}
 	known := slices.Clone(s.pending)
@@ -64,7 +77,8 @@ func (s *Set) WithStatement(st *statement.Statement, leaf int64) (*Set, error) {
 	return &next, nil
 }
 
-func concerned(b statement.Body) bool {
+// Concerns reports whether statements of this kind bear on standings.
+func Concerns(b statement.Body) bool {
 	switch b.(type) {
 	case *statement.Suspension, *statement.Revocation, *statement.Removal, *statement.Roster, *statement.Dismissal, *statement.Resumption:
 		return true

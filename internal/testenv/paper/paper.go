@@ -18,6 +18,7 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"math/big"
 	"net"
 	"net/netip"
@@ -217,6 +218,7 @@ func (a *Authority) Manifest(number uint64, previous [32]byte) *manifest.Manifes
 func (a *Authority) Founding(officers ...*Officer) *manifest.Founding {
 	f := &manifest.Founding{
 		Domain: a.Domain, Time: a.Start, Appraisal: []byte("{}"),
+		Endorsements: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.Root.Raw}), // a vendor's root like any other
 		Profiles: []manifest.Profile{{
 			Name: "device", Version: 1, Validity: 7 * 24 * time.Hour, Grace: 30 * 24 * time.Hour, Tiers: []identity.Tier{identity.TierHardware},
 		}},
