@@ -16,6 +16,8 @@
 //	valise-enrolld serve        --config FILE            answer devices, until a signal
 //	valise-enrolld gateway-cert --config FILE --csr FILE --name NAME[,IP…]
 //	valise-enrolld list         --config FILE            print what was issued
+//	valise-enrolld backup       --config FILE --out FILE   copy everything but the HSM
+//	valise-enrolld restore      --config FILE --from FILE  into an empty place
 //
 // A first day goes like this:
 //
@@ -55,6 +57,8 @@ type cli struct {
 	GatewayCert gatewayCmd  `cmd:"" help:"Issue a gateway's certificate from its CSR and print the chain."`
 	Root        rootCmd     `cmd:"" help:"Print the root certificate (standard output) and its fingerprint (standard error)."`
 	List        listCmd     `cmd:"" help:"List the certificates that were issued."`
+	Backup      backupCmd   `cmd:"" help:"Write everything but the HSM into one file, while the daemon runs."`
+	Restore     restoreCmd  `cmd:"" help:"Restore a backup into an empty data directory and database, SQLite or PostgreSQL. The daemon stays read-only until gateways were asked."`
 }
 
 // common is what every command takes.

@@ -97,6 +97,7 @@ func (o *office) addHealth(h *daemon.Health) {
 	h.Add("store", func(ctx context.Context) error {
 		return o.store.View(ctx, func(tx *authority.Tx) error { _, err := tx.LedgerSize(); return err })
 	})
+	h.Add("restored", o.checkRestored)
 	h.Add("audit", func(context.Context) error {
 		_, err := os.Stat(o.cfg.Audit)
 		return err
