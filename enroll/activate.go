@@ -14,7 +14,7 @@ import (
 // with evidence that is accepted, for this authorization, TPM and key. What would
 // be refused then is refused now already, where that can be told.
 func (a *Authority) Activate(ctx context.Context, account authority.Account, id string, chain [][]byte, attestationKey []byte) (credential, secret []byte, err error) {
-	appraiser := a.cfg.Appraiser
+	appraiser := a.cfg.CA.Appraisers()[0] // of the record, where there are officers
 	if !appraiser.Policy.TPM || len(appraiser.ActivationKey) == 0 {
 		return nil, nil, acme.Refuse(acme.Reason(attest.ReasonFormat), "this authority accepts no keys in TPMs")
 	}
