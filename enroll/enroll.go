@@ -22,6 +22,11 @@
 // Everything that may happen once (invitation, nonce, challenge, order) is made so
 // by a conditional change in one transaction, never by a look before.
 //
+// Where there are officers, the Authority is also the desk.Backend: Submit takes what
+// they sign into the record, at once and with all that follows from it, and orders
+// stay "processing" until enough of them have approved exactly what would be issued.
+// Rows of the database are copies of the record there; they grant nothing.
+//
 // Never take an address or a right from what a request says. The address comes from
 // the invitation, the clearance from the roster, the key from the evidence.
 package enroll
@@ -32,21 +37,24 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"valise/enroll/acme"
 	"valise/enroll/ca"
+	"valise/enroll/desk"
 	"valise/identity"
 	"valise/internal/store/authority"
 )
 
-// A Config holds what an Authority needs. Store, CA, Appraiser, Domain and
-// Event are required.
+// A Config holds what an Authority needs. Store, CA, Domain and Event are required,
+// and where there are officers URL.
 type Config struct {
 	Store     *authority.Store
 	CA        *ca.CA
-	Appraiser *ca.Appraiser
-	Domain    string // of all addresses
+	Appraiser *ca.Appraiser // as in the CA's; the CA's counts
+	Domain    string        // of all addresses
+	URL       string        // under which devices find the authority; it stands in invitations
 	// Event writes the audit stream. Nothing is issued while it fails.
 	Event func(ctx context.Context, event string, attrs ...slog.Attr) error
 	Log   *slog.Logger
@@ -65,14 +73,21 @@ type Authority struct {
 	// announced are the orders that wait for the token and whose "issuing" line
 	// stands in the audit stream: id to nothing.
 	announced sync.Map
+
+	led     bool        // by officers
+	stirred atomic.Bool // the record changed since Work last looked at orders
+	trust   distrust
 }
 
-var _ acme.Backend = (*Authority)(nil)
+var (
+	_ acme.Backend = (*Authority)(nil)
+	_ desk.Backend = (*Authority)(nil)
+)
 
 // New returns an authority.
 func New(cfg Config) (*Authority, error) {
-	if cfg.Store == nil || cfg.CA == nil || cfg.Appraiser == nil || cfg.Event == nil {
-		return nil, errors.New("enroll: store, CA, appraiser and event must be given")
+	if cfg.Store == nil || cfg.CA == nil || cfg.Event == nil {
+		return nil, errors.New("enroll: store, CA and event must be given")
 	}
 	if err := identity.CheckDomain(cfg.Domain); err != nil {
 		return nil, fmt.Errorf("enroll: %w", err)
@@ -89,7 +104,9 @@ func New(cfg Config) (*Authority, error) {
 	if cfg.Issued == nil {
 		cfg.Issued = func(string) {}
 	}
-	return &Authority{cfg: cfg}, nil
+	a := &Authority{cfg: cfg, led: cfg.CA.HasOfficers()}
+	a.stirred.Store(true)
+	return a, nil
 }
 
 // NewNonce implements acme.Backend.

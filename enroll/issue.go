@@ -79,8 +79,8 @@ func (a *Authority) issue(ctx context.Context, id string) error {
 		a.announced.Delete(id)
 		return err
 	}
-	if order.Approvals > 0 || a.cfg.CA.Device().Approvals > 0 {
-		return nil // the CA decides the same again; this spares the audit stream
+	if waits, err := a.waits(ctx, &order, &account); err != nil || waits {
+		return err
 	}
 	// Nothing is issued without a trace; one line for all attempts.
 	if _, said := a.announced.Load(id); !said {
@@ -104,8 +104,34 @@ func (a *Authority) issue(ctx context.Context, id string) error {
 	return a.trouble(ctx, &account, id, err)
 }
 
+// waits reports whether an order lacks approvals. The CA decides the same again; this
+// spares the audit stream, and notes for the applicant what the order waits for.
+func (a *Authority) waits(ctx context.Context, order *authority.Order, account *authority.Account) (bool, error) {
+	if !a.led {
+		return order.Approvals > 0 || a.cfg.CA.Device().Approvals > 0, nil
+	}
+	p, err := a.cfg.CA.Propose(ctx, order.ID)
+	if err != nil {
+		return true, a.trouble(ctx, account, order.ID, err)
+	}
+	if p.Missing == nil || order.Reason == string(p.Missing.Why) {
+		return p.Missing != nil, nil
+	}
+	err = a.cfg.Store.Update(ctx, func(tx *authority.Tx) error {
+		return tx.SetReason(order.ID, authority.Processing, string(p.Missing.Why))
+	})
+	if errors.Is(err, authority.ErrState) { // it came to an end
+		return true, nil
+	}
+	if err != nil {
+		return true, err
+	}
+	return true, a.event(ctx, "order waits for approvals", account, slog.String("order", order.ID), slog.String("device", order.Device.String()),
+		slog.String("why", string(p.Missing.Why)), slog.Int("have", p.Missing.Have), slog.Int("need", p.Missing.Need))
+}
+
 func (a *Authority) look(ctx context.Context, id string) (o authority.Order, account authority.Account, err error) {
-	err = a.cfg.Store.View(ctx, func(tx *authority.Tx) error {
+	err = a.cfg.Store.Read(ctx, func(tx *authority.Tx) error {
 		if o, err = tx.Order(id); err == nil {
 			account, err = tx.Account(o.Account)
 		}
@@ -117,25 +143,14 @@ func (a *Authority) look(ctx context.Context, id string) (o authority.Order, acc
 // trouble sorts the reasons for which nothing was issued.
 func (a *Authority) trouble(ctx context.Context, account *authority.Account, id string, err error) error {
 	var signing *ca.SigningError
-	var refused *ca.RefusedError
-	reason := ""
+	reason, ends := reasonOf(err)
 	switch {
 	case errors.Is(err, ca.ErrApprovals):
 		return nil
 	case errors.As(err, &signing):
 		a.cfg.Log.Error("the issuing token did not sign; the order waits", "order", id, "error", err.Error())
 		return nil
-	case errors.As(err, &refused):
-		reason = refused.Reason
-	case errors.Is(err, ca.ErrNotOnRoster):
-		reason = string(acme.NotOnRoster)
-	case errors.Is(err, ca.ErrExpired):
-		reason = string(acme.OrderExpired)
-	case errors.Is(err, ca.ErrStale):
-		reason = string(acme.OrderChanged)
-	case errors.Is(err, ca.ErrOrder):
-		reason = string(acme.AccountDeactivated)
-	default:
+	case !ends:
 		return err // our own trouble: the order stays, Work tries again
 	}
 	moveErr := a.cfg.Store.Update(ctx, func(tx *authority.Tx) error {
@@ -147,7 +162,7 @@ func (a *Authority) trouble(ctx context.Context, account *authority.Account, id 
 	if moveErr != nil {
 		return moveErr
 	}
-	return a.event(ctx, "issuance refused", account, slog.String("order", id), slog.String("reason", reason))
+	return a.event(ctx, "issuance refused", account, slog.String("order", id), slog.String("reason", reason), slog.String("detail", err.Error()))
 }
 
 // Certificate implements acme.Backend.
@@ -163,55 +178,89 @@ func (a *Authority) Certificate(ctx context.Context, account authority.Account, 
 	if err != nil {
 		return nil, err
 	}
-	return append([][]byte{issuance}, a.cfg.CA.Chain()...), nil
+	return append([][]byte{issuance}, a.cfg.CA.ChainOf(issuance)...), nil
 }
 
-// workEvery is how often Work looks for what was left: after a crash, or while the
-// token was away.
-const workEvery = 2 * time.Second
+const (
+	// workEvery is how often Work looks for what was left: after a crash, or while
+	// the token was away.
+	workEvery = 2 * time.Second
 
-// Work finishes orders that are "processing" and removes what has expired, until ctx
-// ends.
+	// judgeEvery is how often orders that wait for officers are judged again: their
+	// evidence may have become too old.
+	judgeEvery = time.Minute
+)
+
+// Work finishes orders that are "processing", removes what has expired, and judges
+// devices' evidence again when the rules change, until ctx ends.
 func (a *Authority) Work(ctx context.Context) error {
 	tick := time.NewTicker(workEvery)
 	defer tick.Stop()
-	var purged time.Time
+	var purged, judged time.Time
 	for {
-		if now := a.cfg.Now(); now.Sub(purged) > time.Minute {
+		changed := a.book().Watch()
+		now := a.cfg.Now()
+		if now.Sub(purged) > time.Minute {
 			purged = now
-			if err := a.cfg.Store.Purge(ctx, now); err != nil && ctx.Err() == nil {
-				a.cfg.Log.Error("cleaning up failed", "error", err.Error())
-			}
+			a.report(ctx, "cleaning up failed", a.purge(ctx, now))
 		}
-		if err := a.Resume(ctx); err != nil && ctx.Err() == nil {
-			a.cfg.Log.Error("orders wait", "error", err.Error())
+		if !a.led {
+			changed = nil
+			a.report(ctx, "orders wait", a.Resume(ctx))
+		} else if a.stirred.Swap(false) || now.Sub(judged) > judgeEvery || a.tokenWasAway() {
+			judged = now
+			a.report(ctx, "evidence waits to be judged", a.Reappraise(ctx))
+			a.report(ctx, "orders wait", errors.Join(a.Resume(ctx), a.equipAll(ctx)))
 		}
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-changed:
+			a.stirred.Store(true)
 		case <-tick.C:
 		}
 	}
 }
 
-// Resume tries once to issue for every order that is "processing" and lacks nothing
-// but the token.
+func (a *Authority) report(ctx context.Context, what string, err error) {
+	if err != nil && ctx.Err() == nil {
+		a.cfg.Log.Error(what, "error", err.Error())
+	}
+}
+
+func (a *Authority) purge(ctx context.Context, now time.Time) error {
+	return errors.Join(a.cfg.Store.Purge(ctx, now), a.cfg.Store.Update(ctx, func(tx *authority.Tx) error { return tx.PurgeApplications(now) }))
+}
+
+// tokenWasAway reports whether an order waits for nothing but the token.
+func (a *Authority) tokenWasAway() (is bool) {
+	a.announced.Range(func(any, any) bool { is = true; return false })
+	return is
+}
+
+// Resume tries once to issue for every order that is "processing".
 func (a *Authority) Resume(ctx context.Context) error {
-	if a.cfg.CA.Device().Approvals > 0 {
-		return nil
+	if !a.led && a.cfg.CA.Device().Approvals > 0 {
+		return nil // nobody could approve
 	}
-	var waiting []authority.Order
-	err := a.cfg.Store.View(ctx, func(tx *authority.Tx) (err error) {
-		waiting, err = tx.Orders(authority.Processing, workBatch)
-		return err
-	})
-	for _, o := range waiting {
-		if ctx.Err() != nil {
-			break
+	var errs error
+	for last := (authority.Order{}); ctx.Err() == nil; {
+		var page []authority.Order
+		err := a.cfg.Store.View(ctx, func(tx *authority.Tx) (err error) {
+			page, err = tx.OrdersAfter(authority.Processing, last, workBatch)
+			return err
+		})
+		if err != nil || len(page) == 0 {
+			return errors.Join(errs, err)
 		}
-		err = errors.Join(err, a.issue(ctx, o.ID))
+		for _, o := range page {
+			if ctx.Err() == nil {
+				errs = errors.Join(errs, a.issue(ctx, o.ID))
+			}
+		}
+		last = page[len(page)-1]
 	}
-	return err
+	return errs
 }
 
 // checkNames lets a CSR name the device and the person that it is for, and nobody

@@ -69,7 +69,7 @@ func (a *Authority) outdated(cert *x509.Certificate) bool {
 		if err != nil || was.PolicyHash == [32]byte{} {
 			return false // witnessed: no policy was applied
 		}
-		now, err := a.cfg.Appraiser.Policy.Hash()
+		now, err := a.cfg.CA.Appraisers()[0].Policy.Hash()
 		return err == nil && now != was.PolicyHash
 	}
 	return false

@@ -21,7 +21,8 @@
 // running authority, or puts other ones in their place, stops it (ErrDamaged) and
 // changes no decision.
 //
-// Never call View, Update, Look or Sync inside one another: they wait for each other.
+// Never call View, Update, Look or Sync inside one another, or inside a transaction of
+// the store: they wait for each other.
 package book
 
 import (
