@@ -38,6 +38,7 @@ type shelf struct {
 	newest     *manifest.Manifest
 	silent     bool // growth is not published
 	asked      int  // proofs given
+	lies       bool // proofs are of entries that it makes up
 }
 
 var errNothing = errors.New("nothing is here")
@@ -164,6 +165,13 @@ func (s *shelf) Find(_ context.Context, subject [32]byte) (int64, *ledger.Entry,
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.asked++
+	if s.lies {
+		e, err := ledger.NewEntry(ledger.KindIssuance, []byte("x"), time.Now())
+		if err == nil {
+			e.Subject = subject
+		}
+		return 0, e, err
+	}
 	for i, e := range slices.Backward(s.entries) {
 		if e.Subject == subject {
 			return int64(i), e, nil
@@ -439,6 +447,22 @@ func TestRecordNeverGoesBack(t *testing.T) {
 				t.Errorf("after the repair: %s", got)
 			}
 		})
+	}
+}
+
+// A gateway that claims a leaf has to prove it.
+func TestProofMustHold(t *testing.T) {
+	w, s := ministry(t)
+	alice := w.device("alice").reachable()
+	record := w.issued
+	w.issued = nil
+	mallory := w.device("mallory").reachable()
+	w.issued = record
+	s.mu.Lock()
+	s.lies = true
+	s.mu.Unlock()
+	if got := alice.refusedBy(mallory); got != reasonProof {
+		t.Errorf("refused with %q, want %s", got, reasonProof)
 	}
 }
 
