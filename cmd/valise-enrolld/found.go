@@ -130,7 +130,7 @@ func (f *founder) sign(ctx context.Context) error {
 	}
 	f.leaves = []leaf{{ledger.KindFounding, f.founding, nil}, {ledger.KindManifest, f.manifest, nil}}
 	for _, o := range f.officers {
-		f.leaves = append(f.leaves, officerLeaf(o.application.Address, o.cert, o.file, f.now))
+		f.leaves = append(f.leaves, officerLeaf(o.application.Address, o.cert, f.now))
 	}
 	return nil
 }
@@ -183,7 +183,8 @@ func (h *hardware) manifest(domain string, issuing *x509.Certificate, now time.T
 
 // officerLeaf records an officer's certificate, which is made already: a ceremony
 // makes it before there is a ledger, and nobody has it before its leaf is there.
-func officerLeaf(a identity.Address, cert *x509.Certificate, request [32]byte, now time.Time) leaf {
+func officerLeaf(a identity.Address, cert *x509.Certificate, now time.Time) leaf {
+	request := sha256.Sum256(cert.RawSubjectPublicKeyInfo)
 	return leaf{ledger.KindIssuance, cert.RawTBSCertificate, &authority.Issuance{
 		Ref: "officer:" + identity.Fingerprint(cert), Kind: record.KindOfficer, Subject: a.String(), Request: request[:],
 		Serial: cert.SerialNumber.Bytes(), TBS: cert.RawTBSCertificate, Certificate: cert.Raw, Created: now, NotAfter: cert.NotAfter,

@@ -51,7 +51,11 @@ func (cmd *manifestRenewCmd) Run(ctx context.Context) (err error) {
 	r.book.View(func(s *record.State) {
 		r.founded = s.Founding() != nil
 		r.old, r.oldRaw = s.Manifest()
-		r.officers = s.Officers()
+		for _, o := range s.Officers() {
+			if _, err := s.Officer(o.Key); err == nil { // in office
+				r.officers = append(r.officers, o)
+			}
+		}
 		if r.now.Before(s.Time()) {
 			r.now = s.Time() // another machine's clock was ahead
 		}
@@ -78,7 +82,7 @@ type renewal struct {
 	founded  bool
 	old      *manifest.Manifest // nil: none yet
 	oldRaw   []byte
-	officers []record.Officer
+	officers []record.Officer // in office
 
 	issuing *x509.Certificate // of the next manifest
 }
@@ -145,7 +149,7 @@ func same(a, b crypto.PublicKey) bool {
 func (r *renewal) run(ctx context.Context) error {
 	if r.old != nil && len(r.replaced()) == 0 {
 		fmt.Printf("manifest %d names exactly the keys at hand: nothing to renew\n", r.old.Number)
-		return r.write(nil)
+		return r.write(ctx, nil)
 	}
 	if err := r.hardware.fill(ctx); err != nil {
 		return fmt.Errorf("%w: run this again when the token works", err)
@@ -163,7 +167,7 @@ func (r *renewal) run(ctx context.Context) error {
 	if err := r.checkpoint(ctx); err != nil {
 		return err
 	}
-	if err := r.write(leaves); err != nil {
+	if err := r.write(ctx, leaves); err != nil {
 		return err
 	}
 	return r.report(ctx, m)
@@ -213,7 +217,7 @@ func (r *renewal) sign(ctx context.Context) (leaves []leaf, m *manifest.Manifest
 	}
 	leaves = append(leaves, leaf{ledger.KindManifest, raw, nil})
 	if r.hardware.made[useIssuing] || r.old != nil && !bytes.Equal(r.issuing.Raw, r.old.Issuers[0].Certificate) {
-		again, err := r.reappoint(ctx)
+		again, err := r.reappoint()
 		if err != nil {
 			return nil, nil, err
 		}
@@ -266,55 +270,23 @@ func (r *renewal) next() (*manifest.Manifest, error) {
 
 // reappoint gives the officers who are in office certificates under the new issuing
 // key: for the same key, address and role, and on the same evidence.
-func (r *renewal) reappoint(ctx context.Context) ([]leaf, error) {
+func (r *renewal) reappoint() ([]leaf, error) {
 	var leaves []leaf
 	for _, o := range r.officers {
-		old, err := r.certificateOf(ctx, o)
+		key, err := x509.ParsePKIXPublicKey(o.SPKI)
 		if err != nil {
-			return nil, err
-		}
-		if old == nil {
-			continue
+			return nil, fmt.Errorf("key of %s: %w", o.Address, err)
 		}
 		cert, err := ca.SignOfficer(r.issuing, r.hardware.keys[useIssuing], identity.OfficerProfile{
-			Address: o.Address, PublicKey: old.PublicKey, Role: o.Role, Tier: identity.TierHardware,
+			Address: o.Address, PublicKey: key, Role: o.Role, Tier: identity.TierHardware,
 			EvidenceHash: o.Evidence, PolicyHash: o.Appraisal,
 		}, r.now)
 		if err != nil {
 			return nil, fmt.Errorf("certificate of %s: %w", o.Address, err)
 		}
-		leaves = append(leaves, officerLeaf(o.Address, cert, sha256.Sum256(old.Raw), r.now))
+		leaves = append(leaves, officerLeaf(o.Address, cert, r.now))
 	}
 	return leaves, nil
-}
-
-// certificateOf finds the newest certificate of an officer who is in office, for the
-// key of their appointment; nil if they are not. It only lends the key: all that the
-// new one says comes from the record.
-func (r *renewal) certificateOf(ctx context.Context, o record.Officer) (*x509.Certificate, error) {
-	inOffice := false
-	r.book.View(func(s *record.State) { _, err := s.Officer(o.Key); inOffice = err == nil })
-	if !inOffice {
-		return nil, nil
-	}
-	var all []authority.Issuance
-	err := r.office.store.View(ctx, func(tx *authority.Tx) (err error) { all, err = tx.Issuances(); return err })
-	if err != nil {
-		return nil, err
-	}
-	for i := len(all) - 1; i >= 0; i-- {
-		if all[i].Kind != record.KindOfficer || !all[i].Done() {
-			continue
-		}
-		cert, err := x509.ParseCertificate(all[i].Certificate)
-		if err != nil {
-			return nil, fmt.Errorf("stored certificate of %s: %w", all[i].Subject, err)
-		}
-		if id, err := identity.DeviceIDOf(cert.PublicKey); err == nil && id == o.Key {
-			return cert, nil
-		}
-	}
-	return nil, fmt.Errorf("%s is in office, and no certificate of theirs is in the database: restore it first", o.Address)
 }
 
 // append records what the root signed, all of it or nothing, by the record's rules.
@@ -344,7 +316,7 @@ func (r *renewal) checkpoint(ctx context.Context) error {
 }
 
 // write puts what the record says into the files, chain.pem last.
-func (r *renewal) write(leaves []leaf) error {
+func (r *renewal) write(ctx context.Context, leaves []leaf) error {
 	cfg := r.office.cfg
 	var raw, founding []byte
 	r.book.View(func(s *record.State) { _, raw = s.Manifest() })
@@ -362,7 +334,7 @@ func (r *renewal) write(leaves []leaf) error {
 			return err
 		}
 	}
-	if err := r.writeOfficers(m.Issuers[0].Certificate); err != nil {
+	if err := r.writeOfficers(ctx, m.Issuers[0].Certificate); err != nil {
 		return err
 	}
 	if err := replace(cfg.path(manifestFile), raw); err != nil {
@@ -371,20 +343,28 @@ func (r *renewal) write(leaves []leaf) error {
 	return replace(cfg.path(chainFile), encodePEM(m.Issuers[0].Certificate, r.root.Raw))
 }
 
-// writeOfficers writes the officers' certificates that the issuing certificate in
-// use made.
-func (r *renewal) writeOfficers(issuing []byte) error {
+// writeOfficers writes the newest certificates of those in office that the issuing
+// certificate in use made.
+func (r *renewal) writeOfficers(ctx context.Context, issuing []byte) error {
 	issuer, err := x509.ParseCertificate(issuing)
 	if err != nil {
 		return err
 	}
 	for _, o := range r.officers {
-		cert, err := r.certificateOf(context.Background(), o)
+		var newest authority.Issuance
+		err := r.office.store.View(ctx, func(tx *authority.Tx) (err error) {
+			newest, err = tx.LatestIssuance(record.KindOfficer, o.Address.String(), o.Key[:])
+			return err
+		})
+		if errors.Is(err, authority.ErrNotFound) {
+			continue
+		}
 		if err != nil {
 			return err
 		}
-		if cert == nil || cert.CheckSignatureFrom(issuer) != nil {
-			continue
+		cert, err := x509.ParseCertificate(newest.Certificate)
+		if err != nil || cert.CheckSignatureFrom(issuer) != nil {
+			continue // not signed yet, or by a key that was in use before
 		}
 		if err := os.MkdirAll(r.office.cfg.path(officersDir), 0o755); err != nil {
 			return err

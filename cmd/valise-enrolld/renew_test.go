@@ -5,6 +5,7 @@ package main
 import (
 	"crypto/x509"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -47,7 +48,16 @@ func TestLostHSMIsReplaced(t *testing.T) {
 	root := b.root()
 	alice, card := b.client(root), b.vendor.Card(t, enrolltest.CardConfig{})
 	b.must("roster", "import", "people.csv")
-	before := alice.Enroll(b.invite("alice"), card)
+	if r := alice.Register(b.invite("alice")); r.Status != http.StatusCreated {
+		t.Fatalf("%d %s", r.Status, r.Body)
+	}
+	o, _ := alice.NewOrder(card.ID(t).String())
+	alice.Attest(o, card.Answer(t, alice.KeyAuthorization(o)))
+	done, r := alice.Finish(o, enrolltest.CSR(t, card.Key))
+	if done == nil || done.Status != "valid" {
+		t.Fatalf("%d %s", r.Status, r.Body)
+	}
+	before := alice.Fetch(done)
 	check(t, root, before, "alice@interieur.example")
 	if err := b.stop(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
@@ -92,6 +102,9 @@ func TestLostHSMIsReplaced(t *testing.T) {
 	trust := identity.NewTrust(identity.Authority{Domain: domain, Roots: []*x509.Certificate{root}})
 	if _, err := trust.Device(before[:2], time.Now()); err != nil {
 		t.Errorf("what was issued before: %v", err)
+	}
+	if late := alice.Fetch(done); len(late) != 3 || string(late[1]) != string(before[1]) {
+		t.Error("a certificate of before is not handed out with the issuing certificate that made it")
 	}
 	bob := b.client(root)
 	check(t, root, bob.Enroll(b.invite("bob"), b.vendor.Card(t, enrolltest.CardConfig{})), "bob@interieur.example")
@@ -229,7 +242,7 @@ func TestRenewalIsRefused(t *testing.T) {
 	for name, c := range map[string]struct{ old, new, want string }{
 		"root not there": {"token=safe", "token=empty", "the root key"},
 		"another root":   {"[token]", "[token]\nroot-key = \"other\"", "the root key"},
-		"same token":     {"token=safe", "token=" + k.Label, "other token"},
+		"same token":     {"token=safe", "token=" + k.Label, "token of all others"},
 	} {
 		b.amend(c.old, c.new)
 		if _, err := b.run("manifest", "renew", "--replace"); err == nil || !strings.Contains(err.Error(), c.want) {
