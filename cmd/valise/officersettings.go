@@ -20,10 +20,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/BurntSushi/toml"
+
 	"valise/enroll/desk/call"
 	"valise/hsm"
 	"valise/identity"
-	"valise/internal/daemon"
 	"valise/internal/keys"
 )
 
@@ -33,6 +34,8 @@ const (
 
 	// maxChainFile bounds a file of certificates.
 	maxChainFile = 64 << 10
+	// maxSettingsFile bounds officer.toml.
+	maxSettingsFile = 64 << 10
 	// maxSessionFile bounds the cached session.
 	maxSessionFile = 64 << 10
 )
@@ -148,9 +151,17 @@ func loadOfficer(home string) (*officerSettings, error) {
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		return nil, &hintError{text: "there are no officer's settings in " + home, hint: "run: valise officer setup"}
 	}
-	s := new(officerSettings)
-	if err := daemon.LoadTOML(path, s); err != nil {
+	data, err := readUpTo(path, maxSettingsFile)
+	if err != nil {
 		return nil, err
+	}
+	s := new(officerSettings)
+	meta, err := toml.Decode(string(data), s)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if unknown := meta.Undecoded(); len(unknown) > 0 {
+		return nil, fmt.Errorf("%s: unknown key %q", path, unknown[0].String())
 	}
 	root, err := identity.ParseDeviceID(s.Root)
 	if err != nil {
