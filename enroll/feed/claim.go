@@ -155,9 +155,6 @@ func (f *Feed) weigh(ctx context.Context, p peer, c *claim) (*stream.Behind, err
 	case restored && c.head.N > 0: // who knows nothing has not been asked
 		return nil, f.hear(ctx, p)
 	}
-	if c.hello.Size > us.Size {
-		c.hello.Size = us.Size // leaves without a checkpoint; the gateway finds out
-	}
 	return nil, nil
 }
 

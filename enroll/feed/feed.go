@@ -167,6 +167,8 @@ func (f *Feed) Run(ctx context.Context) error {
 			switch err := f.publish(ctx); {
 			case err == nil:
 				dirty, retry, pause = false, time.Time{}, firstPause
+			case errors.Is(err, authority.ErrRestored):
+				retry = f.cfg.Now().Add(pollEvery)
 			case ctx.Err() == nil:
 				f.cfg.Log.Error("the bulletin waits", "error", err.Error(), "pause", pause.String())
 				retry, pause = f.cfg.Now().Add(pause), min(2*pause, lastPause)

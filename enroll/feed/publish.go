@@ -24,12 +24,11 @@ func (f *Feed) publish(ctx context.Context) error {
 	if errors.Is(err, authority.ErrState) { // another process took the number
 		_, err = f.look(ctx)
 	}
-	if errors.Is(err, authority.ErrRestored) { // read-only: not a failure of the token's
-		err = nil
-	}
 	f.mu.Lock()
-	f.failed = err
-	f.mu.Unlock()
+	defer f.mu.Unlock()
+	if f.failed = err; errors.Is(err, authority.ErrRestored) { // the store's matter, and no failure of the token
+		f.failed = nil
+	}
 	return err
 }
 

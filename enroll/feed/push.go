@@ -26,7 +26,9 @@ var errEnded = errors.New("the feed ends")
 
 // push tells a gateway what it does not have, and then whatever comes.
 func (f *Feed) push(ctx context.Context, out *writer, c *claim) error {
-	at := sent{manifest: c.hello.Manifest, leaves: c.hello.Size, checkpoint: c.head.N, bulletin: c.number()}
+	// Leaves that its checkpoint does not cover are told again: they may not be
+	// ours any more.
+	at := sent{manifest: c.hello.Manifest, leaves: c.head.N, checkpoint: c.head.N, bulletin: c.number()}
 	beat := time.NewTicker(pulse)
 	defer beat.Stop()
 	for {

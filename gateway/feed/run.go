@@ -44,7 +44,7 @@ func (f *Feed) follow(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		if told {
+		if told && !errors.Is(err, ErrFork) {
 			pause = firstPause
 		}
 		wait := pause/2 + rand.N(pause)

@@ -21,11 +21,11 @@ import (
 // forked notes a contradiction, for ever: it does not go away by itself.
 func (f *Feed) forked(ctx context.Context, what string, args ...any) error {
 	err := fmt.Errorf("%w: %s", ErrFork, fmt.Sprintf(what, args...))
+	f.cfg.Log.Error("the authority's record contradicts this gateway's copy", "error", err.Error())
 	if f.fork == nil {
 		f.fork = err
+		f.event(ctx, "record forked", "record_contradicts", slog.String("detail", err.Error()))
 	}
-	f.cfg.Log.Error("the authority's record contradicts this gateway's copy", "error", err.Error())
-	f.event(ctx, "record forked", "record_contradicts", slog.String("detail", err.Error()))
 	return err
 }
 
