@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -403,6 +404,23 @@ func (s *siege) checkTree(tx *authority.Tx, items []ledger.Item) error {
 	}
 	if head != want {
 		s.t.Errorf("the tree is %v, its leaves make %v", head, want)
+	}
+	for size := int64(0); ; { // no checkpoint was ever signed of another tree
+		c, err := tx.CheckpointCovering(size)
+		if errors.Is(err, authority.ErrNotFound) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		_, signed, err := ledger.ParseCheckpoint(c.Note)
+		if err != nil || c.Size > head.N {
+			return fmt.Errorf("checkpoint of %d: %w", c.Size, err)
+		}
+		if was, err := ledger.HeadOf(c.Size, tree); err != nil || was != signed {
+			s.t.Errorf("the checkpoint of %d leaves is of a fork: %v", c.Size, err)
+		}
+		size = c.Size
 	}
 	for _, item := range items {
 		proof, err := tx.ProveInclusion(item.Index)
