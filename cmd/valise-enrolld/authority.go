@@ -9,10 +9,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 
 	"valise/attest"
+	"valise/enroll/book"
 	"valise/enroll/ca"
 	"valise/hsm"
 	"valise/internal/daemon"
@@ -32,12 +34,14 @@ type office struct {
 	cfg       *Config
 	store     *authority.Store
 	audit     *daemon.Audit
+	log       *slog.Logger // nil but for serve
 	chain     []*x509.Certificate
 	token     hsm.Token
 	tlsToken  hsm.Token // the same, unless the HTTPS key is apart
 	issuerKey hsm.Key
 
 	bulletinKey, ledgerKey hsm.Key
+	book                   *book.Book
 	ca                     *ca.CA
 	appraiser              *ca.Appraiser
 }
@@ -104,8 +108,11 @@ func (o *office) openCA(ctx context.Context) error {
 	if err := o.checkManifest(); err != nil {
 		return err
 	}
+	if o.book, err = book.Open(ctx, book.Config{Store: o.store, Root: o.chain[1], LedgerKey: o.ledgerKey, Log: o.log}); err != nil {
+		return err
+	}
 	o.ca, err = ca.New(ca.Config{
-		Store: o.store, Domain: o.cfg.Domain, Chain: o.chain, Signer: o.issuerKey, Appraiser: o.appraiser,
+		Store: o.store, Book: o.book, Domain: o.cfg.Domain, Chain: o.chain, Signer: o.issuerKey, Appraiser: o.appraiser,
 		Device:  ca.Profile{Name: o.cfg.Device.Profile, Validity: o.cfg.Device.Validity.Duration, Approvals: o.cfg.Device.Approvals},
 		Gateway: ca.Profile{Name: "gateway", Validity: o.cfg.Gateway.Validity.Duration},
 	})

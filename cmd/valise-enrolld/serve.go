@@ -25,35 +25,35 @@ type serveCmd struct{ common }
 
 // Run answers devices until a signal.
 func (cmd *serveCmd) Run(ctx context.Context) (err error) {
-	o, err := openOffice(ctx, cmd.Config)
+	o, err := openDesk(ctx, cmd.Config)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, o.close()) }()
 	log := daemon.NewLog(os.Stderr, o.cfg.LogLevel)
+	o.log = log
+	if err := o.openCA(ctx); err != nil {
+		return err
+	}
 	d := daemon.New(daemon.Config{Admin: o.cfg.Admin, Drain: o.cfg.Drain.Duration, Log: log})
 	m := newMetrics(o.store)
 	d.Metrics.MustRegister(m)
 	o.addHealth(d.Health)
 
-	desk, err := enroll.New(enroll.Config{
-		Store: o.store, CA: o.ca, Appraiser: o.appraiser, Domain: o.cfg.Domain,
+	decisions, err := enroll.New(enroll.Config{
+		Store: o.store, CA: o.ca, Appraiser: o.appraiser, Domain: o.cfg.Domain, URL: o.cfg.URL,
 		Event: o.audit.Event, Log: log, Issued: m.issue,
 		Hardware: func() error { return healthy(o.token) },
 	})
 	if err != nil {
 		return err
 	}
-	front, err := acme.New(acme.Config{
-		BaseURL: o.cfg.URL, Backend: desk, Log: log, PerSecond: o.cfg.Limits.PerSecond, Burst: o.cfg.Limits.Burst,
-		Refused: func(ctx context.Context, r *acme.Refusal, attrs ...slog.Attr) {
-			m.refuse(string(r.Reason))
-			attrs = append(attrs, slog.String("detail", r.Detail))
-			if err := o.audit.Refused(ctx, "enrollment refused", string(r.Reason), attrs...); err != nil {
-				log.Error("audit stream", "error", err.Error())
-			}
-		},
-	})
+	gateways, err := o.newFeed(decisions, log)
+	if err != nil {
+		return err
+	}
+	d.Health.Add("bulletin", gateways.Check)
+	handler, err := o.newHandler(decisions, gateways, m, log)
 	if err != nil {
 		return err
 	}
@@ -72,8 +72,10 @@ func (cmd *serveCmd) Run(ctx context.Context) (err error) {
 	}
 	log.Info("listening", "what", "acme", "address", ln.Addr().String(), "url", o.cfg.URL+acme.PathDirectory)
 	return d.Run(ctx,
-		daemon.HTTP("acme", httpServer(front, log), tls.NewListener(daemon.Limit(daemon.LimitEach(ln, o.cfg.Limits.PerAddress), o.cfg.Limits.Connections), certs.config())),
-		daemon.Part{Name: "issuing", Serve: desk.Work},
+		daemon.HTTP("acme", httpServer(handler, log), tls.NewListener(daemon.Limit(daemon.LimitEach(ln, o.cfg.Limits.PerAddress), o.cfg.Limits.Connections), certs.config())),
+		daemon.Part{Name: "issuing", Serve: decisions.Work},
+		daemon.Part{Name: "checkpoints", Serve: o.book.Work},
+		daemon.Part{Name: "bulletins", Serve: gateways.Run},
 		daemon.Part{Name: "https certificate", Serve: certs.work},
 	)
 }
@@ -116,6 +118,8 @@ type serverCertificate struct {
 
 func (s *serverCertificate) config() *tls.Config {
 	return &tls.Config{
+		// Gateways show theirs; package feed verifies it, and asks nobody else.
+		ClientAuth: tls.RequestClientCert,
 		MinVersion: tls.VersionTLS13,
 		NextProtos: []string{"http/1.1"},
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
