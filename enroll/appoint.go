@@ -9,6 +9,7 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"time"
 
 	"valise/attest"
 	"valise/enroll/ceremony"
@@ -125,23 +126,27 @@ func (a *Authority) equip(ctx context.Context, address identity.Address) error {
 	return a.cfg.Event(ctx, "officer's certificate issued", slog.String("address", address.String()), slog.Int64("leaf", i.Leaf))
 }
 
-// equipAll is equip for officers who have been appointed and have no certificate yet:
-// the token was away, or the process died.
+// officerAhead is how long before its end an officer's certificate is made anew.
+const officerAhead = 120 * 24 * time.Hour
+
+// equipAll is equip for officers in office who have no certificate, because the token
+// was away or the process died, or one that ends soon.
 func (a *Authority) equipAll(ctx context.Context) error {
-	var due []identity.Address
+	var known []record.Officer
 	a.book().View(func(s *record.State) {
 		for _, o := range s.Officers() {
-			if _, err := s.Officer(o.Key); err != nil || o.Certificate != nil {
-				continue
-			}
-			if k, ok := s.Key(o.Key); !ok || len(k.Certificates) == 0 {
-				due = append(due, o.Address)
+			if _, err := s.Officer(o.Key); err == nil {
+				known = append(known, o)
 			}
 		}
 	})
 	var errs error
-	for _, address := range due {
-		errs = errors.Join(errs, a.equip(ctx, address))
+	for _, o := range known {
+		chain, until, err := a.cfg.CA.OfficerChain(ctx, o)
+		if err == nil && (chain == nil || a.cfg.Now().After(until.Add(-officerAhead))) {
+			err = a.equip(ctx, o.Address)
+		}
+		errs = errors.Join(errs, err)
 	}
 	return errs
 }

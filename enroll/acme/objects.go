@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"valise/internal/store/authority"
+	"valise/record"
 )
 
 // ChallengeType is draft-ietf-acme-device-attest-09's challenge; IdentifierType its
@@ -69,6 +70,15 @@ type order struct {
 	Certificate    string       `json:"certificate,omitempty"`
 	Replaces       string       `json:"replaces,omitempty"`
 	Error          *problem     `json:"error,omitempty"`
+
+	// Waiting is ours: what a "processing" order waits for besides the token.
+	Waiting *waiting `json:"valiseWaiting,omitempty"`
+}
+
+// waiting says to the applicant what officers have to decide, and why.
+type waiting struct {
+	Reason string `json:"reason"`
+	Detail string `json:"detail"`
 }
 
 // authorization is RFC 8555, Section 7.1.4's.
@@ -122,6 +132,9 @@ func (s *Server) order(o *authority.Order, a *authority.Authorization) order {
 	if o.Status == authority.Invalid {
 		out.Error = orderProblem(o, a)
 	}
+	if o.Status == authority.Processing && o.Reason != "" {
+		out.Waiting = &waiting{o.Reason, record.Why(o.Reason).Text()}
+	}
 	return out
 }
 
@@ -138,7 +151,7 @@ func orderProblem(o *authority.Order, a *authority.Authorization) *problem {
 // appraisal's, which judges again before a certificate is made.
 func ours(r Reason) bool {
 	_, listed := kinds[r]
-	return listed || r == NotOnRoster || r == AccountDeactivated
+	return listed || r == AccountDeactivated || record.Against(record.Reason(r))
 }
 
 func (s *Server) authorization(o *authority.Order, a *authority.Authorization) authorization {
