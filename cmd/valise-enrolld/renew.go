@@ -90,6 +90,9 @@ type renewal struct {
 // check decides, before any key is made, whether the root can be asked.
 func (r *renewal) check(ctx context.Context) error {
 	cfg, h := r.office.cfg, r.hardware
+	if err := r.office.store.View(ctx, (*authority.Tx).Writable); err != nil {
+		return err // restored: before anything is signed the gateways are asked
+	}
 	if err := h.open(ctx); err != nil {
 		return err
 	}

@@ -62,13 +62,16 @@ func NewIssuing(domain string, rootCert *x509.Certificate, root crypto.Signer, i
 	return cert, checkChain([]*x509.Certificate{cert, rootCert}, issuing, now)
 }
 
-// SignOfficer makes an officer's certificate for as long as the issuing certificate
-// is valid, at a ceremony: when the authority is founded, and when its issuing key is
-// replaced. The caller fills in all of p but serial number and validity, and records
+// SignOfficer makes an officer's certificate at a ceremony: when the authority is
+// founded, and when its issuing key is replaced. It lives as long as those of
+// IssueOfficer, which renews it. The caller fills in all of p but serial number and validity, and records
 // the TBSCertificate in the ledger before anybody gets the certificate.
 func SignOfficer(issuing *x509.Certificate, signer crypto.Signer, p identity.OfficerProfile, now time.Time) (*x509.Certificate, error) {
 	p.Serial = newSerial()
-	p.NotBefore, p.NotAfter = latest(now.Add(-backdate), issuing.NotBefore), issuing.NotAfter
+	p.NotBefore, p.NotAfter = latest(now.Add(-backdate), issuing.NotBefore), now.Add(officerLife)
+	if p.NotAfter.After(issuing.NotAfter) {
+		p.NotAfter = issuing.NotAfter
+	}
 	template, err := p.Template()
 	if err != nil {
 		return nil, err
