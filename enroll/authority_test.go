@@ -143,11 +143,15 @@ type options struct {
 	perSecond float64
 	burst     int
 	keys      [2]crypto.Signer // root, issuing; nil: software
+	database  string           // empty: a new SQLite file
 }
 
 func newSite(t testing.TB, o options) *site {
 	t.Helper()
-	store, err := authority.Open(t.Context(), filepath.Join(t.TempDir(), "authority.db"))
+	if o.database == "" {
+		o.database = filepath.Join(t.TempDir(), "authority.db")
+	}
+	store, err := authority.Open(t.Context(), o.database)
 	if err != nil {
 		t.Fatal(err)
 	}
