@@ -36,15 +36,15 @@ const (
 	refused = ".refused" // holds the reason
 )
 
-// maxDocument bounds a file in the spool; package bulletin's bound is the
+// MaxDocument bounds a file in the spool; package bulletin's bound is the
 // largest.
-const maxDocument = bulletin.MaxSize
+const MaxDocument = bulletin.MaxSize
 
 // Put lays a document into a spool, whole or not at all, and returns the path of
 // its file. The gateway removes the file once it has taken the document in; if
 // it refuses it, a file of that name with ".refused" at its end says why.
 func Put(spool string, d Document, raw []byte) (string, error) {
-	if len(raw) == 0 || len(raw) > maxDocument {
+	if len(raw) == 0 || len(raw) > MaxDocument {
 		return "", fmt.Errorf("feed: a document of %d bytes", len(raw))
 	}
 	if err := os.MkdirAll(spool, 0o700); err != nil {
@@ -132,13 +132,13 @@ func (f *Feed) takeFile(ctx context.Context, path string) error {
 		return err
 	}
 	defer file.Close()
-	raw, err := io.ReadAll(io.LimitReader(file, maxDocument+1))
+	raw, err := io.ReadAll(io.LimitReader(file, MaxDocument+1))
 	if err != nil {
 		return err
 	}
 	name := filepath.Base(path)
 	switch {
-	case len(raw) > maxDocument:
+	case len(raw) > MaxDocument:
 		return refuse("file", errors.New("it is too large"))
 	case strings.HasPrefix(name, string(DocumentManifest)):
 		return f.takeManifest(ctx, raw)
