@@ -20,19 +20,19 @@ type Statements interface {
 // may see different states. For one statement it is View without the two round trips
 // to the database that begin and end a transaction.
 func (db *DB) Read(ctx context.Context, f func(s Statements) error) error {
-	return retry(ctx, func() error { return f(db.reader) }, lost)
+	return db.retry(ctx, func() error { return f(db.reader) }, lost)
 }
 
 // Write is Read for a statement that changes something and reads nothing that another
 // transaction may change meanwhile. It may run a second time although it did happen,
 // when the connection ended before the answer came.
 func (db *DB) Write(ctx context.Context, f func(s Statements) error) error {
-	return retry(ctx, func() error { return f(db.writer) }, lost)
+	return db.retry(ctx, func() error { return f(db.writer) }, lost)
 }
 
 // retry runs f until it succeeds or another attempt is of no use. more names further
 // errors after which it is.
-func retry(ctx context.Context, f func() error, more func(error) bool) error {
+func (db *DB) retry(ctx context.Context, f func() error, more func(error) bool) error {
 	wait := firstPause
 	for attempt := 1; ; attempt++ {
 		err := f()
@@ -42,6 +42,7 @@ func retry(ctx context.Context, f func() error, more func(error) bool) error {
 		if attempt == maxAttempts {
 			return givenUp(attempt, err)
 		}
+		db.retries.Add(1)
 		if ctxErr := pause(ctx, jitter(wait)); ctxErr != nil {
 			return errors.Join(err, ctxErr)
 		}

@@ -28,7 +28,7 @@ func TestRetrySingle(t *testing.T) {
 			{"refused", 1000, refused, 1, false},
 		} {
 			runs := 0
-			err := retry(t.Context(), func() error {
+			err := new(DB).retry(t.Context(), func() error {
 				if runs++; runs <= c.fails {
 					return c.err
 				}
@@ -41,7 +41,7 @@ func TestRetrySingle(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		runs := 0
-		if err := retry(ctx, func() error { runs++; return io.EOF }, lost); runs != 1 || !errors.Is(err, context.Canceled) {
+		if err := new(DB).retry(ctx, func() error { runs++; return io.EOF }, lost); runs != 1 || !errors.Is(err, context.Canceled) {
 			t.Errorf("cancelled: %d runs, %v", runs, err)
 		}
 	})

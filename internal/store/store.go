@@ -45,6 +45,7 @@ import (
 	"fmt"
 	"io/fs"
 	"runtime"
+	"sync/atomic"
 	"time"
 )
 
@@ -108,6 +109,7 @@ type DB struct {
 	dialect Dialect
 	writer  *sql.DB // SQLite: exactly one connection; BEGIN IMMEDIATE
 	reader  *sql.DB // SQLite: query_only connections; PostgreSQL: the same as writer
+	retries atomic.Int64
 }
 
 // Open creates or opens the database and brings its schema up to date. Errors never
@@ -166,6 +168,10 @@ func (db *DB) Checkpoint(ctx context.Context) error {
 	}
 	return nil
 }
+
+// Retries returns how many transactions had to be run once more since Open. Many of
+// them say that transactions are in each other's way.
+func (db *DB) Retries() int64 { return db.retries.Load() }
 
 // Dialect says which database this is.
 func (db *DB) Dialect() Dialect { return db.dialect }

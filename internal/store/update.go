@@ -62,7 +62,7 @@ func (db *DB) writing() *sql.TxOptions {
 }
 
 func (db *DB) run(ctx context.Context, pool *sql.DB, options *sql.TxOptions, lock string, f func(tx *Tx) error) error {
-	return retry(ctx, func() error { return once(ctx, pool, options, lock, f) }, func(error) bool { return false })
+	return db.retry(ctx, func() error { return once(ctx, pool, options, lock, f) }, func(error) bool { return false })
 }
 
 func givenUp(attempts int, err error) error {

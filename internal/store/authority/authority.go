@@ -114,6 +114,9 @@ func open(ctx context.Context, database string, expect store.Expectation) (*Stor
 // Close closes the database.
 func (s *Store) Close() error { return s.db.Close() }
 
+// Retries returns how many transactions had to be run once more since Open.
+func (s *Store) Retries() int64 { return s.db.Retries() }
+
 // Update runs f in a serializable read-write transaction; f may run several times.
 func (s *Store) Update(ctx context.Context, f func(tx *Tx) error) error {
 	err := s.db.Update(ctx, func(tx *store.Tx) error { return f(&Tx{ctx: ctx, tx: tx, appends: s.db.Dialect() == store.SQLite}) })
