@@ -76,6 +76,7 @@ type Authority struct {
 
 	led     bool        // by officers
 	stirred atomic.Bool // the record changed since Work last looked at orders
+	hurt    atomic.Bool // the audit stream knows that the record is damaged
 	trust   distrust
 }
 
@@ -124,7 +125,7 @@ func (a *Authority) UseNonce(ctx context.Context, nonce string) error {
 
 func nonceError(err error) error {
 	if errors.Is(err, authority.ErrNonce) {
-		return acme.Refuse(acme.BadNonce, "the nonce is unknown, expired or was used before")
+		return fmt.Errorf("%w (%w)", acme.Refuse(acme.BadNonce, "the nonce is unknown, expired or was used before"), desk.ErrNonce)
 	}
 	return err
 }

@@ -48,6 +48,7 @@ func (o *office) newHandler(decisions *enroll.Authority, gateways *feed.Feed, m 
 	officers, err := desk.New(desk.Config{
 		URL: o.cfg.URL, Trust: identity.NewTrust(identity.Authority{Domain: o.cfg.Domain, Roots: []*x509.Certificate{o.chain[1]}}),
 		Root: sha256.Sum256(o.chain[1].Raw), Backend: decisions, Log: log, Event: o.audit.Event,
+		Secret: func() []byte { return o.store.Secret("desk") },
 		Refused: func(ctx context.Context, r *desk.Refusal, attrs ...slog.Attr) {
 			o.refused(ctx, m, log, "officer refused", r.Reason, r.Detail, attrs)
 		},

@@ -247,9 +247,9 @@ func TestSessionDecidesNothing(t *testing.T) {
 func TestToken(t *testing.T) {
 	o := office.New(t)
 	secret := bytes.Repeat([]byte{7}, 32)
-	h := o.Handler(t, "https://desk.example", func(c *desk.Config) { c.Secret = secret })
-	other := o.Handler(t, "https://desk.example", func(c *desk.Config) { c.Secret = bytes.Repeat([]byte{8}, 32) })
-	twin := o.Handler(t, "https://desk.example", func(c *desk.Config) { c.Secret = secret })
+	h := o.Handler(t, "https://desk.example", func(c *desk.Config) { c.Secret = func() []byte { return secret } })
+	other := o.Handler(t, "https://desk.example", func(c *desk.Config) { c.Secret = func() []byte { return bytes.Repeat([]byte{8}, 32) } })
+	twin := o.Handler(t, "https://desk.example", func(c *desk.Config) { c.Secret = func() []byte { return secret } })
 	c := newClerk(t, o, "https://desk.example", "olga", identity.RoleOfficer)
 	c.HTTP = &http.Client{Transport: direct{h}}
 	start := time.Now()
@@ -585,7 +585,7 @@ func TestConfigRefuses(t *testing.T) {
 		"no root":      func(c *desk.Config) { c.Root = [32]byte{} },
 		"no backend":   func(c *desk.Config) { c.Backend = nil },
 		"no log":       func(c *desk.Config) { c.Log = nil },
-		"short secret": func(c *desk.Config) { c.Secret = make([]byte, 31) },
+		"short secret": func(c *desk.Config) { c.Secret = func() []byte { return make([]byte, 31) } },
 	} {
 		cfg := good
 		change(&cfg)

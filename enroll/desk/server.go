@@ -28,9 +28,10 @@ type Config struct {
 	Backend Backend
 	Log     *slog.Logger
 
-	// Secret makes tokens; processes that share one accept each other's. It has
-	// at least 32 octets; nil means a random one.
-	Secret []byte
+	// Secret authenticates tokens; processes that share one accept each other's.
+	// It returns at least 32 octets, and may change: then sessions end. Nil means
+	// a random one.
+	Secret func() []byte
 	// Event writes what officers did to the audit stream; an error refuses the
 	// request. Refused is told of every refusal. Both may be nil.
 	Event   func(ctx context.Context, what string, attrs ...slog.Attr) error
@@ -62,10 +63,11 @@ func New(cfg Config) (*Server, error) {
 		return nil, errors.New("desk: trust, root, backend and log must be given")
 	}
 	if cfg.Secret == nil {
-		cfg.Secret = make([]byte, minSecret)
-		_, _ = rand.Read(cfg.Secret) // never fails
+		secret := make([]byte, minSecret)
+		_, _ = rand.Read(secret) // never fails
+		cfg.Secret = func() []byte { return secret }
 	}
-	if len(cfg.Secret) < minSecret {
+	if len(cfg.Secret()) < minSecret {
 		return nil, fmt.Errorf("desk: the secret takes at least %d octets", minSecret)
 	}
 	if cfg.PerSecond == 0 {

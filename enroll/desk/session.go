@@ -77,8 +77,8 @@ func (s *Server) open(w http.ResponseWriter, r *http.Request) (*call.Session, er
 		return nil, Refuse(call.ReasonNotOfficer, "the card's certificate is not the one of the record")
 	}
 	if err := s.cfg.Backend.UseNonce(r.Context(), body.Nonce); err != nil {
-		if _, ok := errors.AsType[*Refusal](err); ok {
-			return nil, err
+		if errors.Is(err, ErrNonce) {
+			return nil, Refuse(call.ReasonNonce, "the nonce was used before")
 		}
 		return nil, fmt.Errorf("use the nonce: %w", err)
 	}
@@ -111,7 +111,7 @@ func (s *Server) token(key identity.DeviceID, expires time.Time) string {
 }
 
 func (s *Server) tag(body []byte) []byte {
-	mac := hmac.New(sha256.New, s.cfg.Secret)
+	mac := hmac.New(sha256.New, s.cfg.Secret())
 	mac.Write([]byte("valise desk token 1\x00"))
 	mac.Write(body)
 	return mac.Sum(nil)

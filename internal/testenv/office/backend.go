@@ -5,7 +5,6 @@ package office
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -38,23 +37,24 @@ func (o *Office) NewNonce() string {
 	return nonce
 }
 
-// CheckNonce implements desk.Backend.
+// CheckNonce implements desk.Backend; like the real one it does not know which were
+// used.
 func (o *Office) CheckNonce(nonce string) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if used, known := o.nonces[nonce]; !known || used {
-		return errors.New("no such nonce")
+	if _, known := o.nonces[nonce]; !known {
+		return desk.ErrNonce
 	}
 	return nil
 }
 
 // UseNonce implements desk.Backend.
 func (o *Office) UseNonce(_ context.Context, nonce string) error {
-	if err := o.CheckNonce(nonce); err != nil {
-		return desk.Refuse(call.ReasonNonce, "used before")
-	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if used, known := o.nonces[nonce]; !known || used {
+		return desk.ErrNonce
+	}
 	o.nonces[nonce] = true
 	return nil
 }
