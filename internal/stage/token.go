@@ -65,6 +65,16 @@ func (s *Stage) NewToken(ctx context.Context, label string) (*Token, error) {
 	return t, t.Start(ctx)
 }
 
+// NewTokenBeside makes a token that a process which sees another one sees too. Where
+// tokens have servers it is the other one: a client of p11-kit knows one server.
+func (s *Stage) NewTokenBeside(ctx context.Context, other *Token, label string) (*Token, error) {
+	if s.cfg.TokenServers {
+		return other, nil
+	}
+	_, err := Output(ctx, other.Env, "softhsm2-util", "--init-token", "--free", "--label", label, "--pin", PIN, "--so-pin", PIN)
+	return &Token{Label: label, Module: other.Module, Env: other.Env, stage: s, soft: other.soft}, err
+}
+
 // Start starts the token's server, again after Kill; it returns when the server
 // takes connections.
 func (t *Token) Start(ctx context.Context) error {
