@@ -5,8 +5,12 @@ package attest
 import (
 	"bytes"
 	"context"
+	"errors"
 	"testing"
 	"time"
+
+	"github.com/google/go-tpm/tpm2"
+	"github.com/google/go-tpm/tpm2/transport/linuxudstpm"
 
 	"valise/hsm"
 	"valise/hsm/tpm"
@@ -117,5 +121,90 @@ func TestTPMReal(t *testing.T) {
 	policy.KeyManagement = KeyManagementOptional
 	if r := policy.Appraise(claims, Input{PublicKey: foreign.Public(), Now: time.Now()}); r.Reason() != ReasonActivation {
 		t.Errorf("another TPM's AK: %s %s", r.Verdict, r.Reason())
+	}
+}
+
+// TestTPMEndorsementKeys finds every kind of endorsement key, kept in the TPM or
+// made anew from its template, and opens a credential with it.
+func TestTPMEndorsementKeys(t *testing.T) {
+	soft := testenv.TPM(t)
+	endorsements, err := Configured(soft.Roots)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := linuxudstpm.Open(soft.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	forget := func(handle tpm2.TPMHandle) {
+		t.Helper()
+		rsp, err := tpm2.ReadPublic{ObjectHandle: handle}.Execute(conn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = tpm2.EvictControl{
+			Auth: tpm2.TPMRHOwner, ObjectHandle: tpm2.NamedHandle{Handle: handle, Name: rsp.Name}, PersistentHandle: handle,
+		}.Execute(conn)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, step := range []struct {
+		name, kind string
+		before     func()
+	}{
+		{"H-3, kept", "P-384", func() {}},
+		{"H-3, made anew", "P-384", func() { forget(0x81010016) }},
+		{"L-1, kept", "RSA-2048", func() {
+			rsp, err := tpm2.NVReadPublic{NVIndex: tpm2.TPMHandle(0x01c00016)}.Execute(conn)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = tpm2.NVUndefineSpace{
+				AuthHandle: tpm2.TPMRHPlatform, NVIndex: tpm2.NamedHandle{Handle: 0x01c00016, Name: rsp.NVName},
+			}.Execute(conn)
+			if err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"L-1, made anew", "RSA-2048", func() { forget(0x81010001) }},
+	} {
+		step.before()
+		token := openTPM(t, soft)
+		chain, ak, err := token.Endorsement(t.Context())
+		if err != nil {
+			t.Fatalf("%s: %v", step.name, err)
+		}
+		ek, err := VerifyEK(chain, endorsements, time.Now())
+		if err != nil || algorithmOf(ek.PublicKey) != step.kind {
+			t.Fatalf("%s: %s, %v", step.name, algorithmOf(ek.PublicKey), err)
+		}
+		name, err := AKName(ak)
+		if err != nil {
+			t.Fatal(err)
+		}
+		blob, secret, err := NewCredential(ek, name, []byte("what is sent"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := token.Activate(t.Context(), blob, secret); err != nil || string(got) != "what is sent" {
+			t.Errorf("%s: %q, %v", step.name, got, err)
+		}
+		if _, err := token.Activate(t.Context(), flip(blob), secret); err == nil {
+			t.Errorf("%s: an altered credential was opened", step.name)
+		}
+		token.Close()
+	}
+	rsp, err := tpm2.NVReadPublic{NVIndex: tpm2.TPMHandle(0x01c00002)}.Execute(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = tpm2.NVUndefineSpace{AuthHandle: tpm2.TPMRHPlatform, NVIndex: tpm2.NamedHandle{Handle: 0x01c00002, Name: rsp.NVName}}.Execute(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := openTPM(t, soft).Endorsement(t.Context()); !errors.Is(err, hsm.ErrNoEvidence) {
+		t.Errorf("without a certificate: %v", err)
 	}
 }
