@@ -12,9 +12,11 @@ import (
 	"time"
 
 	"valise/enroll/acme"
+	"valise/enroll/book"
 	"valise/enroll/ca"
 	"valise/identity"
 	"valise/internal/store/authority"
+	"valise/record"
 )
 
 // Finalize implements acme.Backend. A CSR that is refused leaves the order "ready";
@@ -151,7 +153,7 @@ func (a *Authority) trouble(ctx context.Context, account *authority.Account, id 
 		a.cfg.Log.Error("the issuing token did not sign; the order waits", "order", id, "error", err.Error())
 		return nil
 	case !ends:
-		return err // our own trouble: the order stays, Work tries again
+		return a.damaged(ctx, err) // our own trouble: the order stays, Work tries again
 	}
 	moveErr := a.cfg.Store.Update(ctx, func(tx *authority.Tx) error {
 		return tx.MoveOrder(id, authority.Processing, authority.Invalid, reason)
@@ -163,6 +165,22 @@ func (a *Authority) trouble(ctx context.Context, account *authority.Account, id 
 		return moveErr
 	}
 	return a.event(ctx, "issuance refused", account, slog.String("order", id), slog.String("reason", reason), slog.String("detail", err.Error()))
+}
+
+// damaged tells the audit stream once when the database does not hold the record any
+// more that this process knows. Nothing is decided until it does.
+func (a *Authority) damaged(ctx context.Context, err error) error {
+	if !errors.Is(err, book.ErrDamaged) {
+		return err
+	}
+	if a.hurt.Swap(true) {
+		return err
+	}
+	reason := record.ReasonOf(err)
+	if reason == "" {
+		reason = record.Rewritten
+	}
+	return errors.Join(err, a.cfg.Event(ctx, "record damaged", slog.String("reason", string(reason)), slog.String("detail", err.Error())))
 }
 
 // Certificate implements acme.Backend.
@@ -200,6 +218,11 @@ func (a *Authority) Work(ctx context.Context) error {
 	for {
 		changed := a.book().Watch()
 		now := a.cfg.Now()
+		if err := a.book().Damage(); err != nil {
+			a.report(ctx, "nothing is decided", a.damaged(ctx, err))
+		} else {
+			a.hurt.Store(false)
+		}
 		if now.Sub(purged) > time.Minute {
 			purged = now
 			a.report(ctx, "cleaning up failed", a.purge(ctx, now))
@@ -242,6 +265,11 @@ func (a *Authority) tokenWasAway() (is bool) {
 func (a *Authority) Resume(ctx context.Context) error {
 	if !a.led && a.cfg.CA.Device().Approvals > 0 {
 		return nil // nobody could approve
+	}
+	if a.led {
+		if err := a.book().Sync(ctx); err != nil {
+			return a.damaged(ctx, err)
+		}
 	}
 	var errs error
 	for last := (authority.Order{}); ctx.Err() == nil; {

@@ -208,16 +208,23 @@ func (b *bureau) petition(c *enrolltest.Client, card *enrolltest.Card) *petition
 	return p
 }
 
-// state asks for the order anew.
-func (b *bureau) state(p *petition) string {
+// state is what became of the order, as its row says.
+func (b *bureau) state(p *petition) (out string) {
 	b.t.Helper()
-	o := &enrolltest.Order{URL: p.URL}
-	p.client.Post(p.URL, nil).Into(b.t, o)
-	p.Order = o
-	if o.Error != nil {
-		return o.Status + " " + o.Error.Reason
+	err := b.store.View(b.t.Context(), func(tx *authority.Tx) error {
+		o, err := tx.Order(p.id)
+		if out = o.Status; o.Status == authority.Invalid {
+			out += " " + o.Reason
+		}
+		return err
+	})
+	if err != nil {
+		b.t.Fatal(err)
 	}
-	return o.Status
+	if out == authority.Valid {
+		p.client.Post(p.URL, nil).Into(b.t, p.Order)
+	}
+	return out
 }
 
 // template is what an officer is shown and signs.

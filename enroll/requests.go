@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"valise/attest"
+	"valise/enroll/book"
 	"valise/enroll/ca"
 	"valise/enroll/desk"
 	"valise/enroll/desk/call"
@@ -188,6 +189,8 @@ func reasonOf(err error) (string, bool) {
 	var order *ca.OrderError
 	var finding *record.Finding
 	switch {
+	case errors.Is(err, book.ErrDamaged):
+		return "", false
 	case errors.As(err, &refused):
 		return refused.Reason, true
 	case errors.As(err, &order):

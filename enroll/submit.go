@@ -42,7 +42,7 @@ func (a *Authority) Submit(ctx context.Context, raw []byte) (call.Outcome, error
 		return a.copy(tx, s, st, &out)
 	})
 	if err != nil {
-		return call.Outcome{}, a.refused(err)
+		return call.Outcome{}, a.refused(a.damaged(ctx, err))
 	}
 	err = a.cfg.Event(ctx, "statement recorded", slog.String("kind", string(st.Body.Kind())), slog.String("officer", st.Signer.Address.String()),
 		slog.Int64("leaf", out.Index), slog.String("state", out.State), slog.Int("have", out.Have), slog.Int("need", out.Need))
@@ -88,7 +88,7 @@ func (a *Authority) checkApproval(ctx context.Context, b *statement.Approval) er
 
 // refused turns what the record finds into what the desk answers.
 func (a *Authority) refused(err error) error {
-	if f, ok := errors.AsType[*record.Finding](err); ok {
+	if f, ok := errors.AsType[*record.Finding](err); ok && !errors.Is(err, book.ErrDamaged) {
 		return desk.Refuse(string(f.Reason), f.Detail)
 	}
 	return err

@@ -255,7 +255,7 @@ func (b *Book) catchUp(tx *authority.Tx) error {
 		return err
 	}
 	if size < b.state.Size() {
-		return b.damaged(fmt.Errorf("it has %d leaves, and had %d", size, b.state.Size()))
+		return b.damaged(&record.Finding{Index: size, Reason: record.Truncated, Detail: fmt.Sprintf("it has %d leaves, and had %d", size, b.state.Size())})
 	}
 	for b.state.Size() < size {
 		items, err := tx.Items(b.state.Size(), page)
