@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 
 	"valise/attest"
 	"valise/enroll/book"
@@ -67,7 +68,9 @@ func (c *CA) IssueGatewayOn(ctx context.Context, csrDER []byte, names []string, 
 
 // IssueServer returns a certificate for the authority's own HTTPS listener, whose key
 // is in the token as well: the newest one for the same key and names, until two
-// thirds of its life are over, then a new one.
+// thirds of its life are over, then a new one. An authority that was restored and may
+// not issue yet gets the newest one until it expires: gateways must reach it to tell
+// what it lacks.
 func (c *CA) IssueServer(ctx context.Context, key crypto.PublicKey, names []string) (authority.Issuance, error) {
 	none := authority.Issuance{}
 	if err := identity.CheckKey(key); err != nil {
@@ -78,7 +81,8 @@ func (c *CA) IssueServer(ctx context.Context, key crypto.PublicKey, names []stri
 		return none, err
 	}
 	request := digest(spki)
-	old, err := c.newest(ctx, "server", strings.Join(names, " "), request)
+	subject := strings.Join(names, " ")
+	old, err := c.newest(ctx, "server", subject, request)
 	if err != nil || old.Done() {
 		return old, err
 	}
@@ -86,11 +90,22 @@ func (c *CA) IssueServer(ctx context.Context, key crypto.PublicKey, names []stri
 	if err != nil {
 		return none, err
 	}
-	return c.issueDirect(ctx, "server", names, request, template)
+	i, err := c.issueDirect(ctx, "server", names, request, template)
+	if errors.Is(err, authority.ErrRestored) {
+		if old, oldErr := c.younger(ctx, "server", subject, request, 1, 1); oldErr == nil && old.Done() {
+			return old, nil
+		}
+	}
+	return i, err
 }
 
 // newest finds a certificate that is good for another while.
-func (c *CA) newest(ctx context.Context, kind, subject string, request []byte) (found authority.Issuance, err error) {
+func (c *CA) newest(ctx context.Context, kind, subject string, request []byte) (authority.Issuance, error) {
+	return c.younger(ctx, kind, subject, request, 2, 3)
+}
+
+// younger finds the newest certificate, if less than this part of its life is over.
+func (c *CA) younger(ctx context.Context, kind, subject string, request []byte, part, of time.Duration) (found authority.Issuance, err error) {
 	err = c.cfg.Store.View(ctx, func(tx *authority.Tx) error {
 		found, err = tx.LatestIssuance(kind, subject, request)
 		return err
@@ -99,7 +114,7 @@ func (c *CA) newest(ctx context.Context, kind, subject string, request []byte) (
 		return authority.Issuance{}, nil
 	}
 	life := found.NotAfter.Sub(found.Created)
-	if err == nil && c.cfg.Now().After(found.Created.Add(life*2/3)) {
+	if err == nil && c.cfg.Now().After(found.Created.Add(life*part/of)) {
 		found = authority.Issuance{}
 	}
 	if err == nil && found.Done() && c.issuer.verify(found.Certificate, found.TBS) != nil {

@@ -43,6 +43,9 @@ func (c *CA) holds(ctx context.Context, f *facts, j *judgement) error {
 // same checks that what is recorded is what the template says, with another serial
 // number and earlier dates, and that it stands in the ledger.
 func (c *CA) same(tx *authority.Tx, i authority.Issuance, template *x509.Certificate, life time.Duration) error {
+	if err := tx.Writable(); err != nil {
+		return err // a restored copy signs nothing, not even what it has recorded
+	}
 	stored, err := parseTBS(i.TBS)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrStale, err)
