@@ -149,6 +149,8 @@ func (a *Authority) trouble(ctx context.Context, account *authority.Account, id 
 	switch {
 	case errors.Is(err, ca.ErrApprovals):
 		return nil
+	case errors.Is(err, authority.ErrRestored):
+		return nil // the order waits until gateways were asked
 	case errors.As(err, &signing):
 		a.cfg.Log.Error("the issuing token did not sign; the order waits", "order", id, "error", err.Error())
 		return nil
