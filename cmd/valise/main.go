@@ -12,6 +12,10 @@
 //	valise verify bob@interieur.example
 //	valise lock
 //
+// Security officers, administrators and auditors of an authority use "valise officer",
+// with a key in slot 9c that asks for its PIN each time; "valise officer --help" lists
+// what they do, and officer.go shows how it begins.
+//
 // An agent in the background owns card, vault and connection; the other commands start
 // it when it is needed and talk to it over a private socket. It stays until the
 // machine stops or "valise agent --stop"; it locks when the card is pulled, when nothing

@@ -280,7 +280,7 @@ func (b *bureau) copyRecord(ctx context.Context, dir string) error {
 	if err := ledger.WriteCopy(dir, []byte(first.Checkpoint), b.items(ctx, head.N)); err != nil {
 		return err
 	}
-	return b.say("%s of the record: %s; now run: valise audit verify %s --root %s", plural(int(head.N), "leaf"), dir, dir, b.Root)
+	return b.say("%d leaves copied; now run: valise audit verify %s --root %s", head.N, dir, b.Root)
 }
 
 // items are the first n leaves.
