@@ -59,6 +59,9 @@ type Backend interface {
 	// CheckNonce is UseNonce without a write: a first look.
 	CheckNonce(nonce string) error
 	UseNonce(ctx context.Context, nonce string) error
+	// UseNonceOf is UseNonce for a request that an account's key has signed; it
+	// returns the account as it is now.
+	UseNonceOf(ctx context.Context, nonce string, account int64) (authority.Account, error)
 
 	// Register makes an account, or returns the one that this key has already.
 	// A nil binding returns only an existing one.
@@ -109,6 +112,8 @@ type Server struct {
 	cfg     Config
 	mux     *http.ServeMux
 	limiter *limiter
+
+	accounts *accounts
 }
 
 // Paths below the base URL.
@@ -146,6 +151,7 @@ func New(cfg Config) (*Server, error) {
 		cfg.Refused = func(context.Context, *Refusal, ...slog.Attr) {}
 	}
 	s := &Server{cfg: cfg, mux: http.NewServeMux(), limiter: newLimiter(cfg.PerSecond, cfg.Burst)}
+	s.accounts = &accounts{backend: cfg.Backend, known: make(map[int64]*signatory)}
 	s.routes()
 	return s, nil
 }

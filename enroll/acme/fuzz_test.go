@@ -37,6 +37,10 @@ type paper struct {
 func (p *paper) NewNonce() string                       { return "n" }
 func (p *paper) CheckNonce(string) error                { return nil }
 func (p *paper) UseNonce(context.Context, string) error { return nil }
+func (p *paper) UseNonceOf(context.Context, string, int64) (authority.Account, error) {
+	return p.account, nil
+}
+
 func (p *paper) order() (authority.Order, authority.Authorization) {
 	p.asked++
 	return authority.Order{ID: "o", Status: authority.Pending}, authority.Authorization{ID: "z", Status: authority.Pending}

@@ -42,6 +42,10 @@ const (
 	// 7.1.2.1); nobody has a use for older ones.
 	maxListed = 50
 
+	// maxAccounts bounds the accounts whose keys are remembered, below 1 KiB each.
+	// When it is full it starts anew.
+	maxAccounts = 10_000
+
 	// maxVisitors bounds the addresses that the rate limiter remembers, about
 	// 100 bytes each. When it is full it starts anew, which grants every
 	// address one more burst.

@@ -127,14 +127,9 @@ func loadFacts(tx *authority.Tx, order string) (*facts, error) {
 	if f.order, f.authz, err = tx.OrderOf(order); err != nil {
 		return nil, err
 	}
-	if f.account, err = tx.Account(f.order.Account); err != nil {
+	if f.account, f.person, f.onRoster, err = tx.AccountOnRoster(f.order.Account); err != nil {
 		return nil, err
 	}
-	f.person, err = tx.Person(f.account.Address)
-	if err != nil && !errors.Is(err, authority.ErrNotFound) {
-		return nil, err
-	}
-	f.onRoster = err == nil
 	f.past, err = tx.Issuance(orderRef(order))
 	if errors.Is(err, authority.ErrNotFound) {
 		f.past, err = authority.Issuance{}, nil

@@ -61,6 +61,11 @@ type Tx struct {
 	tx      store.Statements
 	appends bool // the ledger's lock is held
 	recover bool // FlagRestored does not stop it
+	loose   bool // each question sees its own moment: nothing is kept between them
+
+	// What this transaction has been told, or has done, and so need not ask again.
+	writable bool
+	tail     *tail
 }
 
 // Open opens or creates the database: an SQLite file, or one in a PostgreSQL server
@@ -154,12 +159,12 @@ func (s *Store) View(ctx context.Context, f func(tx *Tx) error) error {
 // Read runs f with questions that are each answered as of their own moment. For a
 // single question it is a cheaper View.
 func (s *Store) Read(ctx context.Context, f func(tx *Tx) error) error {
-	return s.db.Read(ctx, func(q store.Statements) error { return f(&Tx{ctx: ctx, tx: q}) })
+	return s.db.Read(ctx, func(q store.Statements) error { return f(&Tx{ctx: ctx, tx: q, loose: true}) })
 }
 
 // write runs one statement that is a transaction by itself.
 func (s *Store) write(ctx context.Context, f func(tx *Tx) error) error {
-	return s.db.Write(ctx, func(q store.Statements) error { return f(&Tx{ctx: ctx, tx: q}) })
+	return s.db.Write(ctx, func(q store.Statements) error { return f(&Tx{ctx: ctx, tx: q, loose: true}) })
 }
 
 func (tx *Tx) exec(query string, args ...any) error {

@@ -13,6 +13,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"valise/internal/store"
 )
 
 // A nonce (RFC 8555, Section 6.5) is
@@ -86,6 +88,43 @@ func (s *Store) CheckNonce(nonce string, now time.Time) error {
 	return err
 }
 
+// UseNonceOf is UseNonce for a request of an account, which it returns as it is at
+// that moment.
+func (s *Store) UseNonceOf(ctx context.Context, nonce string, account int64, now time.Time) (Account, error) {
+	if s.db.Dialect() != store.PostgreSQL {
+		var a Account
+		err := s.UseNonce(ctx, nonce, now)
+		if err == nil {
+			err = s.Read(ctx, func(tx *Tx) error { a, err = tx.Account(account); return err })
+		}
+		return a, err
+	}
+	state := s.nonces.Load()
+	raw, expires, err := state.open(nonce, now)
+	if err != nil {
+		return Account{}, err
+	}
+	var a Account
+	err = s.write(ctx, func(tx *Tx) error {
+		a, err = scanAccount(tx.row("WITH used AS ("+useNonce+" RETURNING 1) "+accountColumns+"WHERE id = $7 AND EXISTS (SELECT 1 FROM used)",
+			raw, expires, nonceSecret, state.secret[:], nonceMark, mark(expires), account))
+		return err
+	})
+	switch {
+	case errors.Is(err, ErrExists):
+		return a, ErrNonce
+	case errors.Is(err, ErrNotFound): // the secret or the mark is another one by now
+		return a, errors.Join(ErrNonce, s.loadNonces(ctx))
+	}
+	return a, err
+}
+
+// useNonce takes a nonce, its expiry, and the names and values of the secret and of
+// the mark under which it was made.
+const useNonce = `INSERT INTO nonces (nonce, expires) SELECT $1, $2
+	WHERE EXISTS (SELECT 1 FROM meta WHERE name = $3 AND value = $4)
+	AND EXISTS (SELECT 1 FROM meta WHERE name = $5 AND value < $6)`
+
 // UseNonce marks a nonce as used. It returns ErrNonce if it was used before.
 func (s *Store) UseNonce(ctx context.Context, nonce string, now time.Time) error {
 	state := s.nonces.Load()
@@ -94,10 +133,7 @@ func (s *Store) UseNonce(ctx context.Context, nonce string, now time.Time) error
 		return err
 	}
 	err = s.write(ctx, func(tx *Tx) error {
-		return tx.change(`INSERT INTO nonces (nonce, expires) SELECT $1, $2
-			WHERE EXISTS (SELECT 1 FROM meta WHERE name = $3 AND value = $4)
-			AND EXISTS (SELECT 1 FROM meta WHERE name = $5 AND value < $6)`,
-			raw, expires, nonceSecret, state.secret[:], nonceMark, mark(expires))
+		return tx.change(useNonce, raw, expires, nonceSecret, state.secret[:], nonceMark, mark(expires))
 	})
 	switch {
 	case errors.Is(err, ErrExists):

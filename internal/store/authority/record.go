@@ -62,6 +62,7 @@ func (tx *Tx) appendLeaf(entry *ledger.Entry, payload []byte) (int64, error) {
 		size, entry.Marshal(), payload, entry.Subject[:]); err != nil {
 		return 0, err
 	}
+	tx.tail = &tail{size + 1, entry.Marshal()}
 	return size, tx.storeHashes(ledger.Count(size), hashes)
 }
 
@@ -94,17 +95,36 @@ func (tx *Tx) LedgerTime(now time.Time) (time.Time, error) {
 	return now, err
 }
 
+// A tail is the ledger's end: how many leaves there are, and the newest one's entry.
+type tail struct {
+	size  int64
+	entry []byte // of the newest; nil if there is none
+}
+
+// end looks at the ledger's end, once in a transaction: only its own appends change
+// what it sees.
+func (tx *Tx) end() (*tail, error) {
+	if tx.tail != nil {
+		return tx.tail, nil
+	}
+	t := new(tail)
+	err := tx.row("SELECT id + 1, entry FROM leaves ORDER BY id DESC LIMIT 1")(&t.size, &t.entry)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return nil, err
+	}
+	if !tx.loose {
+		tx.tail = t
+	}
+	return t, nil
+}
+
 // newestTime is the newest entry's, or zero.
 func (tx *Tx) newestTime() (time.Time, error) {
-	var data []byte
-	err := tx.row("SELECT entry FROM leaves ORDER BY id DESC LIMIT 1")(&data)
-	if errors.Is(err, ErrNotFound) {
-		return time.Time{}, nil
-	}
-	if err != nil {
+	t, err := tx.end()
+	if err != nil || t.entry == nil {
 		return time.Time{}, err
 	}
-	entry, err := ledger.ParseEntry(data)
+	entry, err := ledger.ParseEntry(t.entry)
 	if err != nil {
 		return time.Time{}, err
 	}
@@ -113,9 +133,11 @@ func (tx *Tx) newestTime() (time.Time, error) {
 
 // LedgerSize returns the number of leaves.
 func (tx *Tx) LedgerSize() (int64, error) {
-	var size int64
-	err := tx.row("SELECT coalesce(max(id) + 1, 0) FROM leaves")(&size)
-	return size, err
+	t, err := tx.end()
+	if err != nil {
+		return 0, err
+	}
+	return t.size, nil
 }
 
 // LedgerEntry returns the entry behind a leaf.
