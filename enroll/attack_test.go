@@ -82,7 +82,9 @@ func TestPlantedApproval(t *testing.T) {
 		}, ""},
 		"forged": {func(b *bureau, p *petition) []byte {
 			raw := b.Oscar.Sign(t, b.clock.now(), b.template(p))
-			raw[len(raw)-8] ^= 1
+			if raw[len(raw)-8]++; raw[len(raw)-8] != 'B' {
+				raw[len(raw)-8] = 'A'
+			}
 			return raw
 		}, "bad_signature"},
 		"by an authority of their own": {func(b *bureau, p *petition) []byte {
@@ -217,6 +219,9 @@ func TestChangedRows(t *testing.T) {
 		}, "rewritten_leaf"},
 		"an approval that was taken out": {func(b *bureau, p *petition) {
 			b.forge("DELETE FROM leaves WHERE id = (SELECT max(id) FROM leaves)")
+		}, "truncated"},
+		"the first approval taken out": {func(b *bureau, p *petition) {
+			b.forge("DELETE FROM leaves WHERE id = (SELECT max(id) FROM leaves) - 1")
 		}, "rewritten_leaf"},
 	} {
 		t.Run(name, func(t *testing.T) {
