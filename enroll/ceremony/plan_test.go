@@ -134,6 +134,7 @@ func TestApplicationsFitThePlan(t *testing.T) {
 	if err := DistinctKeys([]*Application{a, application(t, officerCard(t, v, nil))}); err != nil {
 		t.Error(err)
 	}
+	b.Address = p.Officers[1].Address
 	if err := DistinctKeys([]*Application{a, &b}); err == nil {
 		t.Error("two people with one key")
 	}
