@@ -13,6 +13,9 @@ import (
 	"testing"
 	"time"
 
+	"valise/attest"
+	"valise/hsm"
+	"valise/internal/keys"
 	"valise/internal/testenv"
 )
 
@@ -110,5 +113,54 @@ func TestEnrollWitnessed(t *testing.T) {
 	audit, err := os.ReadFile(filepath.Join(o.dir, "enrolld-audit.jsonl"))
 	if err != nil || !bytes.Contains(audit, []byte("evidence accepted")) || bytes.Contains(audit, []byte(`"certificate issued","kind":"device"`)) {
 		t.Errorf("%v\n%s", err, audit)
+	}
+}
+
+// TestAttestShowTPM shows what a TPM said in an attestation object that was kept.
+func TestAttestShowTPM(t *testing.T) {
+	soft := testenv.TPM(t)
+	token, err := keys.OpenToken(t.Context(), soft.URI(""), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer token.Close()
+	key, err := token.Generate(t.Context(), "9a", hsm.GenerateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	certifier := token.(hsm.Certifier)
+	parts, err := certifier.Certify(t.Context(), key, attest.CertificationNonce([]byte("token.thumbprint")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	chain, ak, err := certifier.Endorsement(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, err := attest.Answer(key, []byte("token.thumbprint"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer.Activation = make([]byte, 32)
+	ev := attest.Evidence{Format: attest.FormatTPM, Chain: append(append(parts, ak), chain...)}
+	object, err := attest.MarshalAttestationObject(attest.NewAttestationObject(ev, answer))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	path, roots := filepath.Join(dir, "object.cbor"), filepath.Join(dir, "roots.pem")
+	for name, data := range map[string][]byte{path: object, roots: soft.Roots} {
+		if err := os.WriteFile(name, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out, exit := runShow(t, path, "--roots", roots)
+	for _, want := range []string{"P-384, generated in the hardware: true", "can leave it  false", "swtpm-localca-rootca", "activated       unstated", "verdict         accepted"} {
+		if exit != 0 || !strings.Contains(out, want) {
+			t.Errorf("exit status %d, no %q in\n%s", exit, want, out)
+		}
+	}
+	if out, exit := runShow(t, path); exit != exitRefused || !strings.Contains(out, "unknown_root") {
+		t.Errorf("under the built-in roots: exit status %d\n%s", exit, out)
 	}
 }
