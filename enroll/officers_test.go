@@ -60,12 +60,14 @@ func newBureau(t testing.TB) *bureau {
 	b.key = mayFail{b.IssuerKey, b.away}
 	b.server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { b.front.Load().ServeHTTP(w, r) }))
 	t.Cleanup(b.server.Close)
-	b.start()
+	if err := b.tryStart(); err == nil {
+		t.Fatal("started without a founding record")
+	}
 	err := b.book.Update(t.Context(), func(_ *authority.Tx, _ *record.State, add book.Append) error { return b.Open(add) })
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.start() // an authority knows at its start whether it has officers
+	b.start()
 	b.enlist("alice", enrolltest.Clearance(t, 1, 2, 3))
 	return b
 }

@@ -71,7 +71,7 @@ func refusal(err error) error {
 }
 
 // ErrOfficers says that a command does what officers do here.
-var ErrOfficers = errors.New("officers decide about this at their desk: valise officer")
+var ErrOfficers = errors.New("officers decide about this here, at their desk")
 
 // LedByOfficers reports whether a database is that of an authority with officers,
 // for commands that open nothing else.

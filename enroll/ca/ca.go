@@ -65,8 +65,9 @@ type Profile struct {
 // theirs, if it is not the zero one, and its endorsements not at all.
 type Config struct {
 	Store *authority.Store
-	// Book is the record of this process. Left out, the CA opens one of its own, so
-	// that nobody forgets the officers.
+	// Book is the record of this process, which must hold the founding. Left out, the
+	// CA opens one of its own, so that nobody forgets the officers, and an authority
+	// of which nothing is recorded yet counts as lone.
 	Book      *book.Book
 	Domain    string
 	Chain     []*x509.Certificate // issuing certificate, then root
@@ -82,6 +83,7 @@ type CA struct {
 	cfg     Config
 	life    time.Duration // that the configuration asks for; zero: it does not
 	issuer  *issuer
+	memory  memory
 	flights singleflight.Group // one signature at a time for each issuance
 
 	// interrupt, if set by a test, is called between steps; its error ends the
@@ -125,13 +127,18 @@ func New(cfg Config) (*CA, error) {
 // openBook sees to it that there is a record, and that what it does not say is in the
 // configuration.
 func (cfg *Config) openBook() (err error) {
-	if cfg.Book == nil {
+	given := cfg.Book != nil
+	if !given {
 		if cfg.Book, err = book.Open(context.Background(), book.Config{Store: cfg.Store, Root: cfg.Chain[1], Now: cfg.Now}); err != nil {
 			return err
 		}
 	}
-	officers := false
-	cfg.Book.View(func(s *record.State) { officers = hasOfficers(s) })
+	officers, founded := false, false
+	cfg.Book.View(func(s *record.State) { officers, founded = hasOfficers(s), s.Founding() != nil })
+	if given && !founded {
+		// Else whoever empties the ledger would be rid of the officers.
+		return errors.New("ca: the record does not say how this authority was founded: restore its database, or run init")
+	}
 	if !officers && cfg.Appraiser == nil {
 		return errors.New("ca: an authority without officers needs an appraiser")
 	}
