@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -25,6 +26,9 @@ type serveCmd struct{ common }
 
 // Run answers devices until a signal.
 func (cmd *serveCmd) Run(ctx context.Context) (err error) {
+	// Every request makes some hundred KiB of garbage over a heap of a few MiB:
+	// collecting half as often saves a tenth of the processor time.
+	debug.SetGCPercent(400)
 	o, err := openDesk(ctx, cmd.Config)
 	if err != nil {
 		return err

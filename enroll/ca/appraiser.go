@@ -21,6 +21,8 @@ type Appraiser struct {
 	// no TPM's key is accepted. It never stands in the database: who could read it
 	// there could pretend to be any TPM.
 	ActivationKey []byte
+
+	remembers *memory // of the CA that it works for; nil: everything is verified each time
 }
 
 // Appraise judges an attestation object as the answer to a key authorization (RFC
@@ -39,9 +41,13 @@ func (a *Appraiser) Examine(object []byte, keyAuthorization string, device ident
 	}
 	challenge := o.Challenge([]byte(keyAuthorization))
 	challenge.ActivationKey = a.ActivationKey
-	claims, err := attest.Verify(o.Evidence(), challenge, a.Endorsements, now)
-	if err != nil {
-		return nil, refusedFor(err)
+	key := memoryKey(object, keyAuthorization, a.ActivationKey)
+	claims := a.remembers.recall(key, a.Endorsements, now)
+	if claims == nil {
+		if claims, err = attest.Verify(o.Evidence(), challenge, a.Endorsements, now); err != nil {
+			return nil, refusedFor(err)
+		}
+		a.remembers.keep(key, verified{claims, a.Endorsements, now})
 	}
 	// The identifier commits to the key. Evidence for any other key is given to the
 	// policy with no key at all, which refuses it as key_mismatch.

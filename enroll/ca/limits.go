@@ -28,6 +28,11 @@ const (
 	// a suspension shows within a minute.
 	maxCached = time.Minute
 
+	// memoryLife is how long verified evidence is remembered: devices send their CSR
+	// at once. maxRemembered bounds it, at some 4 KiB each.
+	memoryLife    = time.Minute
+	maxRemembered = 1_000
+
 	// statusLimit bounds the work on one question, a signature included.
 	statusLimit = 10 * time.Second
 )

@@ -78,14 +78,14 @@ func (c *CA) loneRules(f *facts) (*rules, error) {
 		address: f.account.Address, clearance: f.person.Clearance, life: c.cfg.Device.Validity,
 		profile:    manifest.Profile{Name: c.cfg.Device.Name, Validity: c.cfg.Device.Validity, Tiers: []identity.Tier{identity.TierHardware}},
 		approvals:  max(c.cfg.Device.Approvals, f.order.Approvals),
-		appraisers: []*Appraiser{c.cfg.Appraiser},
+		appraisers: []*Appraiser{c.loneAppraiser()},
 	}, nil
 }
 
 // appraisers judge evidence: by the record's endorsements and policy, and by the
 // configured policy beside it.
 func (c *CA) appraisers(s *record.State) []*Appraiser {
-	first := &Appraiser{Endorsements: s.Endorsements().Value, Policy: s.Appraisal().Value}
+	first := &Appraiser{Endorsements: s.Endorsements().Value, Policy: s.Appraisal().Value, remembers: &c.memory}
 	if c.cfg.Appraiser == nil {
 		return []*Appraiser{first}
 	}
@@ -101,11 +101,21 @@ func (c *CA) appraisers(s *record.State) []*Appraiser {
 // Appraisers returns those whose word counts now: all of them must accept.
 func (c *CA) Appraisers() (all []*Appraiser) {
 	c.cfg.Book.View(func(s *record.State) {
-		if all = []*Appraiser{c.cfg.Appraiser}; hasOfficers(s) {
+		if all = []*Appraiser{c.loneAppraiser()}; hasOfficers(s) {
 			all = c.appraisers(s)
 		}
 	})
 	return all
+}
+
+// loneAppraiser is the configured one, which alone judges where there are no officers.
+func (c *CA) loneAppraiser() *Appraiser {
+	if c.cfg.Appraiser == nil {
+		return nil
+	}
+	a := *c.cfg.Appraiser
+	a.remembers = &c.memory
+	return &a
 }
 
 // Examine judges evidence by the first of some appraisers, and lets the others refuse.
