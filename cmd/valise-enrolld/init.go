@@ -68,9 +68,13 @@ const unfinishedFile = "init-unfinished"
 
 // unfinished says what to do about a founding that stopped half way.
 func unfinished(cfg *Config) string {
+	database := ""
+	if cfg.Database != "" || cfg.DatabaseSource != "" {
+		database = ", empty the database that the configuration names"
+	}
 	return fmt.Sprintf("this founding was not finished, and nothing that it made counts. Begin anew: remove the keys %q, %q, %q, %q and %q "+
-		"from the token with the HSM's own tool (or give them other labels in the configuration), remove %s, and run init again",
-		cfg.Token.RootKey, cfg.Token.IssuerKey, cfg.Token.TLSKey, cfg.Token.BulletinKey, cfg.Token.LedgerKey, cfg.Data)
+		"from the token with the HSM's own tool (or give them other labels in the configuration), remove %s%s, and run init again",
+		cfg.Token.RootKey, cfg.Token.IssuerKey, cfg.Token.TLSKey, cfg.Token.BulletinKey, cfg.Token.LedgerKey, cfg.Data, database)
 }
 
 // unfounded makes sure that nothing is there, finished or not.
