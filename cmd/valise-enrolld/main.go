@@ -27,6 +27,35 @@
 //	valise-enrolld serve --config enrolld.toml &
 //	valise-enrolld invite --config enrolld.toml alice@interieur.example
 //
+// # With officers
+//
+// An authority in which nobody alone can issue is founded in a ceremony. Beforehand
+// each officer applies with a card of their own, for the ceremony's name:
+//
+//	valise officer apply --role officer --for-ceremony "Founding of interieur.example" olga@interieur.example olga.json
+//
+// The plan of the ceremony, which names the applications, the tokens and the rules,
+// is described at the type ceremony.Plan. On its day, with everybody in the room:
+//
+//	valise-enrolld init --config enrolld.toml --ceremony plan.toml
+//
+// The officers take their certificates home (officers/ADDRESS.pem in the data
+// directory), all sign the printed ceremony-record.txt, and the root's token goes
+// into a safe. The daemon does not need it.
+//
+// # When the HSM is lost
+//
+// Bring the root's token and an empty one, name both in the configuration, and
+//
+//	valise-enrolld manifest renew --config enrolld.toml --replace
+//
+// makes new keys and signs the next manifest for them. Everybody who pins the root
+// goes on: devices renew, and the ledger continues under its new key. What the old
+// keys signed counts as long as it says, or not at all with --distrust-old, if the
+// HSM may be in other hands: devices and gateways need new certificates then.
+//
+// # Running it
+//
 // The other commands may run while the daemon does. The configuration file is
 // described field by field at the type Config.
 //
