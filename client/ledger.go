@@ -177,12 +177,11 @@ func (e *Engine) lookUpManifest(ctx context.Context, l *link) (string, error) {
 	switch {
 	case err != nil:
 		return "", err
-	case code == wire.NoRecord || code == wire.NotFound:
-		if !e.demanded() {
-			return "", nil // an authority of the first kind
-		}
+	case code == wire.NoRecord && e.demanded():
 		return reasonNoRecord, nil
-	case code != wire.OK:
+	case code == wire.NoRecord:
+		return "", nil // an authority of the first kind
+	case code != wire.OK: // busy, or so fresh that its copy is empty
 		return reasonRecordUnavailable, nil
 	case bytes.Equal(raw, e.known.cell.Manifest):
 		return "", nil
@@ -231,7 +230,7 @@ func (e *Engine) grow(ctx context.Context, l *link) (string, error) {
 			return "", err
 		case older != e.known.head:
 			continue // the engine's other half was faster: a proof from there is needed
-		case code == wire.NotCovered:
+		case code == wire.NotCovered && older.N > 0:
 			return reasonLedgerRollback, nil
 		case code == wire.NoRecord:
 			return reasonNoRecord, nil

@@ -38,6 +38,7 @@ type shelf struct {
 	newest     *manifest.Manifest
 	silent     bool // growth is not published
 	asked      int  // proofs given
+	empty      bool // there is no manifest yet
 	lies       bool // proofs are of entries that it makes up
 }
 
@@ -184,7 +185,7 @@ func (s *shelf) Checkpoint(context.Context) ([]byte, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.checkpoint == nil {
-		return nil, errNothing
+		return nil, ledger.ErrYoung
 	}
 	return s.checkpoint, nil
 }
@@ -192,6 +193,9 @@ func (s *shelf) Checkpoint(context.Context) ([]byte, error) {
 func (s *shelf) Manifest(context.Context) ([]byte, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.empty {
+		return nil, nil
+	}
 	return s.manifest, nil
 }
 
@@ -447,6 +451,43 @@ func TestRecordNeverGoesBack(t *testing.T) {
 				t.Errorf("after the repair: %s", got)
 			}
 		})
+	}
+}
+
+// A gateway whose copy is not there yet is no trouble; whoever is to be added waits for
+// it.
+func TestFreshGatewayIsWaitedFor(t *testing.T) {
+	w, s := ministry(t)
+	w.patience = patience
+	s.empty, s.silent = true, true
+	alice, bob := w.device("alice").reachable(), w.device("bob").reachable()
+	conv := alice.with(t, bob)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	id, err := alice.Send(ctx, Draft{Conversation: conv, Text: "first"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.mu.Lock()
+	s.empty = false
+	s.mu.Unlock()
+	alice.until("has the manifest", func() bool {
+		alice.mu.Lock()
+		defer alice.mu.Unlock()
+		return alice.known.manifest != nil
+	})
+	s.mu.Lock()
+	s.silent = false
+	s.mu.Unlock()
+	s.publish()
+	if err := alice.Wait(ctx, id); err != nil {
+		t.Fatal(err)
+	}
+	bob.gets("first")
+	for _, ev := range alice.all() {
+		if ev.Kind == EventRecord || ev.Kind == EventUnrecorded {
+			t.Errorf("told of trouble: %+v", ev)
+		}
 	}
 }
 

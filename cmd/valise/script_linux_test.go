@@ -101,7 +101,9 @@ pin_source = "%s"
 certificate = "gateway.pem"
 data = "relay"
 audit = "gatewayd-audit.jsonl"
-`, o.gateway, token.URI("object=gateway"), token.PINFile))
+[authority]
+url = "https://%s"
+`, o.gateway, token.URI("object=gateway"), token.PINFile, authority))
 	enrolld, gatewayd := filepath.Join(o.dir, "enrolld.toml"), filepath.Join(o.dir, "gatewayd.toml")
 	o.run("valise-enrolld", "init", "--config", enrolld)
 	o.run("valise-enrolld", "roster", "import", "--config", enrolld, filepath.Join(o.dir, "people.csv"))
