@@ -84,6 +84,8 @@ type demo struct {
 
 	root      string // the virtual cards' attestation root
 	rootPEM   string
+	olga      *stage.Officer
+	oskar     *stage.Officer
 	authority *stage.Authority
 	gateway   *stage.Gateway
 	alice     *person
@@ -97,7 +99,7 @@ func (d *demo) play(ctx context.Context) error {
 	for _, act := range []func(context.Context) error{
 		d.insertCards, d.foundAuthority, d.startGateway, d.enroll,
 		d.writeBothWays, d.writeWhileAway, d.sendFile, d.killGateway, d.alterStore,
-		d.intrudeEnrollment, d.intrudeGateway,
+		d.intrudeEnrollment, d.intrudeGateway, d.loseCard, d.auditRecord,
 	} {
 		if err := act(ctx); err != nil {
 			return err

@@ -94,6 +94,24 @@ func (o *Officer) Waiting(ctx context.Context, address string) (Request, error) 
 	})
 }
 
+// Agree signs everything that another officer has proposed.
+func (o *Officer) Agree(ctx context.Context) error {
+	out, err := o.Desk(ctx, "proposals", "--json")
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(out) {
+		var p struct{ Proposal struct{ Digest string } }
+		if err := json.Unmarshal([]byte(line), &p); err != nil {
+			return fmt.Errorf("%q: %w", line, err)
+		}
+		if _, err := o.Sign(ctx, "approve", p.Proposal.Digest); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // NewMinistry founds an authority in a ceremony: the officers apply with their cards,
 // the root key is made in a token of its own, which the daemon never opens, and
 // two officers sign the roster. Evidence under the attestation roots (PEM files) is
