@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 
+	"valise/bulletin"
 	"valise/enroll"
 	"valise/enroll/acme"
 	"valise/enroll/ca"
@@ -23,8 +24,18 @@ import (
 func (o *office) newFeed(decisions *enroll.Authority, log *slog.Logger) (*feed.Feed, error) {
 	return feed.New(feed.Config{
 		Store: o.store, Book: o.book, Root: o.chain[1], Domain: o.cfg.Domain, Signer: o.bulletinKey,
-		Heartbeat: o.cfg.Bulletin.Heartbeat.Duration, Devices: decisions.Devices, Event: o.audit.Event, Log: log,
+		Heartbeat: o.cfg.Bulletin.Heartbeat.Duration, Devices: decisions.Behind, Distrusted: distrusted(decisions), Event: o.audit.Event, Log: log,
 	})
+}
+
+// distrusted are the devices whose evidence does not pass any more.
+func distrusted(decisions *enroll.Authority) func() []bulletin.DeviceStanding {
+	return func() (all []bulletin.DeviceStanding) {
+		for _, d := range decisions.Distrusted() {
+			all = append(all, bulletin.DeviceStanding{ID: d.Device, Since: d.Since, Reason: "evidence:" + d.Reason})
+		}
+		return all
+	}
 }
 
 // newHandler puts everything that the authority serves behind one listener:

@@ -52,6 +52,10 @@ func (cmd *serveCmd) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	// Before the first bulletin: a restart must not bring back what the rules refuse.
+	if err := decisions.Reappraise(ctx); err != nil {
+		return err
+	}
 	gateways, err := o.newFeed(decisions, log)
 	if err != nil {
 		return err

@@ -49,6 +49,13 @@ func (f *Feed) compose(ctx context.Context) (*bulletin.Bulletin, error) {
 			}
 		}
 	}
+	if f.cfg.Distrusted != nil {
+		for _, d := range f.cfg.Distrusted() {
+			if _, known := devices[d.ID]; !known {
+				devices[d.ID] = bulletin.DeviceStanding{ID: d.ID, State: bulletin.Suspended, Since: since(d.Since, b.Time), Reason: d.Reason}
+			}
+		}
+	}
 	b.Devices = slices.SortedFunc(maps.Values(devices), func(a, b bulletin.DeviceStanding) int { return a.ID.Compare(b.ID) })
 	return b, nil
 }

@@ -73,6 +73,10 @@ type Config struct {
 	// can only take standing away.
 	Devices func(ctx context.Context, t statement.Target) ([]identity.DeviceID, error)
 
+	// Distrusted, if set, returns the devices whose evidence the rules in force do
+	// not accept any more: they are suspended until it is accepted again.
+	Distrusted func() []bulletin.DeviceStanding
+
 	// Event writes the audit stream; nil: none.
 	Event func(ctx context.Context, event string, attrs ...slog.Attr) error
 	Log   *slog.Logger
@@ -81,8 +85,9 @@ type Config struct {
 
 // A Feed serves gateways. Its methods may be called by any goroutine.
 type Feed struct {
-	cfg   Config
-	trust *identity.Trust
+	cfg      Config
+	trust    *identity.Trust
+	patience time.Duration // writeLimit, but for tests
 
 	mu        sync.Mutex
 	changed   chan struct{}                // guarded by mu; closed with the next change
@@ -128,7 +133,7 @@ func New(cfg Config) (*Feed, error) {
 		cfg.Event = func(context.Context, string, ...slog.Attr) error { return nil }
 	}
 	return &Feed{
-		cfg: cfg, changed: make(chan struct{}),
+		cfg: cfg, changed: make(chan struct{}), patience: writeLimit,
 		trust:   identity.NewTrust(identity.Authority{Domain: cfg.Domain, Roots: []*x509.Certificate{cfg.Root}}),
 		streams: make(map[identity.DeviceID]*entry), heard: make(map[identity.DeviceID]bool),
 	}, nil

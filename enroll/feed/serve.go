@@ -146,7 +146,7 @@ func (f *Feed) serveStream(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer leave()
-	out := newWriter(w)
+	out := newWriter(w, f.patience)
 	if behind != nil {
 		_ = out.send(behind.Event())
 		_ = out.flush()
@@ -184,25 +184,26 @@ func (f *Feed) enter(ctx context.Context, p peer) (context.Context, func(), bool
 
 // A writer sends events and drops who does not read them.
 type writer struct {
-	control *http.ResponseController
-	buffer  *bufio.Writer
+	control  *http.ResponseController
+	buffer   *bufio.Writer
+	patience time.Duration
 }
 
-func newWriter(w http.ResponseWriter) *writer {
+func newWriter(w http.ResponseWriter, patience time.Duration) *writer {
 	w.Header().Set("Content-Type", stream.MediaType)
 	w.Header().Set("Cache-Control", "no-store")
-	out := &writer{http.NewResponseController(w), bufio.NewWriterSize(w, 64<<10)}
+	out := &writer{http.NewResponseController(w), bufio.NewWriterSize(w, 64<<10), patience}
 	// The server's own limits are for requests that end.
 	_ = out.control.SetReadDeadline(time.Time{})
 	return out
 }
 
 func (w *writer) send(e stream.Event) error {
-	_ = w.control.SetWriteDeadline(time.Now().Add(writeLimit))
+	_ = w.control.SetWriteDeadline(time.Now().Add(w.patience))
 	return stream.Write(w.buffer, e)
 }
 
 func (w *writer) flush() error {
-	_ = w.control.SetWriteDeadline(time.Now().Add(writeLimit))
+	_ = w.control.SetWriteDeadline(time.Now().Add(w.patience))
 	return errors.Join(w.buffer.Flush(), w.control.Flush())
 }
