@@ -38,6 +38,7 @@ type OfficerCmd struct {
 	Resume    OfficerResumeCmd    `cmd:"" help:"End a suspension. It takes two officers."`
 	Revoke    OfficerRevokeCmd    `cmd:"" help:"Stop for ever."`
 	Standings OfficerStandingsCmd `cmd:"" help:"List suspensions and revocations in force."`
+	Submit    OfficerSubmitCmd    `cmd:"" help:"Hand in a statement of yours that was written to a file while the desk was away."`
 
 	Invite    OfficerInviteCmd    `cmd:"" help:"Invite a person to enroll one device."`
 	Roster    OfficerRosterCmd    `cmd:"" help:"Look at the roster and change it."`

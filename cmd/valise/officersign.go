@@ -123,6 +123,36 @@ func (f *signFlags) handIn(ctx context.Context, b *bureau, body statement.Body, 
 	return out, b.tell(body, &out)
 }
 
+// OfficerSubmitCmd is `valise officer submit`.
+type OfficerSubmitCmd struct {
+	officerFlags
+	File string `arg:"" type:"existingfile" help:"The statement, from --statement-out."`
+}
+
+// Run shows what the file says and hands it in. Nothing is signed; the desk takes only
+// what this officer signed.
+func (cmd *OfficerSubmitCmd) Run(ctx context.Context, e *env) error {
+	raw, err := readUpTo(cmd.File, statement.MaxLargeSize)
+	if err != nil {
+		return err
+	}
+	s, err := statement.Parse(raw)
+	if err != nil {
+		return fmt.Errorf("%s: %w", cmd.File, err)
+	}
+	return cmd.withDesk(ctx, e, func(b *bureau) error {
+		e.say("signed on %s:", moment(s.Head.Time))
+		for _, text := range s.Body.Words() {
+			e.say("    %s", text)
+		}
+		out, err := b.desk.Submit(ctx, raw)
+		if err != nil {
+			return err
+		}
+		return b.tell(s.Body, &out)
+	})
+}
+
 // tell says what became of a statement.
 func (b *bureau) tell(body statement.Body, out *call.Outcome) error {
 	digest := fmt.Sprintf("%x", statement.BodyDigest(body))

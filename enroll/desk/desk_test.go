@@ -10,6 +10,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -452,6 +453,34 @@ func TestPages(t *testing.T) {
 	must(t, admin.Roster(t.Context(), func(p *call.Person) error { people = append(people, p.Address.String()); return nil }))
 	if len(people) != 1001 || !slices.IsSorted(people) {
 		t.Errorf("%d people", len(people))
+	}
+}
+
+// Who reads a long roster is slowed down and not turned away; who hands in is told.
+func TestClientWaits(t *testing.T) {
+	o := office.New(t)
+	for i := range 1600 {
+		o.Enlist(t, fmt.Sprintf("p%04d", i))
+	}
+	c := newClerk(t, o, o.Serve(t, func(c *desk.Config) { c.PerSecond, c.Burst = 8, 3 }), "olga", identity.RoleOfficer).open()
+	people := 0
+	must(t, c.Roster(t.Context(), func(*call.Person) error { people++; return nil }))
+	if people != 1600 {
+		t.Errorf("%d people", people)
+	}
+	var err error
+	for range 10 {
+		if _, err = c.Submit(t.Context(), []byte("a")); reason(err) == call.ReasonRateLimited {
+			break
+		}
+	}
+	if reason(err) != call.ReasonRateLimited {
+		t.Errorf("ten statements at once: %v", err)
+	}
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := c.Officers(cancelled); err == nil {
+		t.Error("it waits though nobody wants it to")
 	}
 }
 

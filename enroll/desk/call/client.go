@@ -28,6 +28,10 @@ const (
 
 	// patience bounds one call.
 	patience = time.Minute
+
+	// waitFor is how long a reader waits that asked too much, maxWaits how often.
+	waitFor  = 300 * time.Millisecond
+	maxWaits = 20
 )
 
 // ErrRoot is returned when the server is not the authority that the settings
@@ -183,12 +187,25 @@ func list[T any](ctx context.Context, c *Client, path string) ([]T, error) {
 	return l.List, err
 }
 
+// get reads, and waits where the desk asks for it: a long roster or record takes
+// more pages than it gives out at once.
 func (c *Client) get(ctx context.Context, path string, into any) error {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, c.URL+path, nil)
-	if err != nil {
-		return err
+	for waits := 0; ; waits++ {
+		r, err := http.NewRequestWithContext(ctx, http.MethodGet, c.URL+path, nil)
+		if err != nil {
+			return err
+		}
+		err = c.do(r, into)
+		p, refused := errors.AsType[*Problem](err)
+		if !refused || p.Reason != ReasonRateLimited || waits == maxWaits {
+			return err
+		}
+		select {
+		case <-time.After(waitFor):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
-	return c.do(r, into)
 }
 
 func (c *Client) post(ctx context.Context, path, contentType string, body []byte, into any) error {
