@@ -263,10 +263,26 @@ func TestRecordedDevicesTalk(t *testing.T) {
 		t.Errorf("%d more proofs were asked for members who are known", s.asked-before)
 	}
 	s.mu.Unlock()
+	s.mu.Lock()
+	before = s.asked
+	s.mu.Unlock()
+	dora := w.device("dora").reachable()
+	four := dora.with(t, alice, bob, carol)
+	dora.says(four, "to all")
+	for _, d := range []*device{alice, bob, carol} {
+		d.until("reads it", func() bool { return slices.Contains(d.texts(), "to all") })
+	}
+	s.mu.Lock()
+	// Everybody looks up whom they did not know, 12 in all, and dora up to twice more,
+	// who is younger than the trees that the others keep.
+	if n := s.asked - before; n > 24 {
+		t.Errorf("%d proofs were asked for", n)
+	}
+	s.mu.Unlock()
 	three := alice.with(t, bob, carol)
 	alice.says(three, "to both")
-	carol.gets("to both")
-	bob.gets("hello", "to both")
+	carol.gets("to all", "to both")
+	bob.gets("hello", "to all", "to both")
 	if alice.told(EventRecord, reasonLedgerFork) || alice.told(EventUnrecorded, reasonNotInLedger) {
 		t.Errorf("refusals in an honest world: %+v", alice.all())
 	}

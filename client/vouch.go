@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"valise/client/vault"
 	"valise/identity"
 	"valise/ledger"
@@ -101,8 +103,16 @@ func newcomers(ch *mls.Change) []mls.Member {
 // for recordPatience. e.mu is held, but not while the gateway is waited for: the caller
 // looks again at what it wanted to do.
 func (e *Engine) vouch(ctx context.Context, l *link, list []mls.Credential) (*Unrecorded, error) {
+	if len(list) > 1 {
+		if err := e.vouchTogether(ctx, l, list); err != nil {
+			return nil, err
+		}
+	}
 	deadline := time.Now().Add(e.patience)
 	for _, c := range list {
+		if e.vouched(c) {
+			continue
+		}
 		d, err := deviceOf(e.cfg.Trust, c)
 		if err != nil {
 			return nil, err
@@ -122,6 +132,58 @@ func (e *Engine) vouch(ctx context.Context, l *link, list []mls.Credential) (*Un
 		}
 	}
 	return nil, nil
+}
+
+// vouchTogether asks for many certificates at once, as when a large group is joined: one
+// after the other would take as many round trips. What is not found is asked for again
+// by itself.
+func (e *Engine) vouchTogether(ctx context.Context, l *link, list []mls.Credential) error {
+	head := e.known.head
+	if e.known.trouble != "" || e.known.manifest == nil || head.N == 0 {
+		return nil
+	}
+	var leaves []*x509.Certificate
+	for _, c := range list {
+		d, err := deviceOf(e.cfg.Trust, c)
+		if err != nil {
+			return err
+		}
+		if e.issuerNamed(d.Leaf, d.Chain) {
+			leaves = append(leaves, d.Leaf)
+		}
+	}
+	proven := make([]bool, len(leaves))
+	var asking errgroup.Group
+	asking.SetLimit(recordAtOnce)
+	e.mu.Unlock()
+	for i, leaf := range leaves {
+		asking.Go(func() error {
+			subject := sha256.Sum256(leaf.RawTBSCertificate)
+			answer, err := l.call(ctx, &wire.GetRecord{Part: wire.PartInclusion, Subject: subject, Size: uint64(head.N)})
+			if a, ok := answer.(*wire.Record); err == nil && ok {
+				proven[i] = proves(a.Data, head, subject)
+			}
+			return err
+		})
+	}
+	err := asking.Wait()
+	e.mu.Lock()
+	if err != nil {
+		return err
+	}
+	var found []*x509.Certificate
+	for i, leaf := range leaves {
+		if proven[i] {
+			found = append(found, leaf)
+		}
+	}
+	return e.remember(found...)
+}
+
+// proves says whether data is the proof that a certificate is in a tree.
+func proves(data []byte, head ledger.Head, subject [sha256.Size]byte) bool {
+	i, err := ledger.ParseInclusion(data)
+	return err == nil && i.CheckIn(head, subject) == nil && i.Entry.Kind == ledger.KindIssuance
 }
 
 func (e *Engine) vouchFor(ctx context.Context, l *link, d *identity.Device, deadline time.Time) (string, error) {
@@ -185,21 +247,33 @@ func (e *Engine) vouchOnce(ctx context.Context, l *link, d *identity.Device) (re
 	case code != wire.OK:
 		return reasonRecordUnavailable, true, nil
 	}
-	i, err := ledger.ParseInclusion(data)
-	if err != nil || i.CheckIn(head, subject) != nil || i.Entry.Kind != ledger.KindIssuance {
+	if !proves(data, head, subject) {
 		return reasonProof, false, nil
 	}
 	return "", false, e.remember(d.Leaf)
 }
 
-// remember keeps that a certificate is in the record.
-func (e *Engine) remember(leaf *x509.Certificate) error {
-	name := sha256.Sum256(leaf.Raw)
-	err := e.update(func(c *change) error { return c.Put(tableVouched, nil, name[:], nil) })
-	if err == nil {
-		e.known.vouched[name] = true
+// remember keeps that certificates are in the record.
+func (e *Engine) remember(leaves ...*x509.Certificate) error {
+	if len(leaves) == 0 {
+		return nil
 	}
-	return stopped(err)
+	err := e.update(func(c *change) error {
+		for _, leaf := range leaves {
+			name := sha256.Sum256(leaf.Raw)
+			if err := c.Put(tableVouched, nil, name[:], nil); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return stopped(err)
+	}
+	for _, leaf := range leaves {
+		e.known.vouched[sha256.Sum256(leaf.Raw)] = true
+	}
+	return nil
 }
 
 // noteUnrecorded tells that somebody was not let into a conversation.
