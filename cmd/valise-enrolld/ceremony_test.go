@@ -75,8 +75,11 @@ var officers = []struct {
 	name string
 	role identity.Role
 }{
-	{"olga", identity.RoleOfficer}, {"omar", identity.RoleOfficer},
-	{"ada", identity.RoleAdministrator}, {"alan", identity.RoleAdministrator}, {"aude", identity.RoleAuditor},
+	{"olga", identity.RoleOfficer},
+	{"omar", identity.RoleOfficer},
+	{"ada", identity.RoleAdministrator},
+	{"alan", identity.RoleAdministrator},
+	{"aude", identity.RoleAuditor},
 }
 
 // apply writes an officer's application; change makes it a dishonest one.

@@ -287,8 +287,11 @@ func (c *Config) check() error {
 func (c *Config) checkTokens() error {
 	seen := make(map[string]bool)
 	for _, k := range []struct{ name, label string }{
-		{"root-key", c.Token.RootKey}, {"issuer-key", c.Token.IssuerKey}, {"tls-key", c.Token.TLSKey},
-		{"bulletin-key", c.Token.BulletinKey}, {"ledger-key", c.Token.LedgerKey},
+		{"root-key", c.Token.RootKey},
+		{"issuer-key", c.Token.IssuerKey},
+		{"tls-key", c.Token.TLSKey},
+		{"bulletin-key", c.Token.BulletinKey},
+		{"ledger-key", c.Token.LedgerKey},
 	} {
 		if k.label == "" {
 			return fmt.Errorf("token.%s is not set", k.name)

@@ -124,17 +124,6 @@ func (h *hardware) vacant() error {
 	return nil
 }
 
-// missing lists the labels of keys that are not there.
-func (h *hardware) missing() []string {
-	var labels []string
-	for _, p := range h.places {
-		if h.keys[p.use] == nil {
-			labels = append(labels, p.label)
-		}
-	}
-	return labels
-}
-
 // fill makes the keys that are not there.
 func (h *hardware) fill(ctx context.Context) error {
 	for _, p := range h.places {
