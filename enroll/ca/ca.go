@@ -84,7 +84,6 @@ type CA struct {
 	life    time.Duration // that the configuration asks for; zero: it does not
 	issuer  *issuer
 	memory  memory
-	memory  memory
 	flights singleflight.Group // one signature at a time for each issuance
 
 	// interrupt, if set by a test, is called between steps; its error ends the
