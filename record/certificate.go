@@ -50,7 +50,7 @@ func (s *State) issue(i ledger.Item, at time.Time) *Finding {
 	if s.founding == nil || s.Lone() {
 		return nil // nobody vouches for it but whoever runs the authority
 	}
-	cert, err := parseTBS(i.Payload)
+	cert, err := ReadCertificate(i.Payload)
 	if err != nil {
 		return find(BadCertificate, "%v", err)
 	}
@@ -244,9 +244,10 @@ func (s *State) keep(kind string, t statement.Template, cert *x509.Certificate) 
 	}
 }
 
-// parseTBS reads a TBSCertificate (RFC 5280, Section 4.1) by putting it into a
-// certificate without a signature.
-func parseTBS(tbs []byte) (*x509.Certificate, error) {
+// ReadCertificate reads the payload of an issuance, a TBSCertificate (RFC 5280,
+// Section 4.1), by putting it into a certificate without a signature. It verifies
+// nothing.
+func ReadCertificate(tbs []byte) (*x509.Certificate, error) {
 	var body, alg cryptobyte.String
 	in := cryptobyte.String(tbs)
 	if !in.ReadASN1(&body, tag.SEQUENCE) || !in.Empty() ||
