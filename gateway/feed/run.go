@@ -105,7 +105,7 @@ func (f *Feed) connect(ctx context.Context, client *http.Client) (told bool, err
 			return told, errors.Join(f.giveBack(ctx, client, behind), errors.New("the authority knew less than this gateway"))
 		}
 		if err := t.take(e); err != nil {
-			return told, err
+			return told, errors.Join(err, t.flush())
 		}
 	}
 }

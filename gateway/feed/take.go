@@ -111,6 +111,7 @@ func (f *Feed) takeCheckpoint(ctx context.Context, text []byte) error {
 
 // takeBulletin verifies a bulletin and puts it in force.
 func (f *Feed) takeBulletin(ctx context.Context, raw []byte) error {
+	ctx = context.WithoutCancel(ctx) // what is in force is on disk, also when we are stopping
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	b, err := bulletin.Verify(raw, f.manifest)
@@ -160,6 +161,7 @@ func (f *Feed) put(set *bulletin.Set) {
 // takeStatement obeys a statement that came by hand, or that the record cannot
 // hold at present, and keeps it.
 func (f *Feed) takeStatement(ctx context.Context, raw []byte) error {
+	ctx = context.WithoutCancel(ctx) // what is in force is on disk, also when we are stopping
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	leaf, err := f.copy.leafOf(ctx, raw)
