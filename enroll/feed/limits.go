@@ -30,6 +30,10 @@ const (
 	// pulse is how often a stream on which nothing happens says that it lives.
 	pulse = 10 * time.Second
 
+	// gather is how long one change waits for others. It is nothing beside the
+	// seconds in which a suspension must be obeyed.
+	gather = 50 * time.Millisecond
+
 	// pollEvery is how often the database is looked at for what another process
 	// recorded or published.
 	pollEvery = 500 * time.Millisecond

@@ -81,7 +81,14 @@ func (f *Feed) due(ctx context.Context, next *bulletin.Bulletin) (bool, error) {
 		!reflect.DeepEqual(next.People, old.People) || !reflect.DeepEqual(next.Officers, old.Officers) {
 		return true, nil
 	}
-	return f.orders(ctx, old.LedgerSize, next.LedgerSize)
+	// Leaves are looked at once: with thousands of issuances between two bulletins,
+	// each look from the last bulletin on would be longer than the one before.
+	from := max(old.LedgerSize, f.examined)
+	found, err := f.orders(ctx, from, next.LedgerSize)
+	if err == nil && !found {
+		f.examined = max(f.examined, next.LedgerSize)
+	}
+	return found, err
 }
 
 // orders tells whether leaves hold statements that gateways obey on sight.
