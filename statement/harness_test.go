@@ -167,7 +167,8 @@ func bodies(t testing.TB) map[Kind]Body {
 		KindAppraisal:    &Appraisal{NewID(), []byte(`{"version":"` + NewID() + `"}`), random()},
 		KindProfile: &Profile{
 			NewID(), "p" + NewID(), number, 2 + number%2, time.Duration(number) * time.Minute, time.Duration(number) * time.Second,
-			[]identity.Tier{identity.TierHardware}, random(),
+			[]identity.Tier{identity.TierHardware},
+			random(),
 		},
 		KindAppointment: &Appointment{NewID(), address, identity.RoleAuditor, spki(t, device), random(), random(), random()},
 		KindDismissal:   &Dismissal{NewID(), address, text},
