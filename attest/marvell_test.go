@@ -277,6 +277,10 @@ func TestMarvellRefuses(t *testing.T) {
 		}
 	}
 	other := rsaKeys()[4]
+	honest := honestHSM(t)
+	if got := playHSM(honest, honest.endorsements()); got != "" {
+		t.Fatalf("honest control: %s", got)
+	}
 	for name, test := range map[string]struct {
 		change func(*hsmScene)
 		want   Reason // of an Error, or of the appraisal
@@ -348,10 +352,6 @@ func TestMarvellRefuses(t *testing.T) {
 		"an answered challenge is no gateway": {func(s *hsmScene) { s.input.Gateway = false }, ReasonFormat},
 	} {
 		t.Run(name, func(t *testing.T) {
-			honest := honestHSM(t)
-			if got := playHSM(honest, honest.endorsements()); got != "" {
-				t.Fatalf("honest control: %s", got)
-			}
 			s := honestHSM(t)
 			endorsed := s.endorsements()
 			test.change(s)

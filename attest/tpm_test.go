@@ -191,6 +191,9 @@ func TestTPMRefuses(t *testing.T) {
 	cut := func(b []byte) []byte { return b[:len(b)-1] }
 	longer := func(b []byte) []byte { return append(b, 0) }
 	other := newKey(t, elliptic.P384())
+	if got := honestTPM(t).play(); got != "" {
+		t.Fatalf("honest control: %s", got)
+	}
 	for name, test := range map[string]struct {
 		change func(*tpmScene)
 		want   Reason
@@ -261,9 +264,6 @@ func TestTPMRefuses(t *testing.T) {
 		"FIPS wanted":                 {func(s *tpmScene) { s.policy.RequireFIPS = true }, ReasonUnstated},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := honestTPM(t).play(); got != "" {
-				t.Fatalf("honest control: %s", got)
-			}
 			s := honestTPM(t)
 			test.change(s)
 			if got := s.play(); got != test.want {
