@@ -219,8 +219,14 @@ func (d *demo) loseCard(ctx context.Context) error {
 		return err
 	}
 	// What was refused before is taken again as soon as the gateway has the bulletin.
-	err = d.alice.keep(ctx, d.bob, "Bob, welcome back.")
-	if err != nil {
+	if err := d.alice.keep(ctx, d.bob, "Bob, welcome back."); err != nil {
+		return err
+	}
+	// His device asks again by itself, some time later; unlocking asks at once.
+	if _, err := d.bob.Run(ctx, "lock"); err != nil {
+		return err
+	}
+	if err := d.bob.Unlock(ctx); err != nil {
 		return err
 	}
 	if err := d.settle(ctx); err != nil {

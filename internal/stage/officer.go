@@ -125,8 +125,19 @@ func (s *Stage) NewMinistry(ctx context.Context, name, domain string, roster []s
 	if a.RootToken, err = s.NewTokenBeside(ctx, a.Token, name+"-root"); err != nil {
 		return nil, err
 	}
-	text := a.toml(port, nil) + fmt.Sprintf("\n[root-token]\nuri = \"pkcs11:token=%s?module-path=%s\"\npin-source = %q\n",
-		a.RootToken.Label, a.RootToken.Module, s.pinFile())
+	text := a.toml(port, nil)
+	if a.RootToken != a.Token {
+		text += fmt.Sprintf("\n[root-token]\nuri = \"pkcs11:token=%s?module-path=%s\"\npin-source = %q\n",
+			a.RootToken.Label, a.RootToken.Module, s.pinFile())
+	}
+	if s.cfg.TokenServers {
+		// The HTTPS key is apart, so that the desk stays open while the HSM is away.
+		tls, err := s.newTokenIn(ctx, a.Token, name+"-tls")
+		if err != nil {
+			return nil, err
+		}
+		text += fmt.Sprintf("\n[tls-token]\nuri = \"pkcs11:token=%s?module-path=%s\"\npin-source = %q\n", tls.Label, tls.Module, s.pinFile())
+	}
 	if err := os.WriteFile(a.config, []byte(text), 0o600); err != nil {
 		return nil, err
 	}

@@ -71,8 +71,13 @@ func (s *Stage) NewTokenBeside(ctx context.Context, other *Token, label string) 
 	if s.cfg.TokenServers {
 		return other, nil
 	}
+	return s.newTokenIn(ctx, other, label)
+}
+
+// newTokenIn makes a token in the folder of another one, without a server.
+func (s *Stage) newTokenIn(ctx context.Context, other *Token, label string) (*Token, error) {
 	_, err := Output(ctx, other.Env, "softhsm2-util", "--init-token", "--free", "--label", label, "--pin", PIN, "--so-pin", PIN)
-	return &Token{Label: label, Module: other.Module, Env: other.Env, stage: s, soft: other.soft}, err
+	return &Token{Label: label, Module: other.soft, Env: other.Env, stage: s, soft: other.soft}, err
 }
 
 // Start starts the token's server, again after Kill; it returns when the server
