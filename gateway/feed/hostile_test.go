@@ -112,6 +112,9 @@ func TestHostileAuthority(t *testing.T) {
 			url, asked := s.serve(s.Server("127.0.0.1"), test.events...)
 			f := s.followAs(url, "", "", s.gateway)
 			eventually(t, "the answer", func() bool { return asked.Load() > 1 })
+			if got := errors.Is(f.Check(t.Context()), feed.ErrFork); got != test.forked {
+				t.Errorf("found a fork: %t, want %t", got, test.forked)
+			}
 			f.stop()
 			f = s.followAs("", f.path, "", s.gateway)
 			if got := f.Set().Number(); got != test.number {
