@@ -156,6 +156,11 @@ type BulletinConfig struct {
 	// Heartbeat is the longest pause between two bulletins; default "30s". A
 	// gateway that misses several knows that it knows too little.
 	Heartbeat daemon.Duration `toml:"heartbeat"`
+
+	// RestoreGateways is how many different gateways must have told what they
+	// know before an authority that was restored from a backup goes on; default
+	// 1. -1 asks none: for when there is no gateway left.
+	RestoreGateways int `toml:"restore-gateways"`
 }
 
 // DeviceConfig is the profile of devices' certificates.

@@ -24,7 +24,7 @@ import (
 func (o *office) newFeed(decisions *enroll.Authority, log *slog.Logger) (*feed.Feed, error) {
 	return feed.New(feed.Config{
 		Store: o.store, Book: o.book, Root: o.chain[1], Domain: o.cfg.Domain, Signer: o.bulletinKey,
-		Heartbeat: o.cfg.Bulletin.Heartbeat.Duration, Devices: decisions.Behind, Distrusted: distrusted(decisions), Event: o.audit.Event, Log: log,
+		Heartbeat: o.cfg.Bulletin.Heartbeat.Duration, Gateways: o.cfg.Bulletin.RestoreGateways, Devices: decisions.Behind, Distrusted: distrusted(decisions), Event: o.audit.Event, Log: log,
 	})
 }
 

@@ -152,10 +152,9 @@ func TestWrongServer(t *testing.T) {
 		"another authority's": paper.New(t, domain).Server("127.0.0.1"),
 		"another host's":      s.Server("enroll.interieur.example"),
 	} {
-		url, asked := s.serve(certificate, stream.Event{Kind: stream.KindManifest, Body: s.first})
+		url, wrong := s.serve(certificate, stream.Event{Kind: stream.KindManifest, Body: s.first})
 		f := s.followAs(url, "", "", s.gateway)
-		wrong := asked
-		url, asked = s.serve(s.Server("127.0.0.1"), stream.Event{Kind: stream.KindManifest, Body: s.first})
+		url, _ = s.serve(s.Server("127.0.0.1"), stream.Event{Kind: stream.KindManifest, Body: s.first})
 		honest := s.followAs(url, "", "", s.gateway)
 		eventually(t, "the honest control", func() bool { raw, err := honest.Manifest(t.Context()); return err == nil && raw != nil })
 		if raw, err := f.Manifest(t.Context()); err != nil || raw != nil || wrong.Load() != 0 {
