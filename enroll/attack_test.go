@@ -203,6 +203,13 @@ func TestChangedRows(t *testing.T) {
 			b.enlist("minister", enrolltest.Clearance(t, 1, 2, 3, 4, 5))
 			b.forge("UPDATE accounts SET address = 'minister@interieur.example'")
 		}, "not_invited"},
+		"a closed account": {func(b *bureau, p *petition) {
+			b.forge("UPDATE accounts SET status = 'deactivated'")
+		}, "account_deactivated"},
+		"another device": {func(b *bureau, p *petition) {
+			id := b.card().ID(t)
+			b.forge("UPDATE accounts SET device = ?", id[:])
+		}, "order_changed"},
 		"another profile": {func(b *bureau, p *petition) {
 			b.forge("UPDATE orders SET profile = 'lenient' WHERE id = ?", p.id)
 		}, "wrong_profile"},

@@ -17,8 +17,8 @@ import (
 	"valise/internal/store/authority"
 )
 
-// An Inviter makes invitations. It needs no token, so that an officer's command can
-// do it while the daemon runs.
+// An Inviter makes invitations in a lone authority. It needs no token, so that a
+// command can do it while the daemon runs. Where there are officers, they invite.
 type Inviter struct {
 	Store *authority.Store
 	URL   string
@@ -33,6 +33,11 @@ var ErrNotOnRoster = errors.New("the address is not on the roster: import it fir
 // Invite makes an invitation for one person on the roster, one use, 24 hours: a
 // 256-bit key that binds an account to the address (RFC 8555, Section 7.3.4).
 func (v *Inviter) Invite(ctx context.Context, address identity.Address) (identity.Invitation, error) {
+	if led, err := LedByOfficers(ctx, v.Store, v.Root); err != nil {
+		return identity.Invitation{}, err
+	} else if led {
+		return identity.Invitation{}, ErrOfficers
+	}
 	now := v.Now().UTC().Truncate(time.Second)
 	inv := identity.Invitation{
 		URL: v.URL, KID: rand.Text(), Key: make([]byte, 32), Root: sha256.Sum256(v.Root.Raw),

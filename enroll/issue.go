@@ -237,12 +237,24 @@ func (a *Authority) Work(ctx context.Context) error {
 			a.report(ctx, "evidence waits to be judged", a.Reappraise(ctx))
 			a.report(ctx, "orders wait", errors.Join(a.Resume(ctx), a.equipAll(ctx)))
 		}
+		if !a.pause(ctx, tick.C, changed) {
+			return nil
+		}
+	}
+}
+
+// pause waits for the next tick, and notes a change of the record meanwhile: a burst of
+// statements has orders judged once. It reports whether to go on.
+func (a *Authority) pause(ctx context.Context, tick <-chan time.Time, changed <-chan struct{}) bool {
+	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			return false
 		case <-changed:
 			a.stirred.Store(true)
-		case <-tick.C:
+			changed = nil
+		case <-tick:
+			return true
 		}
 	}
 }

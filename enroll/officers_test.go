@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"valise/enroll"
 	"valise/enroll/ca"
 	"valise/enroll/desk/call"
 	"valise/enroll/enrolltest"
@@ -311,5 +312,19 @@ func TestAppointedOfficerGetsCertificate(t *testing.T) {
 	}
 	if findings := b.auditors(); len(findings) != 0 {
 		t.Errorf("auditors find %v", findings)
+	}
+}
+
+// What a command writes into the database of an authority with officers would count
+// for nothing: it says who decides instead.
+func TestOfficersInvite(t *testing.T) {
+	b := newBureau(t)
+	inviter := enroll.Inviter{Store: b.store, URL: b.server.URL, Root: b.Root, Event: b.log.Event, Now: b.clock.now}
+	if _, err := inviter.Invite(t.Context(), address(t, "alice")); !errors.Is(err, enroll.ErrOfficers) {
+		t.Errorf("got %v", err)
+	}
+	lone := newSite(t, options{})
+	if _, err := lone.inviter.Invite(t.Context(), address(t, "alice")); err != nil {
+		t.Errorf("control: %v", err)
 	}
 }
