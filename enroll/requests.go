@@ -239,6 +239,8 @@ func (a *Authority) describeOfficer(ctx context.Context, o record.Officer) (call
 		out.Previous = digestText(s.PreviousAppointment(o.Address))
 		if now := s.OfficerStanding(o.Address); now.State != "" {
 			out.State = now.State
+		} else if _, err := s.Officer(o.Key); err != nil {
+			out.State = record.Suspended // as a person, or with the card
 		}
 	})
 	if !o.Dismissed.IsZero() {

@@ -214,8 +214,8 @@ func (s *State) certifyOfficer(cert *x509.Certificate, tbs []byte, at time.Time)
 			o.Evidence != c.Appraisal.EvidenceHash || o.Appraisal != c.Appraisal.PolicyHash {
 			return find(NotAppointed, "%s was not appointed as %s with the key %s", c.Address, c.Role, c.Key)
 		}
-		if now, ok := s.causes[cause{statement.TargetOfficer, c.Address.String()}]; ok {
-			return find(NotInStanding, "%s is %s as an officer", c.Address, now.State)
+		if f := s.notOut(c.Address, c.Key); f != nil {
+			return f
 		}
 		if f := checkDates(cert, officerLife, at); f != nil {
 			return f

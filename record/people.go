@@ -59,7 +59,7 @@ func (s *State) checkRemoval(b *statement.Removal) *Finding {
 	if !ok || p.Removed || b.Previous != s.rosterBodies[b.Address] {
 		return find(StaleChange, "%s is not on the roster, or their line was changed since", b.Address)
 	}
-	return nil
+	return s.enoughLeft(b.Address)
 }
 
 // remove takes a person off the roster. The approvals of their devices end with it:

@@ -3,6 +3,7 @@
 package record
 
 import (
+	"slices"
 	"time"
 
 	"valise/attest"
@@ -162,10 +163,7 @@ func (s *State) checkDismissal(b *statement.Dismissal) *Finding {
 	if !ok || !o.Dismissed.IsZero() {
 		return find(StaleChange, "%s has no role", b.Address)
 	}
-	if o.Role == identity.RoleAdministrator && s.countRole(o.Role) <= MinAdministrators {
-		return find(TooFewLeft, "with fewer than %d administrators nobody could appoint another: appoint first", MinAdministrators)
-	}
-	return nil
+	return s.enoughLeft(b.Address)
 }
 
 func (s *State) dismiss(b *statement.Dismissal, digest [32]byte, at time.Time) {
@@ -175,11 +173,30 @@ func (s *State) dismiss(b *statement.Dismissal, digest [32]byte, at time.Time) {
 	put(s, s.appointments, b.Address, digest)
 }
 
-func (s *State) countRole(r identity.Role) (n int) {
-	for _, o := range s.officers {
-		if o.Role == r && o.Dismissed.IsZero() {
-			n++
+// enoughLeft lets nobody end, by one signature and for ever, that there are
+// administrators enough to appoint others. Suspending them stays possible.
+func (s *State) enoughLeft(without ...identity.Address) *Finding {
+	ends, left := false, 0
+	for a, o := range s.officers {
+		switch {
+		case o.Role != identity.RoleAdministrator || s.ended(&o):
+		case slices.Contains(without, a):
+			ends = true
+		default:
+			left++
 		}
 	}
-	return n
+	if ends && left < MinAdministrators {
+		return find(TooFewLeft, "with fewer than %d administrators nobody could appoint another: suspend them, and appoint first", MinAdministrators)
+	}
+	return nil
+}
+
+// ended reports whether an officer does not come back by a resumption.
+func (s *State) ended(o *Officer) bool {
+	if p, ok := s.people[o.Address]; ok && p.Removed || !o.Dismissed.IsZero() {
+		return true
+	}
+	causes := append(s.concerns(o.Address, o.Key), s.causes[cause{statement.TargetOfficer, o.Address.String()}])
+	return slices.ContainsFunc(causes, func(c Standing) bool { return c.State == Revoked })
 }

@@ -52,6 +52,9 @@ func (s *State) suspend(st *statement.Statement, t *statement.Target, reason str
 }
 
 func (s *State) revoke(st *statement.Statement, t *statement.Target, reason string, at time.Time) *Finding {
+	if f := s.enoughLeft(s.behind(t)...); f != nil {
+		return f
+	}
 	s.mark(st, t, Revoked, reason, at)
 	switch t.Kind {
 	case statement.TargetPerson:
@@ -63,6 +66,17 @@ func (s *State) revoke(st *statement.Statement, t *statement.Target, reason stri
 		}
 	}
 	return nil
+}
+
+// behind returns the officers whom a target is about.
+func (s *State) behind(t *statement.Target) []identity.Address {
+	all := []identity.Address{t.Address}
+	for _, id := range t.All() {
+		if a, ok := s.officerKeys[id]; ok && s.officers[a].Key == id {
+			all = append(all, a)
+		}
+	}
+	return all
 }
 
 // mark sets what is known about a target. A revocation stays one.

@@ -66,8 +66,21 @@ func (s *State) inOffice(a identity.Address, key identity.DeviceID, role identit
 	case !o.Dismissed.IsZero():
 		return find(NotInStanding, "%s was dismissed", a)
 	}
+	return s.notOut(a, key)
+}
+
+// notOut looks for anything that keeps an officer from acting: a suspension of the
+// officer, of the person, of the key or its card, or that they left the roster. Whoever
+// takes a person out has no two things to think of. An officer need not be on it.
+func (s *State) notOut(a identity.Address, key identity.DeviceID) *Finding {
 	if c, ok := s.causes[cause{statement.TargetOfficer, a.String()}]; ok {
 		return find(NotInStanding, "%s is %s as an officer", a, c.State)
+	}
+	for _, c := range s.concerns(a, key) {
+		return find(NotInStanding, "%s is %s as a %s", a, c.State, c.Target.Kind)
+	}
+	if p, ok := s.people[a]; ok && p.Removed {
+		return find(NotInStanding, "%s was removed from the roster", a)
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"valise/bulletin"
@@ -52,7 +53,7 @@ func (f *Feed) compose(ctx context.Context) (*bulletin.Bulletin, error) {
 	if f.cfg.Distrusted != nil {
 		for _, d := range f.cfg.Distrusted() {
 			if _, known := devices[d.ID]; !known {
-				devices[d.ID] = bulletin.DeviceStanding{ID: d.ID, State: bulletin.Suspended, Since: since(d.Since, b.Time), Reason: d.Reason}
+				devices[d.ID] = bulletin.DeviceStanding{ID: d.ID, State: bulletin.Suspended, Since: since(d.Since, b.Time), Reason: word(d.Reason)}
 			}
 		}
 	}
@@ -72,6 +73,18 @@ func (f *Feed) devicesOf(ctx context.Context, t statement.Target) ([]identity.De
 	}
 	more, err := f.cfg.Devices(ctx, t)
 	return append(all, more...), err
+}
+
+// word makes a reason that a bulletin can hold: one that it could not would keep
+// all bulletins back.
+func word(reason string) string {
+	clean := strings.Map(func(r rune) rune {
+		if 'a' <= r && r <= 'z' || '0' <= r && r <= '9' || strings.ContainsRune("_-:", r) {
+			return r
+		}
+		return '_'
+	}, reason)
+	return clean[:min(len(clean), bulletin.MaxReason)]
 }
 
 func stateOf(now record.Standing) bulletin.State {
@@ -137,8 +150,10 @@ func officers(s *record.State) []bulletin.OfficerStanding {
 		switch {
 		case !o.Dismissed.IsZero():
 			line.State = bulletin.Dismissed
-		case s.OfficerStanding(o.Address).State != "" || s.PersonStanding(o.Address).State != "":
-			line.State = bulletin.Suspended
+		default:
+			if _, err := s.Officer(o.Key); err != nil {
+				line.State = bulletin.Suspended
+			}
 		}
 		all = append(all, line)
 	}
