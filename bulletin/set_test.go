@@ -251,6 +251,40 @@ func TestStatementSigner(t *testing.T) {
 	}
 }
 
+// An officer is out, until a bulletin says so, by whatever names them.
+func TestOfficerOut(t *testing.T) {
+	for name, body := range map[string]func(s *scene) statement.Body{
+		"officer": func(s *scene) statement.Body {
+			return &statement.Revocation{Target: statement.Target{Kind: statement.TargetOfficer, Address: s.olga.Address}, Reason: "bribed", Change: statement.NewID()}
+		},
+		"person": func(s *scene) statement.Body {
+			return &statement.Suspension{Target: statement.Target{Kind: statement.TargetPerson, Address: s.olga.Address}, Reason: "away", Change: statement.NewID()}
+		},
+		"key": func(s *scene) statement.Body {
+			return &statement.Suspension{Target: statement.Target{Kind: statement.TargetDevice, Device: s.olga.ID}, Reason: "lost", Change: statement.NewID()}
+		},
+		"card": func(s *scene) statement.Body {
+			target := statement.Target{Kind: statement.TargetSerial, Serial: identity.SerialHash("yubico-piv", 7), Devices: []identity.DeviceID{s.olga.ID}}
+			return &statement.Revocation{Target: target, Reason: "lost", Change: statement.NewID()}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newScene(t)
+			s.take(s.bulletin(1, 10))
+			if got := s.set.Officer(s.olga.Address, s.olga.ID, s.olga.Role); got != bulletin.Active {
+				t.Errorf("before: %s", got)
+			}
+			s.see(s.otto.Verified(body(s)), bulletin.Unrecorded)
+			if got := s.set.Officer(s.olga.Address, s.olga.ID, s.olga.Role); got != bulletin.Suspended {
+				t.Errorf("olga is %s", got)
+			}
+			if got := s.set.Officer(s.otto.Address, s.otto.ID, s.otto.Role); got != bulletin.Active {
+				t.Errorf("otto is %s", got)
+			}
+		})
+	}
+}
+
 // Numbers go up; record, time and manifest go with them.
 func TestNewer(t *testing.T) {
 	s := newScene(t)
