@@ -3,12 +3,14 @@
 package main
 
 import (
+	"context"
 	"crypto/x509"
 	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -59,6 +61,18 @@ func TestLostHSMIsReplaced(t *testing.T) {
 	}
 	before := alice.Fetch(done)
 	check(t, root, before, "alice@interieur.example")
+	follower, cancel := b.follow(), func() {}
+	follow := func() {
+		ctx, end := context.WithCancel(t.Context())
+		stopped := make(chan error, 1)
+		go func() { stopped <- follower.Run(ctx) }()
+		cancel = sync.OnceFunc(func() { end(); <-stopped })
+	}
+	t.Cleanup(func() { cancel(); follower.Close() })
+	follow()
+	until(t, "a bulletin of the first HSM", func() bool { return follower.Set().Number() > 0 })
+	cancel()
+	held := follower.Set()
 	if err := b.stop(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -106,6 +120,16 @@ func TestLostHSMIsReplaced(t *testing.T) {
 	if late := alice.Fetch(done); len(late) != 3 || string(late[1]) != string(before[1]) {
 		t.Error("a certificate of before is not handed out with the issuing certificate that made it")
 	}
+	// A gateway that knows the first HSM's last bulletin and checkpoint goes on.
+	follow()
+	until(t, "a bulletin of the second HSM", func() bool {
+		set := follower.Set()
+		return set.Number() > held.Number() && set.Bulletin().Manifest == 2
+	})
+	if err := follower.Check(t.Context()); err != nil {
+		t.Errorf("the gateway's copy: %v", err)
+	}
+	cancel()
 	bob := b.client(root)
 	check(t, root, bob.Enroll(b.invite("bob"), b.vendor.Card(t, enrolltest.CardConfig{})), "bob@interieur.example")
 	if err := b.stop(syscall.SIGTERM); err != nil {
