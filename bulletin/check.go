@@ -47,7 +47,7 @@ func (b *Bulletin) checkDevices() error {
 			return refuse("device %s is out of order", d.ID)
 		case !validTime(d.Since):
 			return refuse("device %s: since %v", d.ID, d.Since)
-		case len(d.Reason) > maxReason || strings.IndexFunc(d.Reason, notWord) >= 0:
+		case len(d.Reason) > MaxReason || strings.IndexFunc(d.Reason, notWord) >= 0:
 			return refuse("device %s: the reason %.80q is no word", d.ID, d.Reason)
 		}
 	}

@@ -39,13 +39,17 @@ func (f *Feed) publishOnce(ctx context.Context) error {
 	if _, err := f.look(ctx); err != nil { // one that another process published just now
 		return err
 	}
+	why, err := f.news(ctx)
+	if err != nil || why == quiet {
+		return err
+	}
 	next, err := f.compose(ctx)
 	if err != nil || next == nil {
 		return err
 	}
-	due, err := f.due(ctx, next)
-	if err != nil || !due {
-		return err
+	if why == perhaps && f.says(next) {
+		f.examined = max(f.examined, next.LedgerSize)
+		return nil
 	}
 	if err := f.cfg.Store.View(ctx, (*authority.Tx).Writable); err != nil {
 		return err
@@ -65,65 +69,75 @@ func (f *Feed) publishOnce(ctx context.Context) error {
 	return f.tidy(ctx, next.Number)
 }
 
-// due decides whether the next bulletin is to be published now: at the
-// heartbeat, when it says something else than the one before, or when a
-// statement was recorded that gateways obey until a bulletin knows it.
-func (f *Feed) due(ctx context.Context, next *bulletin.Bulletin) (bool, error) {
-	last := f.latest()
-	if last == nil {
-		return true, nil
-	}
-	old := last.bulletin
-	if !next.Time.Before(old.Time.Add(f.cfg.Heartbeat)) {
-		return true, nil
-	}
-	if next.Manifest != old.Manifest || next.Bundle != old.Bundle || !reflect.DeepEqual(next.Devices, old.Devices) ||
-		!reflect.DeepEqual(next.People, old.People) || !reflect.DeepEqual(next.Officers, old.Officers) {
-		return true, nil
-	}
-	// Leaves are looked at once: with thousands of issuances between two bulletins,
-	// each look from the last bulletin on would be longer than the one before.
-	from := max(old.LedgerSize, f.examined)
-	found, err := f.orders(ctx, from, next.LedgerSize)
-	if err == nil && !found {
-		f.examined = max(f.examined, next.LedgerSize)
-	}
-	return found, err
-}
+// news is what speaks for another bulletin.
+type news int
 
-// orders tells whether leaves hold statements that gateways obey on sight.
-func (f *Feed) orders(ctx context.Context, from, to int64) (found bool, err error) {
-	for from < to && !found && err == nil {
+const (
+	quiet   news = iota // nothing that was recorded since concerns standings
+	perhaps             // it may, if it makes the bulletin say something else
+	surely              // the heartbeat, or a statement that gateways obey until a bulletin knows it
+)
+
+// news looks at what was recorded since the last bulletin, at each leaf once: a
+// busy authority records thousands of certificates between two of them.
+func (f *Feed) news(ctx context.Context) (news, error) {
+	last := f.latest()
+	if last == nil || f.beat() {
+		return surely, nil
+	}
+	var size int64
+	f.cfg.Book.View(func(s *record.State) { size = s.Size() })
+	found := quiet
+	for from := max(last.bulletin.LedgerSize, f.examined); from < size && found != surely; {
 		var items []ledger.Item
-		err = f.cfg.Store.View(ctx, func(tx *authority.Tx) error {
-			items, err = tx.Items(from, int(min(to-from, pageItems)))
+		err := f.cfg.Store.View(ctx, func(tx *authority.Tx) (err error) {
+			items, err = tx.Items(from, int(min(size-from, pageItems)))
 			return err
 		})
 		if err == nil && len(items) == 0 {
-			return false, fmt.Errorf("feed: leaf %d is missing", from)
+			err = fmt.Errorf("feed: leaf %d is missing", from)
+		}
+		if err != nil {
+			return quiet, err
 		}
 		for _, i := range items {
-			found = found || isOrder(i)
+			found = max(found, newsOf(i))
 		}
 		from += int64(len(items))
 	}
-	return found, err
+	if found == quiet {
+		f.examined = max(f.examined, size)
+	}
+	return found, nil
 }
 
-func isOrder(i ledger.Item) bool {
+// newsOf tells what one leaf means for standings.
+func newsOf(i ledger.Item) news {
+	if i.Entry.Kind == ledger.KindIssuance {
+		return quiet // no certificate says more than the roster
+	}
 	if i.Entry.Kind != ledger.KindStatement {
-		return false
+		return perhaps
 	}
 	st, err := statement.Parse(i.Payload)
 	if err != nil {
-		return false
+		return perhaps
 	}
 	switch st.Body.Kind() {
-	case statement.KindSuspension, statement.KindRevocation, statement.KindRemoval, statement.KindRoster,
-		statement.KindDismissal, statement.KindResumption:
-		return true
+	case statement.KindApproval, statement.KindRefusal, statement.KindInvitation:
+		return quiet
 	}
-	return false
+	if bulletin.Concerns(st.Body) {
+		return surely
+	}
+	return perhaps
+}
+
+// says tells whether the last bulletin says all that the next one would.
+func (f *Feed) says(next *bulletin.Bulletin) bool {
+	old := f.latest().bulletin
+	return next.Manifest == old.Manifest && next.Bundle == old.Bundle && reflect.DeepEqual(next.Devices, old.Devices) &&
+		reflect.DeepEqual(next.People, old.People) && reflect.DeepEqual(next.Officers, old.Officers)
 }
 
 // keepBulletins is how many superseded bulletins stay in the database.
