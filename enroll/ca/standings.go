@@ -6,7 +6,9 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/x509"
 	"errors"
+	"iter"
 	"slices"
 	"sync"
 	"time"
@@ -95,6 +97,9 @@ func (r *Recorded) find(s *rec.State, serial []byte) (identity.DeviceID, bool) {
 			r.serials[string(c.Serial)] = k.ID
 		}
 	}
+	for o, cert := range founders(s) {
+		r.serials[string(cert.SerialNumber.Bytes())] = o.Key
+	}
 	id, found = r.serials[string(serial)]
 	return id, found
 }
@@ -114,6 +119,11 @@ func (r *Recorded) Listed(ctx context.Context, now time.Time) (all []Certificate
 				if st := standingOf(s, k.ID, c.Serial); st.Bad && c.NotAfter.After(now) {
 					all = append(all, st)
 				}
+			}
+		}
+		for o, cert := range founders(s) {
+			if st := standingOf(s, o.Key, cert.SerialNumber.Bytes()); st.Bad && cert.NotAfter.After(now) {
+				all = append(all, st)
 			}
 		}
 		for _, g := range gateways {
@@ -136,14 +146,16 @@ func (r *Recorded) Listed(ctx context.Context, now time.Time) (all []Certificate
 // one that can be taken back.
 func standingOf(s *rec.State, id identity.DeviceID, serial []byte) CertificateStanding {
 	now := s.Device(id)
-	dismissed := false
-	if k, ok := s.Key(id); ok && k.Kind == rec.KindOfficer && now.State != rec.Revoked {
-		if office := s.OfficerStanding(k.Address); office.State != "" {
+	if o, ok := officerOf(s, id); ok && now.State != rec.Revoked {
+		left := o.Dismissed
+		if o.Key != id {
+			left = o.Since // appointed anew, with another card
+		}
+		if office := s.OfficerStanding(o.Address); office.State != "" {
 			now = office
 		}
-		if o, ok := s.OfficerAt(k.Address); ok && !o.Dismissed.IsZero() {
-			now = rec.Standing{State: rec.Revoked, Since: o.Dismissed, Target: statement.Target{Kind: statement.TargetOfficer}}
-			dismissed = true
+		if !left.IsZero() {
+			now = rec.Standing{State: rec.Revoked, Since: left, Target: statement.Target{Kind: statement.TargetOfficer}}
 		}
 	}
 	c := CertificateStanding{Serial: serial, Since: now.Since.UTC()}
@@ -152,7 +164,7 @@ func standingOf(s *rec.State, id identity.DeviceID, serial []byte) CertificateSt
 		return CertificateStanding{Serial: serial}
 	case now.State != rec.Revoked: // whatever else the record may say one day
 		c.Reason = reasonCertificateHold
-	case dismissed || now.Target.Kind == statement.TargetOfficer:
+	case now.Target.Kind == statement.TargetOfficer:
 		c.Reason = reasonPrivilegeWithdrawn
 	case now.Target.Kind == statement.TargetPerson:
 		c.Reason = reasonAffiliationChanged
@@ -161,6 +173,33 @@ func standingOf(s *rec.State, id identity.DeviceID, serial []byte) CertificateSt
 	}
 	c.Bad = true
 	return c
+}
+
+// founders are the officers whose certificates are part of the founding: those stand
+// in no leaf of their own.
+func founders(s *rec.State) iter.Seq2[rec.Officer, *x509.Certificate] {
+	return func(yield func(rec.Officer, *x509.Certificate) bool) {
+		for _, o := range s.Officers() {
+			cert, err := x509.ParseCertificate(o.Certificate)
+			if err == nil && !yield(o, cert) { // appointed later: no certificate
+				return
+			}
+		}
+	}
+}
+
+// officerOf finds the officer that a key's certificates are about.
+func officerOf(s *rec.State, id identity.DeviceID) (rec.Officer, bool) {
+	if k, ok := s.Key(id); ok {
+		o, found := s.OfficerAt(k.Address)
+		return o, found && k.Kind == rec.KindOfficer
+	}
+	for _, o := range s.Officers() {
+		if o.Key == id {
+			return o, true
+		}
+	}
+	return rec.Officer{}, false
 }
 
 // Unrevoked is for an authority without officers: nobody can revoke there, and what
