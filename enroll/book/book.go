@@ -33,6 +33,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"valise/internal/store/authority"
@@ -52,8 +53,12 @@ type Config struct {
 	// LedgerKey signs checkpoints: Ed25519, in the HSM. Without one, another process
 	// must have it.
 	LedgerKey crypto.Signer
-	Log       *slog.Logger
-	Now       func() time.Time
+	// Mark, if set, is a file outside of the database that holds the newest
+	// checkpoint that this machine has seen. A database that is behind it was
+	// exchanged for an older copy, and is not opened.
+	Mark string
+	Log  *slog.Logger
+	Now  func() time.Time
 }
 
 // Append records a payload and returns its leaf. The error may be a
@@ -68,6 +73,9 @@ type Book struct {
 	state   *record.State // guarded by mu
 	changed chan struct{} // guarded by mu; closed with the next change
 	damage  error         // guarded by mu; what is wrong with the database, nil: nothing
+	torn    error         // guarded by mu; as damage, but found by Checkpoint
+
+	marked atomic.Int64 // the size in the file Mark
 
 	signing signing
 }
@@ -90,6 +98,9 @@ func Open(ctx context.Context, cfg Config) (*Book, error) {
 		return nil, err
 	}
 	if err := b.compare(ctx); err != nil {
+		return nil, err
+	}
+	if err := b.checkMark(ctx); err != nil {
 		return nil, err
 	}
 	if err := b.checkKey(); err != nil {
@@ -117,7 +128,7 @@ func (b *Book) Watch() <-chan struct{} {
 func (b *Book) Damage() error {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	return b.damage
+	return errors.Join(b.damage, b.torn)
 }
 
 // Sync brings the state up to date with the database.
@@ -155,6 +166,9 @@ var errBehind = errors.New("book: behind the database")
 func (b *Book) look(ctx context.Context, f func(tx *authority.Tx, s *record.State) error) error {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
+	if b.torn != nil {
+		return b.torn
+	}
 	return b.cfg.Store.Update(ctx, func(tx *authority.Tx) error {
 		size, err := tx.LedgerSize()
 		if err != nil {
@@ -203,7 +217,7 @@ func (b *Book) write(ctx context.Context, run func(context.Context, func(*author
 			b.state.Rollback() // what an attempt applied that did not come to pass
 		}
 		begun = false
-		if err := b.catchUp(tx); err != nil {
+		if err := errors.Join(b.torn, b.catchUp(tx)); err != nil {
 			return err
 		}
 		b.state.Begin()

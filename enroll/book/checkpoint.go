@@ -15,6 +15,7 @@ import (
 
 	"valise/internal/store/authority"
 	"valise/ledger"
+	"valise/manifest"
 	"valise/record"
 )
 
@@ -98,6 +99,11 @@ func (b *Book) Checkpoint(ctx context.Context) error {
 		return nil
 	}
 	head, due, err := b.due(ctx)
+	if err == nil || errors.Is(err, ErrDamaged) {
+		b.mu.Lock()
+		b.torn = err
+		b.mu.Unlock()
+	}
 	if err != nil || !due {
 		return b.note(false, err)
 	}
@@ -108,8 +114,11 @@ func (b *Book) Checkpoint(ctx context.Context) error {
 	err = b.cfg.Store.Update(ctx, func(tx *authority.Tx) error {
 		return tx.AddCheckpoint(authority.Checkpoint{Size: head.N, Note: text})
 	})
-	if errors.Is(err, authority.ErrExists) { // another process was faster
-		err = nil
+	if errors.Is(err, authority.ErrExists) { // another process was faster, and due looks at what it signed
+		return b.note(false, nil)
+	}
+	if err == nil {
+		err = b.mark(text, head.N)
 	}
 	return b.note(err != nil, err)
 }
@@ -127,35 +136,58 @@ func (b *Book) note(behind bool, err error) error {
 	return err
 }
 
-// due returns the tree to sign, and whether it has no checkpoint.
+// due returns the tree to sign, and whether it has no checkpoint. A checkpoint that
+// is there is looked at: a row that nobody signed must not pass for one.
 func (b *Book) due(ctx context.Context) (head ledger.Head, due bool, err error) {
 	b.View(func(s *record.State) { head = s.Head() })
 	if head.N == 0 {
 		return head, false, nil
 	}
+	var (
+		newest authority.Checkpoint
+		stored ledger.Head
+		size   int64
+	)
 	err = b.cfg.Store.View(ctx, func(tx *authority.Tx) error {
 		due = false
 		if tx.Writable() != nil {
 			return nil // restored: nothing is signed before the gateways were asked
 		}
-		newest, err := tx.LatestCheckpoint()
-		if err == nil && newest.Size >= head.N {
-			return nil
-		}
-		if err != nil && !errors.Is(err, authority.ErrNotFound) {
+		if newest, err = tx.LatestCheckpoint(); err != nil && !errors.Is(err, authority.ErrNotFound) {
 			return err
 		}
-		stored, err := tx.LedgerHeadAt(head.N)
-		if err != nil {
+		if size, err = tx.LedgerSize(); err != nil {
 			return err
 		}
-		if stored != head {
-			return fmt.Errorf("%w: its hashes make up another tree of %d leaves", ErrDamaged, head.N)
-		}
+		stored, err = tx.LedgerHeadAt(head.N)
 		due = true
-		return nil
+		return err
 	})
-	return head, due, err
+	switch {
+	case err != nil || !due:
+		return head, false, err
+	case stored != head:
+		return head, false, fmt.Errorf("%w: its hashes make up another tree of %d leaves", ErrDamaged, head.N)
+	case newest.Size >= head.N:
+		return head, false, b.others(newest, head, size)
+	}
+	return head, true, nil
+}
+
+// others looks at the newest checkpoint, by whichever process, of a ledger of so many
+// leaves.
+func (b *Book) others(newest authority.Checkpoint, head ledger.Head, size int64) error {
+	if newest.Size == b.marked.Load() {
+		return nil
+	}
+	signed, err := b.open(newest.Note)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w: its newest checkpoint: %w", ErrDamaged, err)
+	case signed.N != newest.Size || signed.N > size || signed.N == head.N && signed != head:
+		return fmt.Errorf("%w: its newest checkpoint is of another tree of %d leaves", ErrDamaged, signed.N)
+	}
+	return b.mark(newest.Note, newest.Size)
 }
 
 func (b *Book) origin() (origin string) {
@@ -203,26 +235,32 @@ func (b *Book) compare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	head, err := b.open(newest.Note)
+	return b.holds(ctx, newest.Note, "its newest checkpoint")
+}
+
+// holds looks whether the leaves are those that a checkpoint was signed over.
+func (b *Book) holds(ctx context.Context, text []byte, what string) error {
+	head, err := b.open(text)
 	if err != nil {
-		return b.damaged(fmt.Errorf("its newest checkpoint: %w", err))
+		return b.damaged(fmt.Errorf("%s: %w", what, err))
 	}
 	if head.N > b.state.Size() {
-		return b.damaged(fmt.Errorf("a checkpoint was signed over %d leaves, and there are %d", head.N, b.state.Size()))
+		return b.damaged(fmt.Errorf("%s was signed over %d leaves, and there are %d", what, head.N, b.state.Size()))
 	}
 	past, err := b.headAt(ctx, head.N)
 	if err != nil {
 		return err
 	}
 	if past != head {
-		return b.damaged(fmt.Errorf("its first %d leaves are not those that a checkpoint was signed over", head.N))
+		return b.damaged(fmt.Errorf("the first %d leaves are not those that %s was signed over", head.N, what))
 	}
 	return nil
 }
 
 // open verifies a checkpoint by any key that was ever named for the ledger.
 func (b *Book) open(text []byte) (ledger.Head, error) {
-	m, _ := b.state.Manifest()
+	var m *manifest.Manifest
+	b.View(func(s *record.State) { m, _ = s.Manifest() })
 	if m == nil {
 		_, head, err := ledger.ParseCheckpoint(text)
 		return head, err
