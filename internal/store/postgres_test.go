@@ -183,6 +183,44 @@ func TestUpdateLockedAppends(t *testing.T) {
 	})
 }
 
+// However many are in each other's way, nobody is sent away.
+func TestManyWritersGetThrough(t *testing.T) {
+	ctx := t.Context()
+	path := testenv.Postgres(t).DSN
+	dbs := []*DB{testOpen(t, path), testOpen(t, path)}
+	if err := dbs[0].Update(ctx, insertParent(ctx)); err != nil {
+		t.Fatal(err)
+	}
+	if err := dbs[0].Update(ctx, exec(ctx, "INSERT INTO child VALUES ($1, $2, $3)", 1, 1, 0)); err != nil {
+		t.Fatal(err)
+	}
+	const workers, rounds = 32, 5
+	var wg sync.WaitGroup
+	for w := range workers {
+		wg.Go(func() {
+			for range rounds {
+				err := dbs[w%2].Update(ctx, func(tx *Tx) error {
+					var n int64
+					if err := tx.QueryRowContext(ctx, "SELECT n FROM child WHERE id = $1", 1).Scan(&n); err != nil {
+						return err
+					}
+					return exec(ctx, "UPDATE child SET n = $1 WHERE id = $2", n+1, 1)(tx)
+				})
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	var n int
+	err := dbs[0].View(ctx, func(tx *Tx) error { return tx.QueryRowContext(ctx, "SELECT n FROM child").Scan(&n) })
+	if err != nil || n != workers*rounds {
+		t.Errorf("%d of %d, %v", n, workers*rounds, err)
+	}
+	t.Logf("%d transactions, %d of them once more", workers*rounds, dbs[0].Retries()+dbs[1].Retries())
+}
+
 // What was acknowledged survives a crash of the server, and the pool finds it again
 // by itself.
 func TestServerCrash(t *testing.T) {

@@ -62,7 +62,32 @@ func (db *DB) writing() *sql.TxOptions {
 }
 
 func (db *DB) run(ctx context.Context, pool *sql.DB, options *sql.TxOptions, lock string, f func(tx *Tx) error) error {
-	return db.retry(ctx, func() error { return once(ctx, pool, options, lock, f) }, func(error) bool { return false })
+	attempt := 0
+	return db.retry(ctx, func() error {
+		attempt++
+		return once(ctx, pool, options, db.locks(attempt, options, lock), f)
+	}, func(error) bool { return false })
+}
+
+// Many transactions at once may fail for each other again and again: PostgreSQL finds
+// conflicts by the page, and a small table is one page. From this attempt on, a
+// transaction queues up with the others that have failed.
+const queueFrom = 2
+
+// queue is a table of ours that nothing else locks.
+const queue = "LOCK TABLE valise_database IN EXCLUSIVE MODE"
+
+// locks are the statements that an attempt begins with. The queue comes first for all,
+// so that nobody who holds another lock waits for it.
+func (db *DB) locks(attempt int, options *sql.TxOptions, lock string) []string {
+	var all []string
+	if db.dialect == PostgreSQL && attempt >= queueFrom && !options.ReadOnly {
+		all = append(all, queue)
+	}
+	if lock != "" {
+		all = append(all, lock)
+	}
+	return all
 }
 
 func givenUp(attempts int, err error) error {
@@ -95,14 +120,14 @@ type beginError struct{ err error }
 func (e *beginError) Error() string { return "store: begin: " + e.err.Error() }
 func (e *beginError) Unwrap() error { return e.err }
 
-func once(ctx context.Context, pool *sql.DB, options *sql.TxOptions, lock string, f func(tx *Tx) error) error {
+func once(ctx context.Context, pool *sql.DB, options *sql.TxOptions, locks []string, f func(tx *Tx) error) error {
 	tx, err := pool.BeginTx(ctx, options)
 	if err != nil {
 		return &beginError{err}
 	}
 	// After a commit this does nothing; on errors and panics it gives the connection back.
 	defer func() { _ = tx.Rollback() }()
-	if lock != "" {
+	for _, lock := range locks {
 		if _, err := tx.ExecContext(ctx, lock); err != nil {
 			return fmt.Errorf("store: lock: %w", err)
 		}
