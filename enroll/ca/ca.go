@@ -82,6 +82,7 @@ type Config struct {
 type CA struct {
 	cfg     Config
 	life    time.Duration // that the configuration asks for; zero: it does not
+	led     bool          // by officers: the founding never changes
 	issuer  *issuer
 	memory  memory
 	flights singleflight.Group // one signature at a time for each issuance
@@ -118,36 +119,37 @@ func New(cfg Config) (*CA, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := cfg.openBook(); err != nil {
+	led, err := cfg.openBook()
+	if err != nil {
 		return nil, err
 	}
-	return &CA{cfg: cfg, life: life, issuer: is}, nil
+	return &CA{cfg: cfg, life: life, led: led, issuer: is}, nil
 }
 
 // openBook sees to it that there is a record, and that what it does not say is in the
 // configuration.
-func (cfg *Config) openBook() (err error) {
+func (cfg *Config) openBook() (officers bool, err error) {
 	given := cfg.Book != nil
 	if !given {
 		if cfg.Book, err = book.Open(context.Background(), book.Config{Store: cfg.Store, Root: cfg.Chain[1], Now: cfg.Now}); err != nil {
-			return err
+			return false, err
 		}
 	}
-	officers, founded := false, false
+	founded := false
 	cfg.Book.View(func(s *record.State) { officers, founded = hasOfficers(s), s.Founding() != nil })
 	if given && !founded {
 		// Else whoever empties the ledger would be rid of the officers.
-		return errors.New("ca: the record does not say how this authority was founded: restore its database, or run init")
+		return officers, errors.New("ca: the record does not say how this authority was founded: restore its database, or run init")
 	}
 	if !officers && cfg.Appraiser == nil {
-		return errors.New("ca: an authority without officers needs an appraiser")
+		return officers, errors.New("ca: an authority without officers needs an appraiser")
 	}
 	if cfg.Appraiser != nil {
 		if err := cfg.Appraiser.Policy.Check(); err != nil {
-			return fmt.Errorf("ca: %w", err)
+			return officers, fmt.Errorf("ca: %w", err)
 		}
 	}
-	return nil
+	return officers, nil
 }
 
 func hasOfficers(s *record.State) bool { return s.Founding() != nil && !s.Lone() }

@@ -164,6 +164,10 @@ func (c *CA) decide(f *facts) (*judgement, error) {
 	if err != nil {
 		return nil, err
 	}
+	if !c.led {
+		_, err = c.carriers(nil, j)
+		return j, err
+	}
 	c.cfg.Book.View(func(s *record.State) { _, err = c.carriers(s, j) })
 	return j, err
 }

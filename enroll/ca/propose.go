@@ -16,10 +16,7 @@ import (
 func (c *CA) Book() *book.Book { return c.cfg.Book }
 
 // HasOfficers reports whether officers decide here, or whoever runs the authority.
-func (c *CA) HasOfficers() (officers bool) {
-	c.cfg.Book.View(func(s *record.State) { officers = hasOfficers(s) })
-	return officers
-}
+func (c *CA) HasOfficers() bool { return c.led }
 
 // A Proposal is what the CA would issue for an order: what officers are shown, and
 // what an approval has to say.

@@ -70,6 +70,16 @@ func (c *CA) rulesFor(s *record.State, f *facts) (*rules, error) {
 	return r, nil
 }
 
+// rulesNow takes the rules as this process knows them. What counts is confirmed in
+// the transaction that decides.
+func (c *CA) rulesNow(f *facts) (r *rules, err error) {
+	if !c.led {
+		return c.loneRules(f)
+	}
+	c.cfg.Book.View(func(s *record.State) { r, err = c.rulesFor(s, f) })
+	return r, err
+}
+
 func (c *CA) loneRules(f *facts) (*rules, error) {
 	if !f.onRoster {
 		return nil, ErrNotOnRoster
@@ -100,11 +110,10 @@ func (c *CA) appraisers(s *record.State) []*Appraiser {
 
 // Appraisers returns those whose word counts now: all of them must accept.
 func (c *CA) Appraisers() (all []*Appraiser) {
-	c.cfg.Book.View(func(s *record.State) {
-		if all = []*Appraiser{c.loneAppraiser()}; hasOfficers(s) {
-			all = c.appraisers(s)
-		}
-	})
+	if !c.led {
+		return []*Appraiser{c.loneAppraiser()}
+	}
+	c.cfg.Book.View(func(s *record.State) { all = c.appraisers(s) })
 	return all
 }
 
@@ -140,9 +149,7 @@ func Examine(all []*Appraiser, object []byte, keyAuthorization string, device id
 // validity: from the evidence itself, and not from what a row says about it. It is
 // also what officers are shown and sign.
 func (c *CA) judge(f *facts) (*judgement, error) {
-	var r *rules
-	var err error
-	c.cfg.Book.View(func(s *record.State) { r, err = c.rulesFor(s, f) })
+	r, err := c.rulesNow(f)
 	if err != nil {
 		return nil, err
 	}
