@@ -70,7 +70,7 @@ func admit(s *snapshot, m *message) *refusal {
 		if id != s.device.ID && s.denied[id] {
 			return &refusal{code: wire.RecipientRefused, reason: "recipient_denied", about: id}
 		}
-		if id != s.device.ID && against(s.set, id, member.Device.Address) != "" {
+		if id != s.device.ID && outOf(s.set, member.Device) != "" {
 			return &refusal{code: wire.RecipientRefused, reason: "recipient_denied", about: id}
 		}
 		if member.Device.Address.Domain() != s.domain {
@@ -93,7 +93,7 @@ func admitDevice(s *snapshot) *refusal {
 	case s.denied[s.device.ID]:
 		return &refusal{code: wire.NotAllowed, reason: "denied"}
 	}
-	if reason := against(s.set, s.device.ID, s.device.Address); reason != "" {
+	if reason := outOf(s.set, s.device); reason != "" {
 		return &refusal{code: wire.NotAllowed, reason: reason}
 	}
 	return nil

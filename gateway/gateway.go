@@ -105,7 +105,7 @@ func New(cfg Config) (*Gateway, error) {
 	g.box = mailbox.New(mailbox.Config{Store: cfg.Store, Batch: cfg.Batch, Observe: g.metrics.batch})
 	g.groups = group.New(group.Config{
 		Trust: cfg.Trust, Store: cfg.Store, Box: g.box,
-		Denied: func(d *identity.Device) bool { return g.barred(d.ID, d.Address) },
+		Denied: func(d *identity.Device) bool { return g.deniedNow()[d.ID] || outOf(g.Standings(), d) != "" },
 	})
 	return g, nil
 }

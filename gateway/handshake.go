@@ -83,7 +83,7 @@ func (g *Gateway) verify(a *attempt, state tls.ConnectionState) error {
 		a.reason.Store(&reason)
 		return errors.New("gateway: device is on the deny list")
 	}
-	if reason := against(g.Standings(), device.ID, device.Address); reason != "" {
+	if reason := outOf(g.Standings(), device); reason != "" {
 		a.reason.Store(&reason)
 		return errors.New("gateway: device or person is not in good standing")
 	}

@@ -209,7 +209,7 @@ func (g *Gateway) replace(s *session) bool {
 		s.close(wire.CloseNotAdmitted, "denied")
 		return false
 	}
-	if reason := against(g.Standings(), s.device.ID, s.device.Address); reason != "" { // suspended meanwhile
+	if reason := outOf(g.Standings(), s.device); reason != "" { // suspended meanwhile
 		s.close(wire.CloseNotAdmitted, reason)
 		return false
 	}

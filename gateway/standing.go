@@ -19,11 +19,23 @@ func (g *Gateway) SetStandings(set *bulletin.Set) {
 	g.set.Store(set)
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for id, s := range g.sessions {
-		if reason := against(set, id, s.device.Address); reason != "" {
+	for _, s := range g.sessions {
+		if reason := outOf(set, s.device); reason != "" {
 			s.close(wire.CloseNotAdmitted, reason)
 		}
 	}
+}
+
+// outOf returns the reason code that keeps a device out, "" if nothing does: its
+// standing, or that of the issuing certificate above its own.
+func outOf(set *bulletin.Set, d *identity.Device) string {
+	if reason := against(set, d.ID, d.Address); reason != "" {
+		return reason
+	}
+	if set != nil && !set.Issuer(d.Chain, d.Leaf.NotBefore) {
+		return "issuer_not_named"
+	}
+	return ""
 }
 
 // against returns the reason code that speaks against a device, "" if it is in

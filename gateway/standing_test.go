@@ -11,11 +11,21 @@ import (
 	"valise/bulletin"
 	"valise/gateway/group"
 	"valise/identity"
+	"valise/manifest"
 	"valise/mls"
 	"valise/wire"
 )
 
 // issue returns the standings of a bulletin.
+// named are standings under a manifest that names the issuers of these devices.
+func named(devices ...*identity.Device) *bulletin.Set {
+	m := new(manifest.Manifest)
+	for _, d := range devices {
+		m.Issuers = append(m.Issuers, manifest.Issuer{Certificate: d.Chain[1]})
+	}
+	return bulletin.NewSet().WithManifest(m)
+}
+
 func issue(t testing.TB, number uint64, changes ...func(*bulletin.Bulletin)) *bulletin.Set {
 	t.Helper()
 	now := time.Now().UTC().Truncate(time.Second)
@@ -70,6 +80,9 @@ func TestAdmitStanding(t *testing.T) {
 		"sender removed":          {issue(t, 1, person(t, "alice", bulletin.Removed)), wire.NotAllowed, "person_removed"},
 		"recipient suspended":     {issue(t, 1, device(bob.ID, bulletin.Suspended)), wire.RecipientRefused, "recipient_denied"},
 		"recipient's person":      {issue(t, 1, person(t, "bob", bulletin.Removed)), wire.RecipientRefused, "recipient_denied"},
+		"both issuers named":      {named(alice, bob), wire.OK, ""},
+		"sender's issuer":         {named(bob), wire.NotAllowed, "issuer_not_named"},
+		"recipient's issuer":      {named(alice), wire.RecipientRefused, "recipient_denied"},
 	} {
 		s := &snapshot{
 			now: time.Now(), device: alice, domain: "interieur.example", set: test.set,
@@ -85,6 +98,37 @@ func TestAdmitStanding(t *testing.T) {
 			t.Errorf("%s: got %v, %q; want %v, %q", name, r.code, r.reason, test.code, test.reason)
 		}
 	}
+}
+
+// Certificates count only under issuing certificates that the manifest names: one
+// whose key was stolen is out for senders, recipients and newcomers, with the next
+// manifest and at once.
+func TestIssuerNotNamed(t *testing.T) {
+	gw := startGateway(t, gatewayOptions{})
+	alice, bob, ga, _ := pair(t, gw)
+	issuer := manifest.Issuer{Certificate: alice.chain[1]}
+	stranger := newAuthority(t, "interieur.example").device(t, "eve", newKey(t), -time.Hour, time.Hour)[1]
+	control := alice.sealed(ga, "one")
+	gw.SetStandings(bulletin.NewSet().WithManifest(&manifest.Manifest{Issuers: []manifest.Issuer{issuer}}))
+	if code := alice.submit(control); code != wire.OK {
+		t.Fatalf("control: %v", code)
+	}
+	later := issuer
+	later.Until = time.Now().Add(time.Hour) // in use when the certificates were issued
+	gw.SetStandings(bulletin.NewSet().WithManifest(&manifest.Manifest{Issuers: []manifest.Issuer{later}}))
+	if code := alice.code(&wire.Ping{}); code != wire.OK {
+		t.Fatalf("control: %v", code)
+	}
+	gw.SetStandings(bulletin.NewSet().WithManifest(&manifest.Manifest{Issuers: []manifest.Issuer{{Certificate: stranger}}}))
+	for _, d := range []*testDevice{alice, bob} {
+		if code := d.link.closed(t); code != wire.CloseNotAdmitted {
+			t.Errorf("closed with %d", code)
+		}
+	}
+	if _, err := alice.tryConnect(false, 0); err == nil {
+		t.Error("a certificate under an issuer that is not named got in")
+	}
+	gw.audit.want(t, eventRefusedConnection, "issuer_not_named")
 }
 
 // A suspended device's connection ends at once and does not come back; a person

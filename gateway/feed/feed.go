@@ -220,6 +220,9 @@ func (f *Feed) load(ctx context.Context) error {
 // statements that it does not know.
 func (f *Feed) rebuild(ctx context.Context, held *held) (*bulletin.Set, error) {
 	set := bulletin.NewSet()
+	if f.manifest != nil {
+		set = set.WithManifest(f.manifest)
+	}
 	from := int64(0)
 	if held.bulletin != nil {
 		b, err := bulletin.Verify(held.bulletin, f.manifest)

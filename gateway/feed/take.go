@@ -56,6 +56,7 @@ func (f *Feed) takeManifest(ctx context.Context, raw []byte) error {
 		return err
 	}
 	f.manifest = m
+	f.put(f.Set().WithManifest(m))
 	f.cfg.Log.Info("manifest", "number", m.Number)
 	return nil
 }
