@@ -34,8 +34,9 @@ func (a *Authority) Finalize(ctx context.Context, account authority.Account, id 
 		if err := a.accept(ctx, &account, &order, csrDER); err != nil {
 			return order, authz, err
 		}
+		order.Status, order.CSR = authority.Processing, csrDER
 	}
-	if err := a.issue(ctx, id); err != nil {
+	if err := a.issueOf(ctx, order, account); err != nil {
 		return order, authz, err
 	}
 	return a.Order(ctx, account, id)
@@ -58,7 +59,7 @@ func (a *Authority) accept(ctx context.Context, account *authority.Account, orde
 	if err := checkNames(csr, account.Address, order.Device); err != nil {
 		return err
 	}
-	err = a.cfg.Store.Update(ctx, func(tx *authority.Tx) error { return tx.FinalizeOrder(order.ID, csrDER) })
+	err = a.cfg.Store.FinalizeOrder(ctx, order.ID, csrDER)
 	if errors.Is(err, authority.ErrState) {
 		// Another request with the same CSR may have been faster.
 		now, _, lookErr := a.Order(ctx, *account, order.ID)
@@ -77,9 +78,20 @@ func (a *Authority) accept(ctx context.Context, account *authority.Account, orde
 // waiting (approvals, a token that is away) is no error; what ends it is recorded.
 func (a *Authority) issue(ctx context.Context, id string) error {
 	order, account, err := a.look(ctx, id)
-	if err != nil || order.Status != authority.Processing {
+	if err != nil {
 		a.announced.Delete(id)
 		return err
+	}
+	return a.issueOf(ctx, order, account)
+}
+
+// issueOf is issue for an order and account that were just read: whether they still
+// are so is the CA's to find out.
+func (a *Authority) issueOf(ctx context.Context, order authority.Order, account authority.Account) (err error) {
+	id := order.ID
+	if order.Status != authority.Processing {
+		a.announced.Delete(id)
+		return nil
 	}
 	if waits, err := a.waits(ctx, &order, &account); err != nil || waits {
 		return err

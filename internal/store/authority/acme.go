@@ -2,7 +2,10 @@
 
 package authority
 
-import "errors"
+import (
+	"context"
+	"errors"
+)
 
 // ChangeAccountKey gives an account another key (RFC 8555, Section 7.3.5). It returns
 // ErrState if the account has another key than expected, is closed, or has an order
@@ -60,4 +63,9 @@ func (tx *Tx) AccountOnRoster(id int64) (a Account, p Person, onRoster bool, err
 		return nil
 	})
 	return a, p, err == nil, err
+}
+
+// FinalizeOrder is Tx.FinalizeOrder as a transaction by itself.
+func (s *Store) FinalizeOrder(ctx context.Context, id string, csr []byte) error {
+	return s.write(ctx, func(tx *Tx) error { return tx.FinalizeOrder(id, csr) })
 }
