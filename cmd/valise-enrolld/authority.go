@@ -25,7 +25,8 @@ import (
 const (
 	databaseFile = "authority.db"
 	rootFile     = "root.pem"
-	chainFile    = "chain.pem" // issuing certificate, root
+	chainFile    = "chain.pem"  // issuing certificate, root
+	markFile     = "checkpoint" // the newest that this machine has seen; no backup holds it
 )
 
 // An office is everything that is open of an authority. Which parts are set depends
@@ -108,7 +109,7 @@ func (o *office) openCA(ctx context.Context) error {
 	if err := o.checkManifest(); err != nil {
 		return err
 	}
-	if o.book, err = book.Open(ctx, book.Config{Store: o.store, Root: o.chain[1], LedgerKey: o.ledgerKey, Log: o.log}); err != nil {
+	if o.book, err = book.Open(ctx, book.Config{Store: o.store, Root: o.chain[1], LedgerKey: o.ledgerKey, Mark: o.cfg.path(markFile), Log: o.log}); err != nil {
 		return err
 	}
 	o.ca, err = ca.New(ca.Config{

@@ -147,6 +147,10 @@ func (cmd *restoreCmd) Run(ctx context.Context) (err error) {
 	if err := cfg.restoreDatabase(ctx, f, cmd.WithoutGateways); err != nil {
 		return err
 	}
+	// What was restored is behind what this machine may have seen, and known to be.
+	if err := os.Remove(cfg.path(markFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	if err := cfg.restoreFiles(b.Files); err != nil {
 		return err
 	}

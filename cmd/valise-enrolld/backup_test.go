@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"valise/enroll/enrolltest"
 	"valise/internal/testenv"
@@ -158,6 +159,54 @@ func TestBackupAndRestore(t *testing.T) {
 			t.Errorf("health: %d %s", code, body)
 		}
 	})
+}
+
+// An older copy of the database that is put in the place of the newer one, in which
+// somebody was enrolled since, is not worked with; the newer one put back is.
+func TestOlderDatabase(t *testing.T) {
+	soft := testenv.SoftHSM(t)
+	b := newBureau(t, soft, soft.PINFile)
+	b.must("init")
+	b.must("roster", "import", "people.csv")
+	database, older := filepath.Join(b.dir, "data", databaseFile), filepath.Join(t.TempDir(), "older")
+	day := func() {
+		t.Helper()
+		b.start()
+		check(t, b.root(), b.client(b.root()).Enroll(b.invite("alice"), b.vendor.Card(t, enrolltest.CardConfig{})), "alice@"+domain)
+		mark := filepath.Join(b.dir, "data", markFile)
+		before, _ := os.ReadFile(mark)
+		for deadline := time.Now().Add(10 * time.Second); ; {
+			if now, err := os.ReadFile(mark); err == nil && !bytes.Equal(now, before) {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatal("no new checkpoint was kept")
+			}
+			<-time.After(10 * time.Millisecond)
+		}
+		if err := b.stop(syscall.SIGTERM); err != nil {
+			t.Error(err)
+		}
+	}
+	move := func(from, to string) {
+		t.Helper()
+		data, err := os.ReadFile(from)
+		if err == nil {
+			err = os.WriteFile(to, data, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	day()
+	move(database, older)
+	day()
+	newer := filepath.Join(t.TempDir(), "newer")
+	move(database, newer)
+	move(older, database)
+	b.refuses("not the database that this machine worked with last", "serve")
+	move(newer, database)
+	day()
 }
 
 // csr writes a gateway's CSR and returns the file's name.

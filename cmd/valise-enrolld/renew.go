@@ -45,7 +45,7 @@ func (cmd *manifestRenewCmd) Run(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, o.close()) }()
 	r := &renewal{office: o, cmd: cmd, root: o.chain[1], now: time.Now().UTC().Truncate(time.Second)}
-	if r.book, err = book.Open(ctx, book.Config{Store: o.store, Root: r.root}); err != nil {
+	if r.book, err = book.Open(ctx, book.Config{Store: o.store, Root: r.root, Mark: o.cfg.path(markFile)}); err != nil {
 		return err
 	}
 	r.book.View(func(s *record.State) {
@@ -311,7 +311,7 @@ func (r *renewal) append(ctx context.Context, leaves []leaf) error {
 // checkpoint signs the tree with the new ledger key, so that the first thing it
 // signs is that it goes on from where the old one ended.
 func (r *renewal) checkpoint(ctx context.Context) error {
-	b, err := book.Open(ctx, book.Config{Store: r.office.store, Root: r.root, LedgerKey: r.hardware.keys[useLedger]})
+	b, err := book.Open(ctx, book.Config{Store: r.office.store, Root: r.root, LedgerKey: r.hardware.keys[useLedger], Mark: r.office.cfg.path(markFile)})
 	if err != nil {
 		return err
 	}

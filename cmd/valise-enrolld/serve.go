@@ -108,10 +108,24 @@ func (o *office) addHealth(h *daemon.Health) {
 		return o.store.View(ctx, func(tx *authority.Tx) error { _, err := tx.LedgerSize(); return err })
 	})
 	h.Add("restored", o.checkRestored)
+	h.Add("record", func(context.Context) error { return o.book.Damage() })
+	h.Add("checkpoints", o.checkCheckpoints)
 	h.Add("audit", func(context.Context) error {
 		_, err := os.Stat(o.cfg.Audit)
 		return err
 	})
+}
+
+// checkpointLimit is how long leaves may wait for a checkpoint before /healthz is red:
+// clients believe no certificate that none covers.
+const checkpointLimit = time.Minute
+
+func (o *office) checkCheckpoints(context.Context) error {
+	behind, err := o.book.Checkpointed()
+	if behind < checkpointLimit {
+		return nil
+	}
+	return errors.Join(fmt.Errorf("leaves have waited for a checkpoint for %v", behind.Round(time.Second)), err)
 }
 
 // serverCertificate is the authority's own HTTPS certificate, issued by itself under
