@@ -4,6 +4,7 @@ package enroll_test
 
 import (
 	"errors"
+	"sync"
 	"testing"
 	"time"
 
@@ -278,6 +279,57 @@ func TestApprovalOfAnotherRequest(t *testing.T) {
 	}
 	if _, err := b.ca.IssueDevice(t.Context(), approved.id); err != nil {
 		t.Errorf("control: %v", err)
+	}
+}
+
+// Issuing, statements and readers at once: nothing waits for ever, nothing is issued
+// twice, and memory and database stay one.
+func TestAllAtOnce(t *testing.T) {
+	b := newBureau(t)
+	var petitions []*petition
+	for range 4 {
+		p := b.petition(b.account("alice"), b.card())
+		b.record(p, b.Olga, b.Oscar)
+		petitions = append(petitions, p)
+	}
+	var wg sync.WaitGroup
+	for _, p := range petitions {
+		for range 3 {
+			wg.Go(func() {
+				if _, err := b.ca.IssueDevice(t.Context(), p.id); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+	for i := range byte(8) {
+		raw := b.Otto.Sign(t, b.clock.now(), &statement.Suspension{
+			Target: statement.Target{Kind: statement.TargetDevice, Device: identity.DeviceID{i + 1}}, Reason: "lost", Change: statement.NewID(),
+		})
+		wg.Go(func() {
+			if _, err := b.Submit(t.Context(), raw); err != nil {
+				t.Error(err)
+			}
+		})
+		wg.Go(func() {
+			if _, err := b.Standings(t.Context(), 10); err != nil {
+				t.Error(err)
+			}
+			if err := b.book.Sync(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	again, err := book.Open(t.Context(), book.Config{Store: b.store, Root: b.Root})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var kept, replayed ledger.Head
+	b.book.View(func(s *record.State) { kept = s.Head() })
+	again.View(func(s *record.State) { replayed = s.Head() })
+	if findings := b.auditors(); kept != replayed || b.certificates() != len(petitions) || len(findings) != 0 {
+		t.Errorf("%v and %v, %d certificates, auditors find %v", kept, replayed, b.certificates(), findings)
 	}
 }
 
