@@ -31,8 +31,7 @@ import (
 //	{"rows": number, "sha256": hex}           last; the hash is of all lines before
 //
 // It holds no secret: the keys of open invitations and what authenticates nonces are
-// left out, so invitations that were open are void after a restore. Proposals are left
-// out as well, because a copy cannot know which of them were decided since. The hash
+// left out, so invitations that were open are void after a restore. The hash
 // finds damage, not fraud: the ledger's own signatures do that when it is replayed.
 const backupVersion = 1
 

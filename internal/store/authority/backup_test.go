@@ -60,7 +60,6 @@ func fill(t *testing.T, s *Store) {
 		list, err := tx.ReserveCRL([]byte("state"), start)
 		must(t, err)
 		must(t, tx.AddCRL(StoredCRL{Number: list, DER: []byte("crl")}))
-		must(t, tx.AddProposal(Proposal{Digest: [32]byte{9}, Kind: "roster", Body: []byte("b"), Created: start, Expires: start.Add(time.Hour)}))
 		return tx.SetFlag("kept", nil)
 	}))
 	must(t, s.UseNonce(ctx, s.NewNonce(time.Now()), time.Now()))
@@ -150,9 +149,6 @@ func checkRestored(t *testing.T, old, restored *Store) {
 			if inv, err := tx.Invitation(kid); err != nil || len(inv.Key) != 0 {
 				t.Errorf("invitation %s: key %q, %v", kid, inv.Key, err)
 			}
-		}
-		if all, err := tx.Proposals(start, 10); err != nil || len(all) != 0 {
-			t.Errorf("proposals: %v, %v", all, err)
 		}
 		if _, err := tx.Flag("kept"); err != nil {
 			t.Error(err)

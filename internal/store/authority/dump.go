@@ -18,8 +18,7 @@ import (
 // what must not come back, and what is made again.
 var notDumped = []string{
 	"goose_db_version", "valise_database", ledgerLock, // the database's own
-	"nonces",                           // void: the secret is not in the backup either
-	"proposals", "proposal_statements", // some may have been decided since
+	"nonces",         // void: the secret is not in the backup either
 	"ocsp_responses", // what was good may be suspended since
 }
 

@@ -214,9 +214,8 @@ func (s *Store) purgeNonces(ctx context.Context, now time.Time) error {
 	return err
 }
 
-// Purge removes what nobody asks for any more: used nonces after their expiry, the
-// keys of expired invitations, and proposals that nobody joined in time. It ends open
-// orders whose time is over.
+// Purge removes what nobody asks for any more: used nonces after their expiry and
+// the keys of expired invitations. It ends open orders whose time is over.
 func (s *Store) Purge(ctx context.Context, now time.Time) error {
 	n := unix(now)
 	err := s.Update(ctx, func(tx *Tx) error {
@@ -224,10 +223,6 @@ func (s *Store) Purge(ctx context.Context, now time.Time) error {
 			func() error {
 				return tx.exec("UPDATE invitations SET key = $1 WHERE expires < $2 AND length(key) > 0", []byte{}, n)
 			},
-			func() error {
-				return tx.exec("DELETE FROM proposal_statements WHERE digest IN (SELECT digest FROM proposals WHERE expires < $1)", n)
-			},
-			func() error { return tx.exec("DELETE FROM proposals WHERE expires < $1", n) },
 			func() error {
 				return tx.exec("UPDATE orders SET status = 'invalid', reason = 'order_expired' WHERE status IN ('pending', 'ready') AND expires < $1", n)
 			},

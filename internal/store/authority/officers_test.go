@@ -16,7 +16,6 @@ import (
 	"testing/fstest"
 	"time"
 
-	"valise/identity"
 	"valise/internal/store"
 	"valise/ledger"
 )
@@ -93,14 +92,6 @@ func testAppendLeafRefuses(t *testing.T, path string) {
 	if err := add("b", entry(t, []byte("b"), start.Add(-time.Second))); !errors.Is(err, ErrEntry) {
 		t.Errorf("an earlier time: %v", err)
 	}
-	must(t, s.View(t.Context(), func(tx *Tx) error {
-		for at, want := range map[time.Time]time.Time{start.Add(-time.Hour): start, start.Add(time.Hour): start.Add(time.Hour)} {
-			if got, err := tx.LedgerTime(at); err != nil || !got.Equal(want) {
-				t.Errorf("at %v: %v, %v", at, got, err)
-			}
-		}
-		return nil
-	}))
 	must(t, add("b", entry(t, []byte("b"), start)))
 }
 
@@ -123,11 +114,7 @@ func testAppendFromTwoProcesses(t *testing.T, path string) {
 			for i := range rounds {
 				payload := fmt.Appendf(nil, "%d of worker %d", i, w)
 				err := update(ctx, func(tx *Tx) error {
-					at, err := tx.LedgerTime(time.Now())
-					if err != nil {
-						return err
-					}
-					e, err := ledger.NewEntry(ledger.KindStatement, payload, at)
+					e, err := ledger.NewEntry(ledger.KindStatement, payload, start)
 					if err != nil {
 						return err
 					}
@@ -223,45 +210,6 @@ func testCheckpoints(t *testing.T, path string) {
 		}
 		if _, err := tx.CheckpointCovering(9); !errors.Is(err, ErrNotFound) {
 			t.Errorf("got %v", err)
-		}
-		return nil
-	}))
-}
-
-func TestProposals(t *testing.T) { eachDatabase(t, testProposals) }
-
-func testProposals(t *testing.T, path string) {
-	s := testOpen(t, path)
-	p := Proposal{Digest: [32]byte{1}, Kind: "roster", Subject: "alice", Body: []byte("body"), Created: start, Expires: start.Add(time.Hour)}
-	sign := func(officer byte, text string) error {
-		return s.Update(t.Context(), func(tx *Tx) error {
-			if err := tx.AddProposal(p); err != nil {
-				return err
-			}
-			return tx.AddProposalStatement(p.Digest, identity.DeviceID{officer}, []byte(text), start)
-		})
-	}
-	must(t, sign(1, "first"))
-	if err := sign(1, "first again"); !errors.Is(err, ErrExists) {
-		t.Errorf("the same officer twice: %v", err)
-	}
-	must(t, sign(2, "second"))
-	list := func(now time.Time) (all []Proposal) {
-		must(t, s.View(t.Context(), func(tx *Tx) (err error) { all, err = tx.Proposals(now, 10); return err }))
-		return all
-	}
-	if all := list(start); len(all) != 1 || len(all[0].Statements) != 2 || string(all[0].Statements[1]) != "second" || all[0].Subject != "alice" {
-		t.Errorf("got %+v", all)
-	}
-	if all := list(start.Add(time.Hour)); len(all) != 0 {
-		t.Errorf("expired: %+v", all)
-	}
-	must(t, s.Update(t.Context(), func(tx *Tx) error { return tx.RemoveProposal(p.Digest) }))
-	must(t, sign(1, "anew"))
-	must(t, s.Purge(t.Context(), start.Add(2*time.Hour)))
-	must(t, s.View(t.Context(), func(tx *Tx) error {
-		if _, err := tx.Proposal(p.Digest); !errors.Is(err, ErrNotFound) {
-			t.Errorf("after the purge: %v", err)
 		}
 		return nil
 	}))

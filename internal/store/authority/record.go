@@ -18,7 +18,7 @@ var ErrEntry = errors.New("authority: the entry does not fit the ledger")
 
 // AppendLeaf appends an entry and its payload in this transaction, and returns the
 // leaf's index. Indexes have no gaps and the tree never forks, whoever else appends.
-// Entries have times that never decrease: take LedgerTime's.
+// Entries have times that never decrease.
 func (tx *Tx) AppendLeaf(entry *ledger.Entry, payload []byte) (int64, error) {
 	if !entry.Records(payload) {
 		return 0, fmt.Errorf("%w: it is another payload's", ErrEntry)
@@ -82,17 +82,6 @@ func placeholders(n int, one func(i int) string) string {
 		all[i] = one(i)
 	}
 	return strings.Join(all, ", ")
-}
-
-// LedgerTime returns the time for the next entry: now, or that of the newest entry
-// when another process' clock was ahead of ours.
-func (tx *Tx) LedgerTime(now time.Time) (time.Time, error) {
-	now = now.UTC().Truncate(time.Second)
-	newest, err := tx.newestTime()
-	if newest.After(now) {
-		now = newest
-	}
-	return now, err
 }
 
 // A tail is the ledger's end: how many leaves there are, and the newest one's entry.
