@@ -20,7 +20,7 @@ import (
 
 // errFork is wrapped when a gateway holds a checkpoint of ours that is not of
 // our record: one of the two was rewritten, and people must look.
-var errFork = errors.New("feed: a gateway holds a checkpoint that contradicts this record")
+var errFork = errors.New("feed: a gateway holds a checkpoint that contradicts this record: nothing is recorded any more; compare the two with valise audit verify, and restore what agrees")
 
 // A claim is what a gateway says that it has, and what of it it proves.
 type claim struct {
@@ -158,14 +158,12 @@ func (f *Feed) weigh(ctx context.Context, p peer, c *claim) (*stream.Behind, err
 	return nil, nil
 }
 
-// fallBehind makes the authority read-only.
+// fallBehind makes the authority read-only until it has what the gateway proved to hold.
 func (f *Feed) fallBehind(ctx context.Context, p peer, c *claim, us stream.Behind, restored bool) error {
+	err := f.cfg.Store.Update(ctx, func(tx *authority.Tx) error { return owe(tx, c) })
 	if restored {
-		return nil
+		return err
 	}
-	err := f.cfg.Store.Update(ctx, func(tx *authority.Tx) error {
-		return tx.SetFlag(authority.FlagRestored, []byte("a gateway knows more"))
-	})
 	f.cfg.Log.Error("a gateway knows more than this database: read-only until it has told everything",
 		"gateway", p.name, "leaves", us.Size, "its_leaves", c.head.N, "bulletin", us.Bulletin, "its_bulletin", c.number())
 	f.audit(ctx, "authority behind", slog.String("reason", "gateway_knows_more"), slog.String("gateway", p.name),
@@ -173,11 +171,18 @@ func (f *Feed) fallBehind(ctx context.Context, p peer, c *claim, us stream.Behin
 	return err
 }
 
+// forked ends everything that is recorded and signed here, in all processes: one of
+// the two records was rewritten, and what goes on from the wrong one is lost.
 func (f *Feed) forked(ctx context.Context, p peer, head ledger.Head) error {
 	err := fmt.Errorf("%w: gateway %s, %d leaves", errFork, p.name, head.N)
 	f.mu.Lock()
 	f.fork = err
 	f.mu.Unlock()
+	if stopErr := f.cfg.Store.Update(ctx, func(tx *authority.Tx) error {
+		return errors.Join(tx.SetFlag(flagForked, fmt.Appendf(nil, "%s, %d leaves", p.name, head.N)), tx.SetFlag(authority.FlagRestored, []byte("a gateway contradicts")))
+	}); stopErr != nil {
+		return errors.Join(err, stopErr)
+	}
 	f.cfg.Log.Error("this record and a gateway's contradict each other", "gateway", p.name, "leaves", head.N)
 	f.audit(ctx, "record forked", slog.String("reason", "checkpoint_contradicts"), slog.String("gateway", p.name), slog.Int64("leaves", head.N))
 	return err
@@ -197,9 +202,24 @@ func (f *Feed) hear(ctx context.Context, p peer) error {
 	return f.goOn(ctx, n)
 }
 
-// goOn ends the read-only state.
+// goOn ends the read-only state, unless a gateway holds more, or something else.
 func (f *Feed) goOn(ctx context.Context, asked int) error {
-	if err := f.cfg.Store.Recover(ctx, func(tx *authority.Tx) error { return tx.ClearFlag(authority.FlagRestored) }); err != nil {
+	err := f.cfg.Store.Recover(ctx, func(tx *authority.Tx) error {
+		if err := settled(tx); err != nil && asked > 0 {
+			return err
+		}
+		return tx.ClearFlag(authority.FlagRestored)
+	})
+	if errors.Is(err, errFork) || errors.Is(err, errOwed) {
+		f.cfg.Log.Error("the authority stays read-only", "error", err.Error())
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if errors.Is(err, errFork) {
+			f.fork = err
+		}
+		return nil
+	}
+	if err != nil {
 		return err
 	}
 	f.mu.Lock()
