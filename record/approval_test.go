@@ -10,6 +10,7 @@ import (
 	"valise/enroll/enrolltest"
 	"valise/identity"
 	"valise/ledger"
+	"valise/manifest"
 	"valise/record"
 	"valise/statement"
 )
@@ -76,6 +77,38 @@ func TestCertificatesOfOtherKinds(t *testing.T) {
 	d.want(d.certify(tbs), record.RepeatedCertificate)
 	d.want(d.certify(enrolltest.OfficerTBS(t, d.Ministry.Officer(t, "mallory", identity.RoleOfficer, enrolltest.NewKey(t), d.now, d.now.Add(day)))), record.NotAppointed)
 	d.ok(d.certify(enrolltest.OfficerTBS(t, d.Oscar)))
+}
+
+// What an issuing certificate signed after the end of its use is nobody's.
+func TestIssuerWhoseUseEnded(t *testing.T) {
+	for name, c := range map[string]struct {
+		until time.Duration
+		want  record.Reason
+	}{
+		"control": {time.Hour, ""}, "ended": {-time.Second, record.WrongIssuer},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDesk(t)
+			approved := d.Template(t, "alice", nil)
+			b := d.approval("request-1", approved)
+			d.ok(d.say(d.Olga, b), d.say(d.Oscar, b))
+			first, err := manifest.ParseManifest(d.Manifest, d.Root)
+			if err != nil {
+				t.Fatal(err)
+			}
+			next := *first
+			next.Number, next.Previous = 2, first.Digest()
+			next.Issuers = []manifest.Issuer{{Certificate: d.Issuing.Raw, Until: d.now.Add(c.until).UTC().Truncate(time.Second)}}
+			raw, err := manifest.Sign(t.Context(), d.RootKey, d.Root, &next)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := d.add(ledger.KindManifest, raw); err != nil {
+				t.Fatal(err)
+			}
+			d.want(d.certify(d.tbs(approved)), c.want)
+		})
+	}
 }
 
 // A certificate begins when it is recorded and lives as long as was approved.

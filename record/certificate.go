@@ -58,7 +58,7 @@ func (s *State) issue(i ledger.Item, at time.Time) *Finding {
 	if first, ok := s.serials[serial]; ok {
 		return find(RepeatedCertificate, "leaf %d has a certificate of the same serial number", first)
 	}
-	if f := s.issuer(cert); f != nil {
+	if f := s.issuer(cert, at); f != nil {
 		return f
 	}
 	if f := s.certify(cert, i.Payload, at); f != nil {
@@ -68,17 +68,21 @@ func (s *State) issue(i ledger.Item, at time.Time) *Finding {
 	return nil
 }
 
-// issuer checks that a certificate names an issuing certificate of a manifest. The
-// founders' come before the first.
-func (s *State) issuer(cert *x509.Certificate) *Finding {
+// issuer checks that a certificate names an issuing certificate of the manifest whose
+// use has not ended. The founders' come before the first manifest.
+func (s *State) issuer(cert *x509.Certificate, at time.Time) *Finding {
 	if s.manifest == nil {
 		return nil
 	}
 	for _, known := range s.manifest.Issuers {
 		c, err := x509.ParseCertificate(known.Certificate)
-		if err == nil && bytes.Equal(c.RawSubject, cert.RawIssuer) && bytes.Equal(c.SubjectKeyId, cert.AuthorityKeyId) {
-			return nil
+		if err != nil || !bytes.Equal(c.RawSubject, cert.RawIssuer) || !bytes.Equal(c.SubjectKeyId, cert.AuthorityKeyId) {
+			continue
 		}
+		if !known.Until.IsZero() && at.After(known.Until) {
+			return find(WrongIssuer, "the issuer %q was in use until %s", cert.Issuer, known.Until.Format(time.RFC3339))
+		}
+		return nil
 	}
 	return find(WrongIssuer, "no manifest names the issuer %q", cert.Issuer)
 }
