@@ -51,8 +51,14 @@ type bureau struct {
 // newBureau has alice on the roster, cleared for classes 1 to 3.
 func newBureau(t testing.TB) *bureau {
 	t.Helper()
+	return newBureauOf(t, enrolltest.MinistryConfig{})
+}
+
+// newBureauOf is newBureau for an authority that was founded in another way.
+func newBureauOf(t testing.TB, cfg enrolltest.MinistryConfig) *bureau {
+	t.Helper()
 	b := &bureau{
-		Ministry: enrolltest.NewMinistry(t, enrolltest.MinistryConfig{}),
+		Ministry: enrolltest.NewMinistry(t, cfg),
 		path:     filepath.Join(t.TempDir(), "authority.db"),
 	}
 	b.site = &site{away: new(atomic.Bool), audit: new(auditLog), clock: new(clock), t: t, vendor: b.Vendor, root: b.Root}

@@ -186,7 +186,8 @@ func TestBodiesRefuse(t *testing.T) {
 			a.CSRKey = append(a.CSRKey, 0)
 			a.Device = sha256.Sum256(a.CSRKey)
 		},
-		"approval: hardware and seen": func(b map[Kind]Body) { b[KindApproval].(*Approval).Tier = identity.TierHardware },
+		"approval: hardware and seen":   func(b map[Kind]Body) { b[KindApproval].(*Approval).Tier = identity.TierHardware },
+		"approval: witnessed, not seen": func(b map[Kind]Body) { b[KindApproval].(*Approval).Witnessed = false },
 		"approval: no evidence": func(b map[Kind]Body) {
 			a := b[KindApproval].(*Approval)
 			a.Tier, a.Witnessed, a.Evidence = identity.TierHardware, false, [32]byte{}
