@@ -278,7 +278,7 @@ func TestFirstDay(t *testing.T) {
 		t.Errorf("%d %s", code, body)
 	}
 	b.metrics(`valise_enroll_issued_total{kind="device"} 1`, `valise_enroll_refused_total{reason="invitation_used"} 1`,
-		`valise_enroll_orders{status="valid"} 1`, `valise_health{check="hsm"} 1`)
+		`valise_enroll_orders{status="valid"} 1`, `valise_health{check="hsm"} 1`, "valise_enroll_store_retries_total 0")
 	b.audit("authority founded", "roster imported", "invitation made", "account made", "order made", "evidence accepted",
 		"order finalized", "issuing", "certificate issued", "enrollment refused")
 	if err := b.stop(syscall.SIGTERM); err != nil {
