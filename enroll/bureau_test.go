@@ -46,6 +46,8 @@ type bureau struct {
 	front atomic.Pointer[acme.Server]
 	log   *daemon.Audit
 	key   crypto.Signer // the issuing token
+
+	forwarded [][]byte // statements that gateways were told beside the record
 }
 
 // newBureau has alice on the roster, cleared for classes 1 to 3.
@@ -104,6 +106,7 @@ func (b *bureau) tryStart() (err error) {
 	}
 	b.Authority, err = enroll.New(enroll.Config{
 		Store: b.store, CA: b.ca, Domain: domain, URL: "https://enroll.interieur.example", Event: b.log.Event, Now: b.clock.now,
+		Forward: func(raw []byte) { b.forwarded = append(b.forwarded, raw) },
 	})
 	if err != nil {
 		return err

@@ -62,6 +62,9 @@ type Config struct {
 	// Hardware, if set, says whether the issuing token is there, from what is known
 	// and at once. While it is not, nothing new is begun.
 	Hardware func() error
+	// Forward, if set, tells gateways of an order to stop something that the record
+	// cannot take at present, like feed.Feed's.
+	Forward func(raw []byte)
 	// Issued, if set, is called after each certificate; it counts.
 	Issued func(kind string)
 }

@@ -42,7 +42,7 @@ func (a *Authority) Submit(ctx context.Context, raw []byte) (call.Outcome, error
 		return a.copy(tx, s, st, &out)
 	})
 	if err != nil {
-		return call.Outcome{}, a.refused(a.damaged(ctx, err))
+		return call.Outcome{}, a.refused(a.forward(ctx, st, a.damaged(ctx, err)))
 	}
 	err = a.cfg.Event(ctx, "statement recorded", slog.String("kind", string(st.Body.Kind())), slog.String("officer", st.Signer.Address.String()),
 		slog.Int64("leaf", out.Index), slog.String("state", out.State), slog.Int("have", out.Have), slog.Int("need", out.Need))

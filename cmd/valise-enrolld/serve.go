@@ -17,6 +17,7 @@ import (
 
 	"valise/enroll"
 	"valise/enroll/acme"
+	"valise/enroll/feed"
 	"valise/hsm"
 	"valise/internal/daemon"
 	"valise/internal/store/authority"
@@ -44,10 +45,11 @@ func (cmd *serveCmd) Run(ctx context.Context) (err error) {
 	d.Metrics.MustRegister(m)
 	o.addHealth(d.Health)
 
+	var gateways *feed.Feed // before anything is served
 	decisions, err := enroll.New(enroll.Config{
 		Store: o.store, CA: o.ca, Appraiser: o.appraiser, Domain: o.cfg.Domain, URL: o.cfg.URL,
 		Event: o.audit.Event, Log: log, Issued: m.issue,
-		Hardware: func() error { return healthy(o.token) },
+		Hardware: func() error { return healthy(o.token) }, Forward: func(raw []byte) { gateways.Forward(raw) },
 	})
 	if err != nil {
 		return err
@@ -56,7 +58,7 @@ func (cmd *serveCmd) Run(ctx context.Context) (err error) {
 	if err := decisions.Reappraise(ctx); err != nil {
 		return err
 	}
-	gateways, err := o.newFeed(decisions, log)
+	gateways, err = o.newFeed(decisions, log)
 	if err != nil {
 		return err
 	}

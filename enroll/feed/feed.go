@@ -28,12 +28,14 @@
 package feed
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -272,7 +274,7 @@ func (f *Feed) manifest() (m *manifest.Manifest, raw []byte) {
 func (f *Feed) Forward(raw []byte) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if len(f.forwarded) < maxForwarded {
+	if len(f.forwarded) < maxForwarded && !slices.ContainsFunc(f.forwarded, func(told []byte) bool { return bytes.Equal(told, raw) }) {
 		f.forwarded = append(f.forwarded, raw)
 	}
 	f.wakeLocked()
