@@ -3,6 +3,7 @@
 package testenv
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -37,8 +38,10 @@ type Cluster struct {
 	dir    string
 	bin    string
 	as     *syscall.Credential // nil: the user who runs the tests
-	life   io.WriteCloser      // the server ends when this end of the pipe is closed
-	done   chan struct{}
+	done   chan struct{}       // closed when the keeper has ended
+
+	life    io.WriteCloser // to the keeper: it ends when this end of the pipe is closed
+	answers *bufio.Reader
 
 	mu   sync.Mutex
 	made int // databases, guarded by mu
@@ -147,10 +150,14 @@ func newCluster(bin string) (*Cluster, error) {
 		err = c.initialize()
 	}
 	if err == nil {
-		err = c.start()
+		err = c.keep()
 	}
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	if err := c.start(); err != nil {
+		c.end()
+		return nil, err
 	}
 	return c, nil
 }
@@ -197,25 +204,27 @@ func (c *Cluster) initialize() error {
 	return nil
 }
 
-// keeper runs the server until its standard input ends, which is when this process
-// does, however that comes. $1 is the program, $2 the folder; the rest is the
-// server's. KILL lets it crash, keep leaves the folder.
+// keeper runs the server and does what it is told on its standard input, line by line.
+// That ends when this process does, however that comes: then the server is ended and
+// the folder removed. $1 is the program, $2 the folder; the rest is the server's.
 const keeper = `
 program=$1 dir=$2; shift 2
-"$program" "$@" >>"$dir/log" 2>&1 </dev/null &
-server=$!
-word=
-read -r word
-case $word in
-crash) kill -QUIT $server ;;
-*) kill -INT $server ;;
-esac
-wait $server
-[ -n "$word" ] || rm -rf "$dir"
+server=
+while read -r word; do
+	case $word in
+	start) "$program" "$@" >>"$dir/log" 2>&1 </dev/null & server=$! ;;
+	crash) kill -QUIT $server; wait $server ;;
+	stop) kill -INT $server; wait $server ;;
+	esac
+	echo done
+done
+[ -z "$server" ] || kill -INT $server 2>/dev/null
+wait
+rm -rf "$dir"
 `
 
-// start returns when the server answers.
-func (c *Cluster) start() error {
+// keep starts the keeper.
+func (c *Cluster) keep() error {
 	cmd := c.command("/bin/sh", "-c", keeper, "sh", filepath.Join(c.bin, "postgres"), c.dir,
 		"-D", c.data(), "-k", c.Socket, "-c", "listen_addresses=", "-c", "max_connections=200", "-c", "shared_buffers=32MB",
 		"-c", "log_min_messages=warning", "-c", "log_min_error_statement=panic")
@@ -223,14 +232,35 @@ func (c *Cluster) start() error {
 	if err != nil {
 		return err
 	}
+	answers, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	c.life, c.done = life, make(chan struct{})
-	go func(done chan struct{}) {
+	c.life, c.answers, c.done = life, bufio.NewReader(answers), make(chan struct{})
+	go func() {
 		_ = cmd.Wait()
-		close(done)
-	}(c.done)
+		close(c.done)
+	}()
+	return nil
+}
+
+// order has the keeper do something, and returns when it has.
+func (c *Cluster) order(word string) error {
+	if _, err := io.WriteString(c.life, word+"\n"); err != nil {
+		return err
+	}
+	_, err := c.answers.ReadString('\n')
+	return err
+}
+
+// start returns when the server answers.
+func (c *Cluster) start() error {
+	if err := c.order("start"); err != nil {
+		return err
+	}
 	return c.await()
 }
 
@@ -243,8 +273,6 @@ func (c *Cluster) await() error {
 			return nil
 		}
 		select {
-		case <-c.done:
-			return fmt.Errorf("testenv: PostgreSQL ended at once: %s", c.log())
 		case <-ctx.Done():
 			return fmt.Errorf("testenv: PostgreSQL does not answer: %w\n%s", err, c.log())
 		case <-time.After(20 * time.Millisecond):
@@ -260,17 +288,16 @@ func (c *Cluster) log() []byte {
 // Crash ends the server and all its connections at once, without a word to anybody
 // and without writing anything more, as PostgreSQL's "immediate" shutdown does. Start
 // recovers it from its log.
-func (c *Cluster) Crash(t testing.TB) { t.Helper(); c.tell(t, "crash\n") }
+func (c *Cluster) Crash(t testing.TB) { t.Helper(); c.tell(t, "crash") }
 
 // Stop ends the server in order, cutting its connections off. Start starts it again.
-func (c *Cluster) Stop(t testing.TB) { t.Helper(); c.tell(t, "stop\n") }
+func (c *Cluster) Stop(t testing.TB) { t.Helper(); c.tell(t, "stop") }
 
 func (c *Cluster) tell(t testing.TB, word string) {
 	t.Helper()
-	if _, err := io.WriteString(c.life, word); err != nil {
+	if err := c.order(word); err != nil {
 		t.Fatal(err)
 	}
-	<-c.done
 }
 
 // Start starts the server after Crash or Stop.
@@ -283,13 +310,8 @@ func (c *Cluster) Start(t testing.TB) {
 
 // end ends the server and removes its folder.
 func (c *Cluster) end() {
-	select {
-	case <-c.done: // stopped by the test
-	default:
-		_ = c.life.Close()
-		<-c.done
-	}
-	_ = os.RemoveAll(c.dir)
+	_ = c.life.Close()
+	<-c.done
 }
 
 // Set changes a setting of the running server, as its administrator would.
