@@ -147,15 +147,15 @@ func newCluster(bin string) (*Cluster, error) {
 		err = os.Chown(dir, int(as.Uid), int(as.Gid))
 	}
 	if err == nil {
-		err = c.initialize()
-	}
-	if err == nil {
 		err = c.keep()
 	}
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
-	if err := c.start(); err != nil {
+	if err = c.order("init"); err == nil {
+		err = c.start()
+	}
+	if err != nil {
 		c.end()
 		return nil, err
 	}
@@ -195,15 +195,6 @@ func (c *Cluster) command(name string, args ...string) *exec.Cmd {
 
 func (c *Cluster) data() string { return filepath.Join(c.dir, "data") }
 
-func (c *Cluster) initialize() error {
-	cmd := c.command(filepath.Join(c.bin, "initdb"), "--pgdata="+c.data(), "--username="+superuser,
-		"--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("testenv: initdb: %w\n%s", err, out)
-	}
-	return nil
-}
-
 // keeper runs the server and does what it is told on its standard input, line by line.
 // That ends when this process does, however that comes: then the server is ended and
 // the folder removed. $1 is the program, $2 the folder; the rest is the server's.
@@ -212,6 +203,8 @@ program=$1 dir=$2; shift 2
 server=
 while read -r word; do
 	case $word in
+	init) "${program%/*}/initdb" --pgdata="$dir/data" --username=` + superuser + ` --auth=trust --encoding=UTF8 \
+		--locale=C --no-sync --no-instructions >>"$dir/log" 2>&1 </dev/null || { echo failed; continue; } ;;
 	start) "$program" "$@" >>"$dir/log" 2>&1 </dev/null & server=$! ;;
 	crash) kill -QUIT $server; wait $server ;;
 	stop) kill -INT $server; wait $server ;;
@@ -252,7 +245,10 @@ func (c *Cluster) order(word string) error {
 	if _, err := io.WriteString(c.life, word+"\n"); err != nil {
 		return err
 	}
-	_, err := c.answers.ReadString('\n')
+	answer, err := c.answers.ReadString('\n')
+	if err == nil && answer != "done\n" {
+		err = fmt.Errorf("testenv: PostgreSQL: %s %s%s", word, answer, c.log())
+	}
 	return err
 }
 
