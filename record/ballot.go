@@ -51,9 +51,12 @@ func (s *State) vote(st *statement.Statement, at time.Time) *Finding {
 	if bad := s.checkChange(st); bad != nil {
 		return bad
 	}
+	if bad := s.checkKnown(st); bad != nil {
+		return bad
+	}
 	b := &Ballot{Digest: digest, Body: st.Body, Needs: s.needs(st.Body), Decided: -1}
 	if old != nil {
-		b.Signatures = s.valid(old.Signatures, at)
+		b.Signatures = s.counting(old, at)
 	}
 	if bad := notTwice(b.Signatures, st.Signer); bad != nil {
 		return bad
@@ -79,6 +82,17 @@ func (s *State) valid(all []Signature, at time.Time) []Signature {
 	return slices.DeleteFunc(slices.Clone(all), func(sig Signature) bool {
 		return !at.Before(sig.Expires) || !s.holdsOffice(sig)
 	})
+}
+
+// counting returns those signatures of a ballot that still count. A resumption's count
+// for the suspension after which they were recorded, and for no later one.
+func (s *State) counting(b *Ballot, at time.Time) []Signature {
+	all := s.valid(b.Signatures, at)
+	if r, ok := b.Body.(*statement.Resumption); ok {
+		since := s.causes[causeOf(&r.Target)].Leaf
+		all = slices.DeleteFunc(all, func(sig Signature) bool { return sig.Leaf < since })
+	}
+	return all
 }
 
 func (s *State) holdsOffice(sig Signature) bool {

@@ -231,7 +231,7 @@ func (s *State) Waiting(at time.Time) []Ballot {
 			continue
 		}
 		now := *b
-		if now.Signatures = s.valid(b.Signatures, at); len(now.Signatures) > 0 {
+		if now.Signatures = s.counting(b, at); len(now.Signatures) > 0 {
 			now.Needs = s.needs(b.Body)
 			all = append(all, now)
 		}

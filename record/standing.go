@@ -22,8 +22,11 @@ type Standing struct {
 	State  string           // Suspended or Revoked; empty: active
 	Since  time.Time
 	Reason string
+
+	// The newest statement about it: whose, where, and when it was signed.
 	By     identity.Address
 	Leaf   int64
+	Signed time.Time
 }
 
 // A cause is what a standing is about: the kind of a target and its name.
@@ -86,7 +89,7 @@ func (s *State) mark(st *statement.Statement, t *statement.Target, state, reason
 	if had && (old.State == Revoked || old.State == state) {
 		state, reason, at = old.State, old.Reason, old.Since
 	}
-	now := Standing{Target: *t, State: state, Since: at, Reason: reason, By: st.Signer.Address, Leaf: s.Size()}
+	now := Standing{Target: *t, State: state, Since: at, Reason: reason, By: st.Signer.Address, Leaf: s.Size(), Signed: st.Head.Time}
 	now.Target.Devices = union(old.Target.Devices, t.Devices)
 	put(s, s.causes, c, now)
 	if t.Kind == statement.TargetSerial || t.Kind == statement.TargetRoot {
@@ -118,6 +121,19 @@ func (s *State) checkResumption(st *statement.Statement, b *statement.Resumption
 		if k, known := s.keys[id]; known && k.Address == st.Signer.Address {
 			return find(OwnMatter, "the device %s is %s's own", id, k.Address)
 		}
+	}
+	return nil
+}
+
+// checkKnown refuses a resumption by somebody who cannot have known of the newest
+// suspension: it would end what its officer never meant.
+func (s *State) checkKnown(st *statement.Statement) *Finding {
+	b, ok := st.Body.(*statement.Resumption)
+	if !ok {
+		return nil
+	}
+	if now := s.causes[causeOf(&b.Target)]; st.Head.Time.Before(now.Signed) {
+		return find(StaleChange, "it was signed before the newest suspension, of leaf %d", now.Leaf)
 	}
 	return nil
 }

@@ -5,8 +5,10 @@ package record_test
 import (
 	"encoding/hex"
 	"testing"
+	"time"
 
 	"valise/identity"
+	"valise/ledger"
 	"valise/record"
 	"valise/statement"
 )
@@ -57,6 +59,49 @@ func TestSuspension(t *testing.T) {
 			d.ok(d.certify(d.tbs(template)))
 			again := &statement.Resumption{Target: target, Reason: "found", Change: statement.NewID()}
 			d.want(d.say(d.Olga, again), record.NotSuspended)
+		})
+	}
+}
+
+// A resumption ends the suspension that its officers knew, and no later one: what was
+// signed or recorded before counts no more.
+func TestResumptionOfAnEarlierSuspension(t *testing.T) {
+	for name, c := range map[string]struct {
+		before bool // the first officer's is recorded before the second suspension
+		signed time.Duration
+		want   record.Reason
+	}{
+		"control":         {false, 2 * time.Minute, ""},
+		"signed before":   {false, 0, record.StaleChange},
+		"recorded before": {true, 0, ""}, // it is in the record, and does not count
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDesk(t)
+			template := d.device()
+			target := statement.Target{Kind: statement.TargetDevice, Device: template.Device}
+			held := &statement.Resumption{Target: target, Reason: "found", Change: statement.NewID()}
+			d.ok(d.say(d.Olga, d.suspension(target)))
+			early := d.Olga.Sign(t, d.now.Add(c.signed), held)
+			if c.before {
+				d.ok(d.say(d.Olga, held))
+			}
+			found := &statement.Resumption{Target: target, Reason: "found", Change: statement.NewID()}
+			d.ok(d.say(d.Oscar, found), d.say(d.Otto, found))
+			d.now = d.now.Add(time.Minute)
+			d.ok(d.say(d.Otto, d.suspension(target)))
+			d.now = d.now.Add(time.Minute)
+			if !c.before {
+				_, err := d.add(ledger.KindStatement, early)
+				d.want(reason(t, err), c.want)
+			}
+			d.ok(d.say(d.Oscar, held))
+			resumed := d.state.Device(template.Device).State == ""
+			if honest := name == "control"; resumed != honest {
+				t.Errorf("resumed: %t, want %t", resumed, honest)
+			}
+			if waiting := d.state.Waiting(d.now); !resumed && (len(waiting) != 1 || len(waiting[0].Signatures) != 1) {
+				t.Errorf("waiting: %+v", waiting)
+			}
 		})
 	}
 }
