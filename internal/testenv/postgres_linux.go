@@ -200,6 +200,7 @@ func (c *Cluster) data() string { return filepath.Join(c.dir, "data") }
 // the folder removed. $1 is the program, $2 the folder; the rest is the server's.
 const keeper = `
 program=$1 dir=$2; shift 2
+trap '' PIPE # nobody may be left to read the answer
 server=
 while read -r word; do
 	case $word in
@@ -209,7 +210,7 @@ while read -r word; do
 	crash) kill -QUIT $server; wait $server ;;
 	stop) kill -INT $server; wait $server ;;
 	esac
-	echo done
+	echo done 2>/dev/null
 done
 [ -z "$server" ] || kill -INT $server 2>/dev/null
 wait
