@@ -239,7 +239,8 @@ func version1(t testing.TB, subject, issuer pkix.Name, key crypto.PublicKey, sig
 	}{
 		big.NewInt(1), algorithm, issuer.ToRDNSequence(),
 		struct{ NotBefore, NotAfter time.Time }{made.Add(-time.Hour), made.Add(24 * time.Hour)}, // and out of date since
-		subject.ToRDNSequence(), asn1.RawValue{FullBytes: spki},
+		subject.ToRDNSequence(),
+		asn1.RawValue{FullBytes: spki},
 	}))
 	sum := sha256.Sum256(tbs)
 	signature := must(rsa.SignPKCS1v15(nil, signer, crypto.SHA256, sum[:]))

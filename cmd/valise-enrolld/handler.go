@@ -56,10 +56,11 @@ func (o *office) newHandler(decisions *enroll.Authority, gateways *feed.Feed, m 
 	if err != nil {
 		return nil, err
 	}
+	trust, root := identity.NewTrust(identity.Authority{Domain: o.cfg.Domain, Roots: []*x509.Certificate{o.chain[1]}}), sha256.Sum256(o.chain[1].Raw)
 	officers, err := desk.New(desk.Config{
-		URL: o.cfg.URL, Trust: identity.NewTrust(identity.Authority{Domain: o.cfg.Domain, Roots: []*x509.Certificate{o.chain[1]}}),
-		Root: sha256.Sum256(o.chain[1].Raw), Backend: decisions, Log: log, Event: o.audit.Event,
-		Secret: func() []byte { return o.store.Secret("desk") },
+		URL: o.cfg.URL, Trust: trust, Root: root, Log: log, Event: o.audit.Event,
+		Backend: &forwarder{decisions, decisions.Submit, gateways.Forward, trust, root},
+		Secret:  func() []byte { return o.store.Secret("desk") },
 		Refused: func(ctx context.Context, r *desk.Refusal, attrs ...slog.Attr) {
 			o.refused(ctx, m, log, "officer refused", r.Reason, r.Detail, attrs)
 		},

@@ -134,8 +134,10 @@ func oldCertificate(t testing.TB, subject, issuer pkix.Name, key *rsa.PublicKey,
 		Subject   pkix.RDNSequence
 		Key       asn1.RawValue
 	}{
-		serial(), algorithm, issuer.ToRDNSequence(), struct{ From, Until time.Time }{made, made.Add(time.Hour)},
-		subject.ToRDNSequence(), asn1.RawValue{FullBytes: spki},
+		serial(), algorithm, issuer.ToRDNSequence(),
+		struct{ From, Until time.Time }{made, made.Add(time.Hour)},
+		subject.ToRDNSequence(),
+		asn1.RawValue{FullBytes: spki},
 	})
 	sum := sha256.Sum256(tbs)
 	signature, err := rsa.SignPKCS1v15(nil, signer, crypto.SHA256, sum[:])

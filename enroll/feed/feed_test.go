@@ -413,7 +413,9 @@ func FuzzRequests(f *testing.F) {
 	manifest, _ := full.First()
 	item := full.items(2)[0]
 	events := []stream.Event{
-		stream.Hello{Manifest: 1, Size: 3}.Event(), {Kind: stream.KindManifest, Body: manifest}, {Kind: stream.KindCheckpoint, Body: full.Checkpoint(head)},
+		stream.Hello{Manifest: 1, Size: 3}.Event(),
+		{Kind: stream.KindManifest, Body: manifest},
+		{Kind: stream.KindCheckpoint, Body: full.Checkpoint(head)},
 		{Kind: stream.KindBulletin, Body: full.SignBulletin(full.Bulletin(1))},
 	}
 	f.Add(body(f, events...), true)

@@ -70,9 +70,6 @@ func (s *Stage) prepare(ctx context.Context, name, domain string) (*Authority, i
 
 func (a *Authority) data() string { return filepath.Dir(a.Root) }
 
-// Database is the file of the authority's database.
-func (a *Authority) Database() string { return filepath.Join(a.data(), "authority.db") }
-
 func quoted(list []string) string {
 	out := make([]string, len(list))
 	for i, s := range list {

@@ -14,7 +14,6 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -340,6 +339,3 @@ func (c *Cluster) ask(ctx context.Context, query string, into any) error {
 	defer conn.Close(ctx)
 	return conn.QueryRow(ctx, query).Scan(into)
 }
-
-// Log returns the end of the server's log, for a test that fails.
-func (c *Cluster) Log() string { return strings.ToValidUTF8(string(c.log()), "?") }
