@@ -168,8 +168,11 @@ func (c *CA) issueDirect(ctx context.Context, kind string, names []string, reque
 		return fresh, err
 	}
 	var i authority.Issuance
-	err = c.cfg.Book.Update(ctx, func(tx *authority.Tx, _ *record.State, add book.Append) error {
+	err = c.cfg.Book.Update(ctx, func(tx *authority.Tx, s *record.State, add book.Append) error {
 		left, err := tx.OpenIssuance(kind, fresh.Subject, request)
+		if err == nil {
+			err = known(s, left)
+		}
 		if err == nil {
 			if err = c.same(tx, left, template, c.cfg.Gateway.Validity); err == nil {
 				i = left

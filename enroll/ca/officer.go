@@ -45,8 +45,8 @@ func (c *CA) issueOfficer(ctx context.Context, a identity.Address) (authority.Is
 	}
 	if i.Ref != "" { // recorded before a crash, or while the token was away
 		err = c.cfg.Book.Look(ctx, func(tx *authority.Tx, s *record.State) error {
-			if leaf, known := s.Serial(i.Serial); !known || leaf != i.Leaf {
-				return fmt.Errorf("%w: the record does not know it", ErrStale)
+			if err := known(s, i); err != nil {
+				return err
 			}
 			return c.same(tx, i, template, officerLife)
 		})

@@ -4,6 +4,7 @@ package ca
 
 import (
 	"crypto/elliptic"
+	"crypto/x509"
 	"errors"
 	"path/filepath"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"valise/attest"
 	"valise/enroll/book"
 	"valise/enroll/enrolltest"
+	"valise/identity"
 	"valise/internal/store/authority"
 	"valise/ledger"
 	"valise/record"
@@ -208,4 +210,75 @@ func TestOfficersAreNotForgotten(t *testing.T) {
 	if _, err := o.ca.IssueDevice(t.Context(), "a"); record.ReasonOf(err) != record.Refused {
 		t.Errorf("got %v", err)
 	}
+}
+
+// Nor is a gateway's: what waits for the token must be what the record holds.
+func TestPlantedGatewayWithOfficers(t *testing.T) {
+	for name, forge := range map[string]bool{"planted": true, "control": false} {
+		t.Run(name, func(t *testing.T) {
+			c := newCouncil(t)
+			csr, names := enrolltest.CSR(t, enrolltest.NewKey(t)), []string{"gateway." + domain}
+			c.key.fail.Store(true)
+			_, _ = c.ca.IssueGateway(t.Context(), csr, names)
+			c.key.fail.Store(false)
+			left := c.recorded(t)
+			if forge {
+				other, old := left, parsed(t, left.TBS)
+				template, err := (&identity.GatewayProfile{
+					Name: names[0], PublicKey: old.PublicKey, Tier: identity.TierWitnessed, Serial: newSerial(), NotBefore: old.NotBefore, NotAfter: old.NotAfter,
+				}).Template()
+				if err != nil {
+					t.Fatal(err)
+				}
+				tbs, err := c.ca.issuer.build(template)
+				if err != nil {
+					t.Fatal(err)
+				}
+				entry, err := ledger.NewEntry(ledger.KindIssuance, tbs, c.now)
+				if err != nil {
+					t.Fatal(err)
+				}
+				other.Serial = template.SerialNumber.Bytes()
+				c.forge(t, "UPDATE issuances SET tbs = ?, serial = ?", tbs, other.Serial)
+				c.forge(t, "UPDATE leaves SET entry = ?, payload = ? WHERE id = ?", entry.Marshal(), tbs, left.Leaf)
+			}
+			i, err := c.ca.IssueGateway(t.Context(), csr, names)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if (i.Leaf != left.Leaf) != forge {
+				t.Errorf("signed what stands at leaf %d, recorded at %d", i.Leaf, left.Leaf)
+			}
+			var known bool
+			c.book.View(func(s *record.State) { _, known = s.Serial(i.Serial) })
+			if !known {
+				t.Error("a certificate that the record does not know was signed")
+			}
+		})
+	}
+}
+
+// recorded is the gateway's certificate that waits for the token.
+func (c *council) recorded(t *testing.T) (i authority.Issuance) {
+	t.Helper()
+	err := c.store.View(t.Context(), func(tx *authority.Tx) error {
+		all, err := tx.Issuances()
+		if err == nil {
+			i = all[len(all)-1]
+		}
+		return err
+	})
+	if err != nil || i.Kind != record.KindGateway || i.Done() {
+		t.Fatalf("got %+v, %v", i, err)
+	}
+	return i
+}
+
+func parsed(t *testing.T, tbs []byte) *x509.Certificate {
+	t.Helper()
+	cert, err := parseTBS(tbs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cert
 }
