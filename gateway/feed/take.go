@@ -63,13 +63,13 @@ func (f *Feed) takeManifest(ctx context.Context, raw []byte) error {
 
 // openCheckpoint verifies a checkpoint by the keys that count at a time; at the
 // zero time, by all that the manifest names.
-func (f *Feed) openCheckpoint(text []byte, at time.Time) (ledger.Head, error) {
-	if f.manifest == nil {
+func openCheckpoint(text []byte, m *manifest.Manifest, at time.Time) (ledger.Head, error) {
+	if m == nil {
 		return ledger.Head{}, refuse("checkpoint", errors.New("there is no manifest yet"))
 	}
 	var verifiers []note.Verifier
-	for _, key := range f.manifest.LedgerKeys(at) {
-		v, err := ledger.Verifier(f.manifest.Origin, key)
+	for _, key := range m.LedgerKeys(at) {
+		v, err := ledger.Verifier(m.Origin, key)
 		if err != nil {
 			return ledger.Head{}, err
 		}
@@ -86,7 +86,7 @@ func (f *Feed) openCheckpoint(text []byte, at time.Time) (ledger.Head, error) {
 func (f *Feed) takeCheckpoint(ctx context.Context, text []byte) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	head, err := f.openCheckpoint(text, f.cfg.Now())
+	head, err := openCheckpoint(text, f.manifest, f.cfg.Now())
 	if err != nil {
 		return err
 	}
@@ -124,6 +124,8 @@ func (f *Feed) takeBulletin(ctx context.Context, raw []byte) error {
 	}
 	next, err := f.Set().WithBulletin(b)
 	switch {
+	case errors.Is(err, bulletin.ErrOld) && b.Number == f.Set().Number():
+		return f.copy.putBulletin(ctx, b, raw) // the disk may have failed when it came first
 	case errors.Is(err, bulletin.ErrOld):
 		return nil
 	case errors.Is(err, bulletin.ErrFork):
@@ -133,7 +135,22 @@ func (f *Feed) takeBulletin(ctx context.Context, raw []byte) error {
 	}
 	// In force first: what it takes away must not wait for a disk.
 	f.put(next)
-	return f.copy.putBulletin(ctx, b, raw)
+	return errors.Join(f.copy.putBulletin(ctx, b, raw), f.makeUp(ctx, b))
+}
+
+// makeUp obeys what found no room before there was this bulletin.
+func (f *Feed) makeUp(ctx context.Context, b *bulletin.Bulletin) error {
+	if !f.missed {
+		return nil
+	}
+	f.missed = false
+	set := f.Set()
+	err := f.copy.eachStatement(ctx, b.LedgerSize, func(i ledger.Item) {
+		set = f.obey(ctx, set, i.Payload, i.Index, i.Entry.Time)
+	})
+	f.missed = f.missed || err != nil
+	f.put(set)
+	return err
 }
 
 // sameRecord compares the record that a bulletin was made from with the copy, as
@@ -170,15 +187,18 @@ func (f *Feed) takeStatement(ctx context.Context, raw []byte) error {
 		return err
 	}
 	now := f.cfg.Now()
-	next, err := f.weigh(f.Set(), raw, leaf, now)
+	next, holds, err := f.weigh(f.Set(), raw, leaf, now)
 	if err != nil {
 		return refuse("statement", err)
 	}
-	if next == f.Set() {
+	if !holds {
 		return nil
 	}
-	f.put(next)
-	f.event(ctx, "statement obeyed", "", slog.Int64("leaf", leaf))
+	if next != f.Set() {
+		f.put(next)
+		f.event(ctx, "statement obeyed", "", slog.Int64("leaf", leaf))
+	}
+	// Also when it was obeyed before: the disk may have failed then.
 	return f.copy.keepStatement(ctx, seen{raw, now})
 }
 
@@ -201,6 +221,7 @@ func (f *Feed) takeLeaves(ctx context.Context, items []ledger.Item) error {
 	if err != nil {
 		return err
 	}
+	gaveWay := false
 	for len(items) > 0 && items[0].Index < size {
 		ours, err := f.copy.leaf(ctx, items[0].Index)
 		if err != nil {
@@ -210,7 +231,7 @@ func (f *Feed) takeLeaves(ctx context.Context, items []ledger.Item) error {
 			if err := f.giveWay(ctx, signed, items[0].Index); err != nil {
 				return err
 			}
-			size = items[0].Index
+			size, gaveWay = items[0].Index, true
 			break
 		}
 		items = items[1:]
@@ -224,11 +245,25 @@ func (f *Feed) takeLeaves(ctx context.Context, items []ledger.Item) error {
 	if err := f.copy.append(ctx, items); err != nil {
 		return err
 	}
+	if gaveWay { // what was kept of the others may stand here again, and now has its leaf
+		f.recorded(ctx, items)
+	}
 	last := items[len(items)-1].Index + 1
 	if b := f.Set().Bulletin(); b != nil && size < b.LedgerSize && b.LedgerSize <= last {
 		return f.sameRecord(ctx, b)
 	}
 	return nil
+}
+
+// recorded takes note of where statements stand that were in force already.
+func (f *Feed) recorded(ctx context.Context, items []ledger.Item) {
+	set := f.Set()
+	for _, i := range items {
+		if i.Entry.Kind == ledger.KindStatement {
+			set = f.obey(ctx, set, i.Payload, i.Index, i.Entry.Time)
+		}
+	}
+	f.put(set)
 }
 
 // giveWay drops leaves from an index on that nothing signed covers. Statements
@@ -243,7 +278,7 @@ func (f *Feed) giveWay(ctx context.Context, signed, from int64) error {
 		if err != nil || !bulletin.Concerns(st.Body) {
 			return
 		}
-		if _, err := f.weigh(f.Set(), i.Payload, i.Index, i.Entry.Time); err == nil {
+		if _, holds, _ := f.weigh(f.Set(), i.Payload, i.Index, i.Entry.Time); holds {
 			keep = append(keep, seen{i.Payload, i.Entry.Time})
 		}
 	})
