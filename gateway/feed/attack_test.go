@@ -3,12 +3,19 @@
 package feed_test
 
 import (
+	"bytes"
 	"crypto/ed25519"
+	"crypto/tls"
 	"database/sql"
+	"errors"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"valise/bulletin"
 	"valise/bulletin/stream"
@@ -154,6 +161,65 @@ func TestObeyedWithoutDisk(t *testing.T) {
 				t.Error("forgotten after a restart")
 			}
 		})
+	}
+}
+
+// A contradiction is still one after a restart, and the document that shows it is there.
+func TestContradictionStays(t *testing.T) {
+	s := newSite(t)
+	spool := filepath.Join(t.TempDir(), "spool")
+	f := s.followAs("", "", spool, s.gateway)
+	put(t, spool, feed.DocumentManifest, s.first, nil)
+	b := s.Bulletin(1)
+	b.LedgerSize = 100 // of a record that the gateway has not seen
+	put(t, spool, feed.DocumentBulletin, s.SignBulletin(b), nil)
+	other := *b
+	other.Next = other.Next.Add(time.Hour)
+	raw := s.SignBulletin(&other)
+	f.stop()
+	f = s.followAs("", f.path, spool, s.gateway)
+	if err := f.Check(t.Context()); errors.Is(err, feed.ErrFork) {
+		t.Fatalf("honest control: %v", err)
+	}
+	put(t, spool, feed.DocumentBulletin, raw, feed.ErrRefused)
+	f.stop()
+	f = s.followAs("", f.path, spool, s.gateway)
+	if err := f.Check(t.Context()); !errors.Is(err, feed.ErrFork) {
+		t.Errorf("after a restart: %v", err)
+	}
+	evidence := f.path + ".contradiction"
+	if kept, err := os.ReadFile(evidence); err != nil || !bytes.HasSuffix(kept, raw) {
+		t.Errorf("the other bulletin was not kept: %v", err)
+	}
+	f.stop()
+	if err := os.Remove(evidence); err != nil {
+		t.Fatal(err)
+	}
+	f = s.followAs("", f.path, spool, s.gateway)
+	if err := f.Check(t.Context()); errors.Is(err, feed.ErrFork) {
+		t.Errorf("after somebody took it away: %v", err)
+	}
+}
+
+// Where an authority sends a gateway elsewhere, it does not go.
+func TestRedirection(t *testing.T) {
+	s := newSite(t)
+	asked := new(atomic.Int64)
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_ = stream.Write(w, stream.Event{Kind: stream.KindManifest, Body: s.first})
+	}))
+	t.Cleanup(elsewhere.Close)
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, elsewhere.URL, http.StatusSeeOther)
+		asked.Add(1)
+	}))
+	server.TLS = &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{*s.Server("127.0.0.1")}}
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	f := s.followAs(server.URL, "", "", s.gateway)
+	eventually(t, "the answer", func() bool { return asked.Load() > 1 })
+	if raw, err := f.Manifest(t.Context()); err != nil || raw != nil {
+		t.Errorf("told by somebody else: %.20q, %v", raw, err)
 	}
 }
 

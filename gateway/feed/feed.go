@@ -19,7 +19,8 @@
 //
 // Numbers and sizes only go up. A checkpoint or bulletin that contradicts what
 // is held is refused and [Feed.Check] fails from then on: one of the two was
-// rewritten, and people must look. Never delete the copy to make that go away:
+// rewritten, and people must look. The document that says something else lies beside
+// the copy, and the check passes again when somebody took it away. Never delete the copy to make that go away:
 // it is the evidence.
 package feed
 
@@ -212,6 +213,9 @@ func (f *Feed) load(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("feed: %s: %w", f.cfg.Path, err)
 		}
+	}
+	if f.fork, err = readEvidence(f.cfg.Path); err != nil {
+		return err
 	}
 	set, err := f.rebuild(ctx, held)
 	if err != nil {

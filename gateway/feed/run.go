@@ -35,7 +35,11 @@ func (f *Feed) Run(ctx context.Context) error {
 
 // follow connects, and connects again.
 func (f *Feed) follow(ctx context.Context) error {
-	client := &http.Client{Transport: f.transport()}
+	client := &http.Client{
+		Transport: f.transport(),
+		// Elsewhere is not the authority, and need not even be asked over TLS.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 	defer client.CloseIdleConnections()
 	pause := firstPause
 	for {

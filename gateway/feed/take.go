@@ -18,13 +18,17 @@ import (
 	"valise/statement"
 )
 
-// forked notes a contradiction, for ever: it does not go away by itself.
-func (f *Feed) forked(ctx context.Context, what string, args ...any) error {
+// forked notes a contradiction, for ever: it does not go away by itself, and neither
+// does the document that shows it.
+func (f *Feed) forked(ctx context.Context, evidence []byte, what string, args ...any) error {
 	err := fmt.Errorf("%w: %s", ErrFork, fmt.Sprintf(what, args...))
 	f.cfg.Log.Error("the authority's record contradicts this gateway's copy", "error", err.Error())
 	if f.fork == nil {
 		f.fork = err
 		f.event(ctx, "record forked", "record_contradicts", slog.String("detail", err.Error()))
+		if kept := keepEvidence(f.cfg.Path, err, evidence); kept != nil {
+			f.cfg.Log.Error("the contradiction is not on disk", "error", kept.Error())
+		}
 	}
 	return err
 }
@@ -44,13 +48,13 @@ func (f *Feed) takeManifest(ctx context.Context, raw []byte) error {
 		return refuse("manifest", fmt.Errorf("it is for %s", m.Domain))
 	}
 	if f.manifest != nil && m.Number == f.manifest.Number && m.Digest() != f.manifest.Digest() {
-		return f.forked(ctx, "two manifests of number %d", m.Number)
+		return f.forked(ctx, raw, "two manifests of number %d", m.Number)
 	}
 	if f.manifest != nil && m.Number <= f.manifest.Number {
 		return nil
 	}
 	if err := m.Follows(f.manifest); err != nil {
-		return f.forked(ctx, "%v", err)
+		return f.forked(ctx, raw, "%v", err)
 	}
 	if err := f.copy.put(ctx, putManifest, int64(m.Number), raw); err != nil {
 		return err
@@ -102,7 +106,7 @@ func (f *Feed) takeCheckpoint(ctx context.Context, text []byte) error {
 		return err
 	}
 	if ours != head {
-		return f.forked(ctx, "a checkpoint of %d leaves is not of those that we were told", head.N)
+		return f.forked(ctx, text, "a checkpoint of %d leaves is not of those that we were told", head.N)
 	}
 	if head.N <= signed {
 		return nil
@@ -119,7 +123,7 @@ func (f *Feed) takeBulletin(ctx context.Context, raw []byte) error {
 	if err != nil {
 		return refuse("bulletin", err)
 	}
-	if err := f.sameRecord(ctx, b); err != nil {
+	if err := f.sameRecord(ctx, b, raw); err != nil {
 		return err
 	}
 	next, err := f.Set().WithBulletin(b)
@@ -129,7 +133,7 @@ func (f *Feed) takeBulletin(ctx context.Context, raw []byte) error {
 	case errors.Is(err, bulletin.ErrOld):
 		return nil
 	case errors.Is(err, bulletin.ErrFork):
-		return f.forked(ctx, "bulletin %d contradicts bulletin %d", b.Number, f.Set().Number())
+		return f.forked(ctx, raw, "bulletin %d contradicts bulletin %d", b.Number, f.Set().Number())
 	case err != nil:
 		return err
 	}
@@ -155,7 +159,7 @@ func (f *Feed) makeUp(ctx context.Context, b *bulletin.Bulletin) error {
 
 // sameRecord compares the record that a bulletin was made from with the copy, as
 // far as that goes.
-func (f *Feed) sameRecord(ctx context.Context, b *bulletin.Bulletin) error {
+func (f *Feed) sameRecord(ctx context.Context, b *bulletin.Bulletin, raw []byte) error {
 	size, _, err := f.copy.sizes(ctx)
 	if err != nil || b.LedgerSize > size {
 		return err
@@ -165,7 +169,7 @@ func (f *Feed) sameRecord(ctx context.Context, b *bulletin.Bulletin) error {
 		return err
 	}
 	if head.Hash != b.LedgerRoot {
-		return f.forked(ctx, "bulletin %d was made from another record of %d leaves", b.Number, b.LedgerSize)
+		return f.forked(ctx, raw, "bulletin %d was made from another record of %d leaves", b.Number, b.LedgerSize)
 	}
 	return nil
 }
@@ -228,7 +232,7 @@ func (f *Feed) takeLeaves(ctx context.Context, items []ledger.Item) error {
 			return err
 		}
 		if !bytes.Equal(ours, items[0].Entry.Marshal()) {
-			if err := f.giveWay(ctx, signed, items[0].Index); err != nil {
+			if err := f.giveWay(ctx, signed, items[0]); err != nil {
 				return err
 			}
 			size, gaveWay = items[0].Index, true
@@ -250,7 +254,7 @@ func (f *Feed) takeLeaves(ctx context.Context, items []ledger.Item) error {
 	}
 	last := items[len(items)-1].Index + 1
 	if b := f.Set().Bulletin(); b != nil && size < b.LedgerSize && b.LedgerSize <= last {
-		return f.sameRecord(ctx, b)
+		return f.sameRecord(ctx, b, nil) // both are in the copy
 	}
 	return nil
 }
@@ -268,9 +272,10 @@ func (f *Feed) recorded(ctx context.Context, items []ledger.Item) {
 
 // giveWay drops leaves from an index on that nothing signed covers. Statements
 // in them stay in force: they were signed by officers, wherever they stand.
-func (f *Feed) giveWay(ctx context.Context, signed, from int64) error {
+func (f *Feed) giveWay(ctx context.Context, signed int64, other ledger.Item) error {
+	from := other.Index
 	if b := f.Set().Bulletin(); from < signed || b != nil && from < b.LedgerSize {
-		return f.forked(ctx, "leaf %d is another one", from)
+		return f.forked(ctx, other.Payload, "leaf %d is another one", from)
 	}
 	var keep []seen
 	err := f.copy.eachStatement(ctx, from, func(i ledger.Item) {
