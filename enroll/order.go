@@ -199,16 +199,12 @@ func (a *Authority) closeChallenge(tx *authority.Tx, account *authority.Account,
 	if reason != "" {
 		z.Status, z.Reason, next = authority.Invalid, string(reason), authority.Invalid
 	}
-	if err := tx.CloseAuthorization(*z); err != nil {
+	last := tx.Later() // all of it, or ErrState
+	err := errors.Join(last.CloseAuthorization(*z), last.MoveOrder(z.Order, authority.Pending, next, z.Reason))
+	if err != nil || reason != "" {
 		return err
 	}
-	if err := tx.MoveOrder(z.Order, authority.Pending, next, z.Reason); err != nil {
-		return err
-	}
-	if reason != "" {
-		return nil
-	}
-	return tx.BindAccount(account.ID, device)
+	return last.BindAccount(account.ID, device)
 }
 
 // storedResult is an appraisal's result as officers and auditors read it. Nothing is

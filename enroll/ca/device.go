@@ -108,7 +108,7 @@ func (c *CA) issueDevice(ctx context.Context, order string) (i authority.Issuanc
 		if err := c.confirm(tx, s, f, j); err != nil {
 			return err
 		}
-		return tx.MoveOrder(order, authority.Processing, authority.Valid, "")
+		return tx.Later().MoveOrder(order, authority.Processing, authority.Valid, "")
 	})
 }
 

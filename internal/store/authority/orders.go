@@ -50,12 +50,13 @@ type Authorization struct {
 
 // AddOrder stores a new order and its authorization.
 func (tx *Tx) AddOrder(o Order, a Authorization) error {
-	err := tx.exec("INSERT INTO orders (id, account, device, profile, approvals, status, created, expires) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+	later := tx.Later()
+	err := later.exec("INSERT INTO orders (id, account, device, profile, approvals, status, created, expires) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
 		o.ID, o.Account, o.Device[:], o.Profile, o.Approvals, o.Status, unix(o.Created), unix(o.Expires))
 	if err != nil {
 		return err
 	}
-	return tx.exec("INSERT INTO authorizations (id, order_id, token, status, expires) VALUES ($1, $2, $3, $4, $5)",
+	return later.exec("INSERT INTO authorizations (id, order_id, token, status, expires) VALUES ($1, $2, $3, $4, $5)",
 		a.ID, o.ID, a.Token, a.Status, unix(a.Expires))
 }
 
@@ -224,7 +225,7 @@ func (tx *Tx) AddIssuance(i Issuance) error {
 	if err := tx.Writable(); err != nil {
 		return err
 	}
-	return tx.exec(`INSERT INTO issuances (id, ref, kind, subject, request, serial, leaf, tbs, created, not_after)
+	return tx.Later().exec(`INSERT INTO issuances (id, ref, kind, subject, request, serial, leaf, tbs, created, not_after)
 		SELECT coalesce(max(id), 0) + 1, $1, $2, $3, $4, $5, $6, $7, $8, $9 FROM issuances WHERE true`,
 		i.Ref, i.Kind, i.Subject, i.Request, i.Serial, i.Leaf, i.TBS, unix(i.Created), unix(i.NotAfter))
 }
