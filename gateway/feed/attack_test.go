@@ -97,6 +97,9 @@ func TestFloodHidesNoSuspension(t *testing.T) {
 	events = append(events, stream.Event{Kind: stream.KindBulletin, Body: s.SignBulletin(s.after(1, items...))})
 	url, _ := s.serveTimes(1, s.Server("127.0.0.1"), events...)
 	f := s.followAs(url, "", "", s.gateway)
+	for n := 512; n <= 4096; n += 512 { // they take their time where races are looked for
+		eventually(t, "many statements", func() bool { return f.Set().Pending() >= n || f.Set().Number() == 1 })
+	}
 	eventually(t, "the bulletin", func() bool { return f.Set().Number() == 1 })
 	eventually(t, "the suspension", func() bool { return !s.standing(f).Good() })
 }
