@@ -207,4 +207,3 @@ func (f *Flow) rollback() {
 		_ = f.conn.Close(ctx)
 	}
 }
-
