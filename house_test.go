@@ -45,7 +45,7 @@ type sabotage struct {
 // TestHouse holds the project to its rules, and each rule to its purpose.
 func TestHouse(t *testing.T) {
 	p := ours(t)
-	rules := slices.Concat(importRules, packageRules, wordRules, documentRules, keyRules, fuzzRules)
+	rules := slices.Concat(importRules, packageRules, wordRules, documentRules, promiseRules, keyRules, fuzzRules)
 	for _, r := range rules {
 		t.Run(r.name, func(t *testing.T) {
 			for _, complaint := range r.check(p) {

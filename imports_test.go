@@ -27,29 +27,39 @@ var mayImport = map[string][]string{
 	"attest/...":   {},
 	"identity/...": {},
 
-	"statement/...": {"identity"},
+	"statement/...": {"identity", "internal/jws"},
 	"ledger/...":    {"identity"},
-	"bulletin/...":  {"identity", "statement"},
+	"manifest/...":  {"identity", "internal/jws"},
+	"bulletin/...":  {"identity", "statement", "manifest", "internal/jws"},
+	"record/...":    {"identity", "statement", "ledger", "manifest", "attest"},
 	"policy/...":    {"identity", "statement"},
 
-	"enroll/...":  {"attest", "identity", "statement", "bulletin", "ledger", "policy", "internal/store/authority"},
-	"gateway/...": {"wire", "mls", "identity", "statement", "bulletin", "ledger", "policy"},
+	"enroll/...": {"attest", "identity", "statement", "manifest", "bulletin", "bulletin/stream", "ledger", "record", "policy", "internal/store/authority"},
+	// The CA decides from the record of this process, and records through it.
+	"enroll/ca":    {"attest", "identity", "statement", "manifest", "bulletin", "bulletin/stream", "ledger", "record", "policy", "internal/store/authority", "enroll/book"},
+	"enroll/feed":  {"attest", "identity", "statement", "manifest", "bulletin", "bulletin/stream", "ledger", "record", "policy", "internal/store/authority", "enroll/book"},
+	"gateway/...":  {"wire", "mls", "identity", "statement", "manifest", "bulletin", "ledger", "policy"},
+	"gateway/feed": {"identity", "statement", "manifest", "bulletin", "bulletin/stream", "ledger", "internal/store"},
 	// A commit's step and its fan-out, and a file's record, are submissions of
 	// the mailbox store.
 	"gateway/group": {"wire", "mls", "identity", "statement", "bulletin", "ledger", "policy", "gateway/mailbox"},
 	"gateway/blob":  {"wire", "mls", "identity", "statement", "bulletin", "ledger", "policy", "gateway/mailbox"},
-	"client/...":    {"wire", "mls", "attest", "identity", "statement", "bulletin", "ledger", "policy"},
+	"client/...":    {"wire", "mls", "attest", "identity", "statement", "manifest", "bulletin", "ledger", "policy"},
 	"client/vault": {
-		"wire", "mls", "attest", "identity", "statement", "bulletin", "ledger", "policy", "internal/store",
+		"wire", "mls", "attest", "identity", "statement", "manifest", "bulletin", "ledger", "policy", "internal/store",
 	},
 
 	"hsm/piv":    {"hsm"},
 	"hsm/pkcs11": {"hsm"},
+	"hsm/tpm":    {"hsm"},
 
 	"internal/store":           {},
 	"internal/store/relay":     {"internal/store", "gateway/mailbox"},
 	"internal/store/authority": {"internal/store", "identity", "statement", "ledger"},
+	"internal/jws":             {},
 	"internal/keys":            {"hsm", "hsm/..."},
+	"internal/p11relay":        {},
+	"internal/memory":          {},
 	"internal/daemon":          {},
 	"internal/testcard":        {},
 	"internal/testcard/reader": {"internal/testcard"},

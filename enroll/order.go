@@ -13,12 +13,16 @@ import (
 
 	"valise/attest"
 	"valise/enroll/acme"
+	"valise/enroll/ca"
 	"valise/identity"
 	"valise/internal/store/authority"
 )
 
 // NewOrder implements acme.Backend.
 func (a *Authority) NewOrder(ctx context.Context, account authority.Account, device identity.DeviceID) (authority.Order, authority.Authorization, error) {
+	if err := a.ready(); err != nil {
+		return authority.Order{}, authority.Authorization{}, err
+	}
 	now := a.cfg.Now().UTC().Truncate(time.Second)
 	profile := a.cfg.CA.Device()
 	order := authority.Order{
@@ -28,6 +32,9 @@ func (a *Authority) NewOrder(ctx context.Context, account authority.Account, dev
 	authz := authority.Authorization{
 		ID: rand.Text(), Order: order.ID, Token: rand.Text(), // at least 128 random bits
 		Status: authority.Pending, Expires: order.Expires,
+	}
+	if err := a.standing(account.Address, device); err != nil {
+		return order, authz, err
 	}
 	err := a.cfg.Store.Update(ctx, func(tx *authority.Tx) error {
 		if err := a.mayOrder(tx, account.ID, device, now); err != nil {
@@ -42,43 +49,38 @@ func (a *Authority) NewOrder(ctx context.Context, account authority.Account, dev
 }
 
 func (a *Authority) mayOrder(tx *authority.Tx, id int64, device identity.DeviceID, now time.Time) error {
-	account, err := tx.Account(id)
+	applicant, err := tx.Applicant(id, device, now)
 	if err != nil {
 		return err
 	}
-	if err := onRoster(tx, account.Address); err != nil {
+	if err := a.mayHave(&applicant, device); err != nil {
 		return err
 	}
-	if err := mayHave(tx, &account, device); err != nil {
-		return err
+	if applicant.Open >= maxOpenOrders {
+		return acme.Refuse(acme.TooManyOrders, "too many unfinished orders; finish one or wait until they expire")
 	}
-	open, err := tx.CountOpenOrders(id, now)
-	if err == nil && open >= maxOpenOrders {
-		err = acme.Refuse(acme.TooManyOrders, "too many unfinished orders; finish one or wait until they expire")
-	}
-	return err
+	return nil
 }
 
-// mayHave ties an account to one device, and a device to one person.
-func mayHave(tx *authority.Tx, account *authority.Account, device identity.DeviceID) error {
+// mayHave ties an account to a person on the roster and to one device, and a device to
+// one person.
+func (a *Authority) mayHave(applicant *authority.Applicant, device identity.DeviceID) error {
+	account := &applicant.Account
+	if !a.officers() && !applicant.OnRoster {
+		return notOnRoster(account.Address)
+	}
 	if account.Device != nil && *account.Device != device {
 		return acme.Refuse(acme.WrongIdentifier, "this account enrolled another device; each device needs its own invitation")
 	}
-	owners, err := tx.DeviceAddresses(device)
-	if err != nil {
-		return err
-	}
-	for _, owner := range owners {
-		if owner != account.Address {
-			return acme.Refuse(acme.DeviceTaken, "this key is enrolled for somebody else")
-		}
+	if applicant.Taken {
+		return acme.Refuse(acme.DeviceTaken, "this key is enrolled for somebody else")
 	}
 	return nil
 }
 
 // Order implements acme.Backend.
 func (a *Authority) Order(ctx context.Context, account authority.Account, id string) (o authority.Order, z authority.Authorization, err error) {
-	err = a.cfg.Store.View(ctx, func(tx *authority.Tx) error {
+	err = a.cfg.Store.Read(ctx, func(tx *authority.Tx) error {
 		o, z, err = ownOrder(tx, account.ID, id)
 		return err
 	})
@@ -86,9 +88,7 @@ func (a *Authority) Order(ctx context.Context, account authority.Account, id str
 }
 
 func ownOrder(tx *authority.Tx, account int64, id string) (o authority.Order, z authority.Authorization, err error) {
-	if o, err = tx.Order(id); err == nil {
-		z, err = tx.OrderAuthorization(id)
-	}
+	o, z, err = tx.OrderOf(id)
 	return o, z, owned(o, account, err)
 }
 
@@ -112,7 +112,7 @@ func (a *Authority) Orders(ctx context.Context, account authority.Account, limit
 
 // Authorization implements acme.Backend.
 func (a *Authority) Authorization(ctx context.Context, account authority.Account, id string) (o authority.Order, z authority.Authorization, err error) {
-	err = a.cfg.Store.View(ctx, func(tx *authority.Tx) error {
+	err = a.cfg.Store.Read(ctx, func(tx *authority.Tx) error {
 		o, z, err = ownAuthorization(tx, account.ID, id)
 		return err
 	})
@@ -120,9 +120,7 @@ func (a *Authority) Authorization(ctx context.Context, account authority.Account
 }
 
 func ownAuthorization(tx *authority.Tx, account int64, id string) (o authority.Order, z authority.Authorization, err error) {
-	if z, err = tx.Authorization(id); err == nil {
-		o, err = tx.Order(z.Order)
-	}
+	o, z, err = tx.OrderOfAuthorization(id)
 	return o, z, owned(o, account, err)
 }
 
@@ -137,14 +135,18 @@ func (a *Authority) Attest(ctx context.Context, account authority.Account, id st
 	if err := openChallenge(&authz, now); err != nil {
 		return authz, err
 	}
-	result := a.cfg.Appraiser.Appraise(evidence, authz.Token+"."+account.Thumbprint, order.Device, now)
+	_, result := ca.Examine(a.cfg.CA.Appraisers(), evidence, authz.Token+"."+account.Thumbprint, order.Device, now)
 	authz.Evidence, authz.Validated = evidence, now
 	if authz.Result, err = marshalResult(result); err != nil {
 		return authz, err
 	}
 	reason := acme.Reason(result.Reason())
+	var barred *acme.Refusal
+	if errors.As(a.standing(account.Address, order.Device), &barred) && reason == "" {
+		reason = barred.Reason
+	}
 	err = a.cfg.Store.Update(ctx, func(tx *authority.Tx) error {
-		return closeChallenge(tx, &account, &authz, order.Device, reason)
+		return a.closeChallenge(tx, &account, &authz, order.Device, reason)
 	})
 	if errors.Is(err, authority.ErrState) {
 		return authz, errChallengeReused
@@ -173,18 +175,15 @@ func openChallenge(z *authority.Authorization, now time.Time) error {
 
 // closeChallenge stores the outcome. The account gets its device with the first
 // evidence that is accepted.
-func closeChallenge(tx *authority.Tx, account *authority.Account, z *authority.Authorization, device identity.DeviceID, reason acme.Reason) error {
+func (a *Authority) closeChallenge(tx *authority.Tx, account *authority.Account, z *authority.Authorization, device identity.DeviceID, reason acme.Reason) error {
 	if reason == "" {
-		fresh, err := tx.Account(account.ID)
+		fresh, err := tx.Applicant(account.ID, device, z.Validated)
 		if err != nil {
 			return err
 		}
-		err = errors.Join(onRoster(tx, fresh.Address), mayHave(tx, &fresh, device))
 		var refusal *acme.Refusal
-		if errors.As(err, &refusal) {
+		if errors.As(a.mayHave(&fresh, device), &refusal) {
 			reason = refusal.Reason
-		} else if err != nil {
-			return err
 		}
 	}
 	z.Status, z.Reason = authority.Valid, ""
@@ -192,16 +191,12 @@ func closeChallenge(tx *authority.Tx, account *authority.Account, z *authority.A
 	if reason != "" {
 		z.Status, z.Reason, next = authority.Invalid, string(reason), authority.Invalid
 	}
-	if err := tx.CloseAuthorization(*z); err != nil {
+	last := tx.Later() // all of it, or ErrState
+	err := errors.Join(last.CloseAuthorization(*z), last.MoveOrder(z.Order, authority.Pending, next, z.Reason))
+	if err != nil || reason != "" {
 		return err
 	}
-	if err := tx.MoveOrder(z.Order, authority.Pending, next, z.Reason); err != nil {
-		return err
-	}
-	if reason != "" {
-		return nil
-	}
-	return tx.BindAccount(account.ID, device)
+	return last.BindAccount(account.ID, device)
 }
 
 // storedResult is an appraisal's result as officers and auditors read it. Nothing is

@@ -16,8 +16,9 @@
 //	device, err := trust.Device(chain, time.Now())
 //
 // The error is always a [*ChainError]; its [Reason] goes to the audit stream.
-// The authority's side makes certificates from [DeviceProfile],
-// [GatewayProfile] and [CAProfile].
+// An officer's chain, which signs statements and opens no connection, goes to
+// [Trust.Officer]. The authority's side makes certificates from
+// [DeviceProfile], [GatewayProfile], [OfficerProfile] and [CAProfile].
 //
 // Never take an address or a device id out of a certificate that did not pass
 // Trust. Never use the outcome as a statement of standing: whether a device is

@@ -17,7 +17,9 @@ import "encoding/asn1"
 //
 //	.1.1  extended key usage: device
 //	.1.2  extended key usage: gateway
+//	.1.3  extended key usage: officer
 //	.2.1  certificate extension: appraisal result
+//	.2.2  certificate extension: officer's role
 var (
 	arc = asn1.ObjectIdentifier{
 		1, 2, 840, 113556, 1, 8000, 2554,
@@ -28,8 +30,12 @@ var (
 	OIDDeviceUsage = below(1, 1)
 	// OIDGatewayUsage is the extended key usage of a gateway's certificate.
 	OIDGatewayUsage = below(1, 2)
+	// OIDOfficerUsage is the extended key usage of an officer's certificate.
+	OIDOfficerUsage = below(1, 3)
 	// OIDAppraisal names the extension that holds an Appraisal.
 	OIDAppraisal = below(2, 1)
+	// OIDRole names the extension that holds an officer's Role, a UTF8String.
+	OIDRole = below(2, 2)
 )
 
 // Standard object identifiers that crypto/x509 does not export.

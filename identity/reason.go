@@ -27,6 +27,7 @@ const (
 	ReasonWrongDevice      Reason = "wrong_device" // the device URI is not the hash of the key
 	ReasonWrongName        Reason = "wrong_name"   // a gateway's certificate for another name
 	ReasonNoAppraisal      Reason = "no_appraisal" // no appraisal result
+	ReasonNoRole           Reason = "no_role"      // an officer's certificate without one role that we know
 )
 
 // A ChainError says why a chain was refused, and which certificate of it.

@@ -26,7 +26,8 @@ type Trust struct {
 	authorities []Authority
 
 	mu    sync.Mutex
-	cache map[[32]byte]*verified // guarded by mu; signatures checked, validity not
+	cache map[[32]byte]*verified        // guarded by mu; signatures checked, validity not
+	desk  map[[32]byte]*verifiedOfficer // guarded by mu; the same for officers
 }
 
 // verified is a chain all of whose checks but those of time passed.
@@ -49,7 +50,7 @@ type Device struct {
 
 // NewTrust returns the table of the given authorities.
 func NewTrust(authorities ...Authority) *Trust {
-	return &Trust{authorities: slices.Clone(authorities), cache: make(map[[32]byte]*verified)}
+	return &Trust{authorities: slices.Clone(authorities), cache: make(map[[32]byte]*verified), desk: make(map[[32]byte]*verifiedOfficer)}
 }
 
 // For returns the table reduced to the authorities of one domain. Use it to

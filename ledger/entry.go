@@ -5,8 +5,10 @@ package ledger
 import (
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/base64"
 	"errors"
 	"fmt"
+	"time"
 
 	"golang.org/x/crypto/cryptobyte"
 )
@@ -14,41 +16,69 @@ import (
 // A Kind says what an entry records.
 type Kind uint8
 
-// KindIssuance records that the authority decided to sign a certificate; the
-// subject is the SHA-256 of its TBSCertificate.
-const KindIssuance Kind = 1
+// The kinds and their payloads. Their numbers never change.
+const (
+	KindIssuance  Kind = 1 // the authority decided to sign a certificate: its TBSCertificate in DER
+	KindStatement Kind = 2 // an officer's statement: its compact JWS
+	KindManifest  Kind = 3 // a manifest under the root's signature: its compact JWS
+	KindFounding  Kind = 4 // how the authority began, under the root's signature: its compact JWS
+)
+
+var kindNames = [...]string{KindIssuance: "issuance", KindStatement: "statement", KindManifest: "manifest", KindFounding: "founding"}
+
+func (k Kind) known() bool { return k >= KindIssuance && k <= KindFounding }
 
 func (k Kind) String() string {
-	if k == KindIssuance {
-		return "issuance"
+	if k.known() {
+		return kindNames[k]
 	}
 	return fmt.Sprintf("kind %d", uint8(k))
 }
 
-// EntrySize is the size of an encoded entry.
-const EntrySize = 2 + 32 + sha256.Size
+// EntrySize is the size of an encoded entry of version 2.
+const EntrySize = 2 + 8 + 32 + sha256.Size
 
-const (
-	entryVersion = 1
-	leafVersion  = 1
-)
+const leafVersion = 1
 
 // An Entry is one decision.
 //
 //	struct {
-//	    uint8  version = 1;
-//	    uint8  kind;           // 1: issuance
+//	    uint8  version = 2;
+//	    uint8  kind;           // 1: issuance, 2: statement, 3: manifest, 4: founding
+//	    uint64 time;           // when it was decided, seconds since 1970, never 0
 //	    opaque salt[32];       // random
-//	    opaque subject[32];    // SHA-256 of what the kind says
+//	    opaque subject[32];    // SHA-256 of the payload
 //	} Entry;
+//
+// Version 1 knew issuances only and had no time; an entry whose Time is zero
+// is one.
 type Entry struct {
 	Kind    Kind
+	Time    time.Time // whole seconds in UTC; never decreasing along a record
 	Salt    [32]byte
 	Subject [sha256.Size]byte
 }
 
-// NewIssuance returns the entry of a certificate that is going to be signed,
-// given its TBSCertificate in DER, under a fresh salt.
+// NewEntry returns the entry of a decision taken at a time, under a fresh
+// salt. Fractions of a second are cut off.
+func NewEntry(k Kind, payload []byte, at time.Time) (*Entry, error) {
+	switch {
+	case !k.known():
+		return nil, fmt.Errorf("ledger: recording a payload of unknown %v", k)
+	case len(payload) == 0:
+		return nil, fmt.Errorf("ledger: %v without a payload", k)
+	case len(payload) > MaxPayload:
+		return nil, fmt.Errorf("ledger: %v with a payload of %d bytes, at most %d are recorded", k, len(payload), MaxPayload)
+	case at.Unix() <= 0 || at.Unix() > maxTime:
+		return nil, fmt.Errorf("ledger: %v at %v: time out of range", k, at)
+	}
+	e := &Entry{Kind: k, Time: time.Unix(at.Unix(), 0).UTC(), Subject: sha256.Sum256(payload)}
+	rand.Read(e.Salt[:])
+	return e, nil
+}
+
+// NewIssuance returns the entry, of version 1, of a certificate that is going
+// to be signed, given its TBSCertificate in DER.
 func NewIssuance(tbs []byte) (*Entry, error) {
 	if len(tbs) == 0 {
 		return nil, errors.New("ledger: no certificate to record")
@@ -58,18 +88,26 @@ func NewIssuance(tbs []byte) (*Entry, error) {
 	return e, nil
 }
 
-// Records reports whether e is the issuance of the certificate with this
-// TBSCertificate.
-func (e *Entry) Records(tbs []byte) bool {
-	return e.Kind == KindIssuance && e.Subject == sha256.Sum256(tbs)
+// Records reports whether e is the entry of this payload: for an issuance, the
+// TBSCertificate in DER.
+func (e *Entry) Records(payload []byte) bool {
+	return e.Subject == sha256.Sum256(payload)
 }
 
-// Marshal returns the entry's encoding, EntrySize bytes.
+// Marshal returns the entry's encoding.
 func (e *Entry) Marshal() []byte {
-	b := make([]byte, 0, EntrySize)
-	b = append(b, entryVersion, byte(e.Kind))
-	b = append(b, e.Salt[:]...)
-	return append(b, e.Subject[:]...)
+	b := cryptobyte.NewFixedBuilder(make([]byte, 0, EntrySize))
+	if e.Time.IsZero() {
+		b.AddUint8(1)
+		b.AddUint8(uint8(e.Kind))
+	} else {
+		b.AddUint8(2)
+		b.AddUint8(uint8(e.Kind))
+		b.AddUint64(uint64(e.Time.Unix()))
+	}
+	b.AddBytes(e.Salt[:])
+	b.AddBytes(e.Subject[:])
+	return b.BytesOrPanic()
 }
 
 // ParseEntry reads an entry; it accepts exactly what Marshal writes.
@@ -78,16 +116,46 @@ func ParseEntry(data []byte) (*Entry, error) {
 		s             = cryptobyte.String(data)
 		e             Entry
 		version, kind uint8
+		at            uint64
 	)
-	if !s.ReadUint8(&version) || !s.ReadUint8(&kind) ||
-		!s.CopyBytes(e.Salt[:]) || !s.CopyBytes(e.Subject[:]) || !s.Empty() {
-		return nil, fmt.Errorf("ledger: an entry has %d bytes, these are %d", EntrySize, len(data))
-	}
-	if version != entryVersion || Kind(kind) != KindIssuance {
-		return nil, fmt.Errorf("ledger: entry of unknown version %d or kind %d", version, kind)
+	if !s.ReadUint8(&version) || !s.ReadUint8(&kind) {
+		return nil, fmt.Errorf("ledger: an entry of %d bytes", len(data))
 	}
 	e.Kind = Kind(kind)
+	switch {
+	case version == 1 && e.Kind == KindIssuance:
+	case version == 2 && e.Kind.known():
+		if !s.ReadUint64(&at) || at == 0 || at > maxTime {
+			return nil, errors.New("ledger: entry without a time, or with one out of range")
+		}
+		e.Time = time.Unix(int64(at), 0).UTC()
+	default:
+		return nil, fmt.Errorf("ledger: entry of unknown version %d or kind %d", version, kind)
+	}
+	if !s.CopyBytes(e.Salt[:]) || !s.CopyBytes(e.Subject[:]) || !s.Empty() {
+		return nil, fmt.Errorf("ledger: an entry of version %d does not have %d bytes", version, len(data))
+	}
 	return &e, nil
+}
+
+// MarshalText gives the encoding in base64, which is how an entry travels in
+// JSON.
+func (e *Entry) MarshalText() ([]byte, error) {
+	return base64.StdEncoding.AppendEncode(nil, e.Marshal()), nil
+}
+
+// UnmarshalText reads what MarshalText writes.
+func (e *Entry) UnmarshalText(text []byte) error {
+	data, err := base64.StdEncoding.Strict().DecodeString(string(text))
+	if err != nil {
+		return fmt.Errorf("ledger: entry is not base64: %w", err)
+	}
+	got, err := ParseEntry(data)
+	if err != nil {
+		return err
+	}
+	*e = *got
+	return nil
 }
 
 // LeafSize is the size of a leaf.
@@ -105,4 +173,12 @@ func (e *Entry) Leaf() Leaf {
 	leaf := Leaf{leafVersion}
 	copy(leaf[1:], sum[:])
 	return leaf
+}
+
+// An Item is a leaf with all that it stands for: how the record travels
+// between authority, gateway and auditor.
+type Item struct {
+	Index   int64  `json:"index"`
+	Entry   *Entry `json:"entry"`
+	Payload []byte `json:"payload"`
 }

@@ -32,6 +32,7 @@ type Order struct {
 	Created   time.Time
 	Expires   time.Time
 	CSR       []byte
+	Replaces  string // the certificate that it is to replace (RFC 9773, Section 5), or ""
 }
 
 // An Authorization holds an order's only challenge and what came back.
@@ -49,16 +50,18 @@ type Authorization struct {
 
 // AddOrder stores a new order and its authorization.
 func (tx *Tx) AddOrder(o Order, a Authorization) error {
-	err := tx.exec("INSERT INTO orders (id, account, device, profile, approvals, status, created, expires) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+	later := tx.Later()
+	err := later.exec("INSERT INTO orders (id, account, device, profile, approvals, status, created, expires) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
 		o.ID, o.Account, o.Device[:], o.Profile, o.Approvals, o.Status, unix(o.Created), unix(o.Expires))
 	if err != nil {
 		return err
 	}
-	return tx.exec("INSERT INTO authorizations (id, order_id, token, status, expires) VALUES ($1, $2, $3, $4, $5)",
+	return later.exec("INSERT INTO authorizations (id, order_id, token, status, expires) VALUES ($1, $2, $3, $4, $5)",
 		a.ID, o.ID, a.Token, a.Status, unix(a.Expires))
 }
 
-const orderColumns = "SELECT id, account, device, profile, approvals, status, reason, created, expires, csr FROM orders "
+const orderColumns = "SELECT id, account, device, profile, approvals, status, reason, created, expires, csr, " +
+	"coalesce((SELECT certificate FROM replacements WHERE order_id = orders.id), '') FROM orders "
 
 // Order finds an order.
 func (tx *Tx) Order(id string) (Order, error) {
@@ -101,14 +104,6 @@ func (tx *Tx) CountOrders() (map[string]int64, error) {
 	return counts, err
 }
 
-// CountOpenOrders returns how many orders of an account have not come to an end.
-func (tx *Tx) CountOpenOrders(account int64, now time.Time) (int, error) {
-	var n int
-	err := tx.row("SELECT count(*) FROM orders WHERE account = $1 AND (status = 'processing' OR status IN ('pending', 'ready') AND expires >= $2)",
-		account, unix(now))(&n)
-	return n, err
-}
-
 // MoveOrder changes an order's state from one to another.
 func (tx *Tx) MoveOrder(id, from, to, reason string) error {
 	return tx.change("UPDATE orders SET status = $1, reason = $2 WHERE id = $3 AND status = $4", to, reason, id, from)
@@ -131,6 +126,34 @@ func (tx *Tx) OrderAuthorization(order string) (Authorization, error) {
 	return scanAuthorization(tx.row(authorizationColumns+"WHERE order_id = $1", order))
 }
 
+// OrderOf finds an order with its authorization, by the order's id, in one question.
+func (tx *Tx) OrderOf(id string) (Order, Authorization, error) {
+	return tx.orderPair("orders.id = $1", id)
+}
+
+// OrderOfAuthorization is OrderOf by the authorization's id.
+func (tx *Tx) OrderOfAuthorization(id string) (Order, Authorization, error) {
+	return tx.orderPair("authorizations.id = $1", id)
+}
+
+func (tx *Tx) orderPair(where string, id string) (o Order, z Authorization, err error) {
+	err = tx.each(func(scan func(...any) error) error {
+		o, err = scanOrder(func(order ...any) error {
+			z, err = scanAuthorization(func(authorization ...any) error { return scan(append(order, authorization...)...) })
+			return err
+		})
+		return err
+	}, `SELECT orders.id, account, device, profile, approvals, orders.status, orders.reason, created, orders.expires, csr,
+		coalesce((SELECT certificate FROM replacements WHERE replacements.order_id = orders.id), ''),
+		authorizations.id, authorizations.order_id, token, authorizations.status, authorizations.reason, authorizations.expires,
+		validated, evidence, result
+		FROM orders JOIN authorizations ON authorizations.order_id = orders.id WHERE `+where, id)
+	if err == nil && o.ID == "" {
+		err = ErrNotFound
+	}
+	return o, z, err
+}
+
 // CloseAuthorization stores what a challenge brought, once.
 func (tx *Tx) CloseAuthorization(a Authorization) error {
 	return tx.change(`UPDATE authorizations SET status = $1, reason = $2, validated = $3, evidence = $4, result = $5
@@ -148,7 +171,7 @@ func scanOrder(scan func(...any) error) (Order, error) {
 	var o Order
 	var device []byte
 	var created, expires int64
-	err := scan(&o.ID, &o.Account, &device, &o.Profile, &o.Approvals, &o.Status, &o.Reason, &created, &expires, &o.CSR)
+	err := scan(&o.ID, &o.Account, &device, &o.Profile, &o.Approvals, &o.Status, &o.Reason, &created, &expires, &o.CSR, &o.Replaces)
 	if err != nil {
 		return o, wrapScan(err)
 	}
@@ -191,7 +214,10 @@ func (i *Issuance) Done() bool { return len(i.Certificate) > 0 }
 
 // AddIssuance stores the TBS of a certificate that will be signed.
 func (tx *Tx) AddIssuance(i Issuance) error {
-	return tx.exec(`INSERT INTO issuances (id, ref, kind, subject, request, serial, leaf, tbs, created, not_after)
+	if err := tx.Writable(); err != nil {
+		return err
+	}
+	return tx.Later().exec(`INSERT INTO issuances (id, ref, kind, subject, request, serial, leaf, tbs, created, not_after)
 		SELECT coalesce(max(id), 0) + 1, $1, $2, $3, $4, $5, $6, $7, $8, $9 FROM issuances WHERE true`,
 		i.Ref, i.Kind, i.Subject, i.Request, i.Serial, i.Leaf, i.TBS, unix(i.Created), unix(i.NotAfter))
 }
@@ -199,7 +225,10 @@ func (tx *Tx) AddIssuance(i Issuance) error {
 // CompleteIssuance stores the signed certificate, once: ErrState means that another
 // one was faster, and that its certificate is the one that counts.
 func (tx *Tx) CompleteIssuance(ref string, certificate []byte) error {
-	return tx.change("UPDATE issuances SET certificate = $1 WHERE ref = $2 AND certificate = x''", certificate, ref)
+	if err := tx.Writable(); err != nil {
+		return err
+	}
+	return tx.change("UPDATE issuances SET certificate = $1 WHERE ref = $2 AND length(certificate) = 0", certificate, ref)
 }
 
 const issuanceColumns = "SELECT id, ref, kind, subject, request, serial, leaf, tbs, certificate, created, not_after FROM issuances "
@@ -211,7 +240,7 @@ func (tx *Tx) Issuance(ref string) (Issuance, error) {
 
 // OpenIssuance finds the unsigned issuance for a request, if a crash left one.
 func (tx *Tx) OpenIssuance(kind, subject string, request []byte) (Issuance, error) {
-	return scanIssuance(tx.row(issuanceColumns+"WHERE request = $1 AND kind = $2 AND subject = $3 AND certificate = x'' ORDER BY id LIMIT 1",
+	return scanIssuance(tx.row(issuanceColumns+"WHERE request = $1 AND kind = $2 AND subject = $3 AND length(certificate) = 0 ORDER BY id LIMIT 1",
 		request, kind, subject))
 }
 

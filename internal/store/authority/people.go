@@ -115,12 +115,14 @@ type Invitation struct {
 	Created time.Time
 	Expires time.Time
 	Used    time.Time // zero: not used
+	// Statement is the officer's, as compact JWS; empty: made without officers.
+	Statement []byte
 }
 
 // AddInvitation stores a new invitation.
 func (tx *Tx) AddInvitation(i Invitation) error {
-	return tx.exec("INSERT INTO invitations (kid, key, address, created, expires) VALUES ($1, $2, $3, $4, $5)",
-		i.KID, i.Key, i.Address.String(), unix(i.Created), unix(i.Expires))
+	return tx.exec("INSERT INTO invitations (kid, key, address, created, expires, statement) VALUES ($1, $2, $3, $4, $5, $6)",
+		i.KID, i.Key, i.Address.String(), unix(i.Created), unix(i.Expires), blob(i.Statement))
 }
 
 // Invitation finds an invitation by its key identifier, used or not.
@@ -128,8 +130,8 @@ func (tx *Tx) Invitation(kid string) (Invitation, error) {
 	i := Invitation{KID: kid}
 	var address string
 	var created, expires, used int64
-	err := tx.row("SELECT key, address, created, expires, used FROM invitations WHERE kid = $1", kid)(
-		&i.Key, &address, &created, &expires, &used)
+	err := tx.row("SELECT key, address, created, expires, used, statement FROM invitations WHERE kid = $1", kid)(
+		&i.Key, &address, &created, &expires, &used, &i.Statement)
 	if err != nil {
 		return i, err
 	}
@@ -141,7 +143,7 @@ func (tx *Tx) Invitation(kid string) (Invitation, error) {
 // UseInvitation marks an unused invitation as used and erases its key. It returns
 // ErrState if it was used before.
 func (tx *Tx) UseInvitation(kid string, now time.Time) error {
-	return tx.change("UPDATE invitations SET used = $1, key = x'' WHERE kid = $2 AND used = 0", unix(now), kid)
+	return tx.change("UPDATE invitations SET used = $1, key = $2 WHERE kid = $3 AND used = 0", unix(now), []byte{}, kid)
 }
 
 // An Account is an ACME account: a software key of a device that may ask for
@@ -161,8 +163,8 @@ type Account struct {
 func (tx *Tx) AddAccount(a Account) (int64, error) {
 	var id int64
 	err := tx.row(`INSERT INTO accounts (id, thumbprint, jwk, address, kid, status, device, created)
-		SELECT coalesce(max(id), 0) + 1, $1, $2, $3, $4, $5, x'', $6 FROM accounts WHERE true RETURNING id`,
-		a.Thumbprint, a.JWK, a.Address.String(), a.KID, a.Status, unix(a.Created))(&id)
+		SELECT coalesce(max(id), 0) + 1, $1, $2, $3, $4, $5, $6, $7 FROM accounts WHERE true RETURNING id`,
+		a.Thumbprint, a.JWK, a.Address.String(), a.KID, a.Status, []byte{}, unix(a.Created))(&id)
 	return id, err
 }
 
@@ -181,22 +183,7 @@ func (tx *Tx) AccountByKey(thumbprint string) (Account, error) {
 // BindAccount ties an account to the device whose evidence was accepted first. It
 // returns ErrState if the account belongs to another device.
 func (tx *Tx) BindAccount(id int64, device identity.DeviceID) error {
-	return tx.change("UPDATE accounts SET device = $1 WHERE id = $2 AND (device = x'' OR device = $3)", device[:], id, device[:])
-}
-
-// DeviceAddresses returns the addresses that a device is enrolled for.
-func (tx *Tx) DeviceAddresses(device identity.DeviceID) ([]identity.Address, error) {
-	var all []identity.Address
-	err := tx.each(func(scan func(...any) error) error {
-		var text string
-		if err := scan(&text); err != nil {
-			return err
-		}
-		address, err := identity.ParseAddress(text)
-		all = append(all, address)
-		return err
-	}, "SELECT DISTINCT address FROM accounts WHERE device = $1 ORDER BY address", device[:])
-	return all, err
+	return tx.change("UPDATE accounts SET device = $1 WHERE id = $2 AND (length(device) = 0 OR device = $3)", device[:], id, device[:])
 }
 
 // DeactivateAccount ends an account (RFC 8555, Section 7.3.6).
