@@ -205,7 +205,15 @@ func (a *Authority) damaged(ctx context.Context, err error) error {
 
 // Certificate implements acme.Backend.
 func (a *Authority) Certificate(ctx context.Context, account authority.Account, id string) ([][]byte, error) {
-	owner, status, certificate, err := a.cfg.CA.Certificate(ctx, id)
+	var owner int64
+	var status string
+	var certificate []byte
+	var err error
+	if f := looked(ctx, id, ""); f != nil {
+		owner, status, certificate = f.Order.Account, f.Order.Status, f.Issuance.Certificate
+	} else {
+		owner, status, certificate, err = a.cfg.CA.Certificate(ctx, id)
+	}
 	if err := owned(authority.Order{Account: owner}, account.ID, err); err != nil {
 		return nil, err
 	}

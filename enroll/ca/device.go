@@ -53,8 +53,8 @@ const (
 // valid_hours.
 const evidenceExpired = "evidence_expired"
 
-// orderRef is an order's reference in the table of issuances.
-func orderRef(id string) string { return "order:" + id }
+// OrderRef returns an order's reference in the table of issuances.
+func OrderRef(id string) string { return "order:" + id }
 
 // facts is everything in the database that a device's certificate is made from.
 type facts struct {
@@ -70,7 +70,7 @@ type facts struct {
 // the one that was issued. It is safe to call at any time and from several
 // goroutines and processes: one certificate comes out.
 func (c *CA) IssueDevice(ctx context.Context, order string) (authority.Issuance, error) {
-	v, err, _ := c.flights.Do(orderRef(order), func() (any, error) { return c.issueDevice(ctx, order) })
+	v, err, _ := c.flights.Do(OrderRef(order), func() (any, error) { return c.issueDevice(ctx, order) })
 	i, _ := v.(authority.Issuance)
 	return i, err
 }
@@ -122,7 +122,7 @@ func (c *CA) load(ctx context.Context, order string) (f *facts, err error) {
 }
 
 func loadFacts(tx *authority.Tx, order string) (*facts, error) {
-	all, err := tx.FactsOf(order, orderRef(order))
+	all, err := tx.FactsOf(order, OrderRef(order))
 	if err != nil {
 		return nil, err
 	}
@@ -207,7 +207,7 @@ func (c *CA) buildDevice(f *facts, j *judgement) (authority.Issuance, error) {
 		return none, err
 	}
 	return authority.Issuance{
-		Ref: orderRef(f.order.ID), Kind: "device", Subject: profile.Address.String(),
+		Ref: OrderRef(f.order.ID), Kind: "device", Subject: profile.Address.String(),
 		Request: digest(f.order.CSR), Serial: profile.Serial.Bytes(), TBS: tbs, NotAfter: profile.NotAfter,
 	}, nil
 }
@@ -216,7 +216,7 @@ func (c *CA) buildDevice(f *facts, j *judgement) (authority.Issuance, error) {
 // was issued for it, or none.
 func (c *CA) Certificate(ctx context.Context, order string) (account int64, status string, certificate []byte, err error) {
 	err = c.cfg.Store.Read(ctx, func(tx *authority.Tx) error {
-		account, status, certificate, err = tx.CertificateOf(order, orderRef(order))
+		account, status, certificate, err = tx.CertificateOf(order, OrderRef(order))
 		return err
 	})
 	return account, status, certificate, err
