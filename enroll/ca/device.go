@@ -70,16 +70,24 @@ type facts struct {
 // the one that was issued. It is safe to call at any time and from several
 // goroutines and processes: one certificate comes out.
 func (c *CA) IssueDevice(ctx context.Context, order string) (authority.Issuance, error) {
-	v, err, _ := c.flights.Do(OrderRef(order), func() (any, error) { return c.issueDevice(ctx, order) })
+	return c.IssueKnown(ctx, order, nil)
+}
+
+// IssueKnown is IssueDevice for an order whose rows were read a moment ago, if known is
+// not nil: as always, they must still be the same when the certificate is recorded.
+func (c *CA) IssueKnown(ctx context.Context, order string, known *authority.Facts) (authority.Issuance, error) {
+	v, err, _ := c.flights.Do(OrderRef(order), func() (any, error) { return c.issueDevice(ctx, order, known) })
 	i, _ := v.(authority.Issuance)
 	return i, err
 }
 
-func (c *CA) issueDevice(ctx context.Context, order string) (i authority.Issuance, err error) {
+func (c *CA) issueDevice(ctx context.Context, order string, known *authority.Facts) (i authority.Issuance, err error) {
 	var f *facts
 	var j *judgement
 	for attempt := 0; ; attempt++ {
-		if f, err = c.load(ctx, order); err != nil {
+		if attempt == 0 && known != nil {
+			f = factsOf(known)
+		} else if f, err = c.load(ctx, order); err != nil {
 			return i, err
 		}
 		if f.past.Done() {
@@ -126,10 +134,14 @@ func loadFacts(tx *authority.Tx, order string) (*facts, error) {
 	if err != nil {
 		return nil, err
 	}
+	return factsOf(&all), nil
+}
+
+func factsOf(all *authority.Facts) *facts {
 	return &facts{
 		order: all.Order, authz: all.Authorization, account: all.Account,
 		person: all.Person, onRoster: all.OnRoster, past: all.Issuance,
-	}, nil
+	}
 }
 
 // open decides whether an order's rows make an order at all.
