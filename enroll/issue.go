@@ -22,6 +22,7 @@ import (
 // Finalize implements acme.Backend. A CSR that is refused leaves the order "ready";
 // the same CSR sent again continues where the first one is.
 func (a *Authority) Finalize(ctx context.Context, account authority.Account, id string, csrDER []byte) (authority.Order, authority.Authorization, error) {
+	known := a.known(ctx, id)
 	order, authz, err := a.Order(ctx, account, id)
 	if err != nil {
 		return order, authz, err
@@ -35,8 +36,11 @@ func (a *Authority) Finalize(ctx context.Context, account authority.Account, id 
 			return order, authz, err
 		}
 		order.Status, order.CSR = authority.Processing, csrDER
+		if known != nil {
+			known.Order = order
+		}
 	}
-	issued, err := a.issueOf(ctx, order, account)
+	issued, err := a.issueOf(ctx, order, account, known)
 	if err != nil {
 		return order, authz, err
 	}
@@ -87,13 +91,13 @@ func (a *Authority) issue(ctx context.Context, id string) error {
 		a.announced.Delete(id)
 		return err
 	}
-	_, err = a.issueOf(ctx, order, account)
+	_, err = a.issueOf(ctx, order, account, nil)
 	return err
 }
 
 // issueOf is issue for an order and account that were just read: whether they still
 // are so is the CA's to find out. It reports whether the order is "valid" now.
-func (a *Authority) issueOf(ctx context.Context, order authority.Order, account authority.Account) (issued bool, err error) {
+func (a *Authority) issueOf(ctx context.Context, order authority.Order, account authority.Account, known *authority.Facts) (issued bool, err error) {
 	id := order.ID
 	if order.Status != authority.Processing {
 		a.announced.Delete(id)
@@ -109,7 +113,7 @@ func (a *Authority) issueOf(ctx context.Context, order authority.Order, account 
 			return false, err
 		}
 	}
-	issuance, err := a.cfg.CA.IssueDevice(ctx, id)
+	issuance, err := a.cfg.CA.IssueKnown(ctx, id, known)
 	var signing *ca.SigningError
 	if errors.As(err, &signing) {
 		a.announced.Store(id, nil)
@@ -205,7 +209,15 @@ func (a *Authority) damaged(ctx context.Context, err error) error {
 
 // Certificate implements acme.Backend.
 func (a *Authority) Certificate(ctx context.Context, account authority.Account, id string) ([][]byte, error) {
-	owner, status, certificate, err := a.cfg.CA.Certificate(ctx, id)
+	var owner int64
+	var status string
+	var certificate []byte
+	var err error
+	if f := looked(ctx, id, ""); f != nil {
+		owner, status, certificate = f.Order.Account, f.Order.Status, f.Issuance.Certificate
+	} else {
+		owner, status, certificate, err = a.cfg.CA.Certificate(ctx, id)
+	}
 	if err := owned(authority.Order{Account: owner}, account.ID, err); err != nil {
 		return nil, err
 	}

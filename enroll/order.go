@@ -80,6 +80,9 @@ func (a *Authority) mayHave(applicant *authority.Applicant, device identity.Devi
 
 // Order implements acme.Backend.
 func (a *Authority) Order(ctx context.Context, account authority.Account, id string) (o authority.Order, z authority.Authorization, err error) {
+	if f := looked(ctx, id, ""); f != nil {
+		return f.Order, f.Authorization, owned(f.Order, account.ID, nil)
+	}
 	err = a.cfg.Store.Read(ctx, func(tx *authority.Tx) error {
 		o, z, err = ownOrder(tx, account.ID, id)
 		return err
@@ -112,6 +115,9 @@ func (a *Authority) Orders(ctx context.Context, account authority.Account, limit
 
 // Authorization implements acme.Backend.
 func (a *Authority) Authorization(ctx context.Context, account authority.Account, id string) (o authority.Order, z authority.Authorization, err error) {
+	if f := looked(ctx, "", id); f != nil {
+		return f.Order, f.Authorization, owned(f.Order, account.ID, nil)
+	}
 	err = a.cfg.Store.Read(ctx, func(tx *authority.Tx) error {
 		o, z, err = ownAuthorization(tx, account.ID, id)
 		return err

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"valise/identity"
+	"valise/internal/store"
 )
 
 // someAccount registers alice with an invitation of her own.
@@ -52,6 +53,45 @@ func testUseNonceOf(t *testing.T, path string) {
 	must(t, s.Update(t.Context(), func(tx *Tx) error { return tx.DeactivateAccount(id) }))
 	if a, err := s.UseNonceOf(t.Context(), s.NewNonce(now), id, now); err != nil || a.Status != Deactivated {
 		t.Errorf("deactivated: %+v, %v", a, err)
+	}
+}
+
+// What is looked up with a nonce is what is there, and nothing without the nonce.
+func TestUseNonceAndLook(t *testing.T) { eachDatabase(t, testUseNonceAndLook) }
+
+func testUseNonceAndLook(t *testing.T, path string) {
+	s, now := testOpen(t, path), time.Now()
+	id := someAccount(t, s, "k1", "t1")
+	o := Order{ID: "o", Account: id, Profile: "p", Status: Pending, Created: now, Expires: now.Add(time.Hour)}
+	must(t, s.Update(t.Context(), func(tx *Tx) error {
+		return tx.AddOrder(o, Authorization{ID: "z", Order: "o", Token: "t", Status: Pending, Expires: o.Expires})
+	}))
+	use := func(nonce string, l *Look) (*Facts, error) {
+		a, found, err := s.UseNonceAndLook(t.Context(), nonce, id, now, l)
+		if err == nil && a.ID != id || err != nil && (a.ID != 0 || found != nil) {
+			t.Errorf("%+v, %+v, %v", a, found, err)
+		}
+		return found, err
+	}
+	there := s.db.Dialect() == store.PostgreSQL // elsewhere nothing is looked up
+	for name, l := range map[string]*Look{"order": {Order: "o", Ref: "order:o"}, "authorization": {Authorization: "z"}} {
+		nonce := s.NewNonce(now)
+		f, err := use(nonce, l)
+		if err != nil || (f != nil) != there || there && (f.Order.ID != "o" || f.Authorization.ID != "z" || f.Account.ID != id) {
+			t.Errorf("%s: %+v, %v", name, f, err)
+		}
+		if _, err := use(nonce, l); !errors.Is(err, ErrNonce) {
+			t.Errorf("%s, used before: %v", name, err)
+		}
+	}
+	for name, l := range map[string]*Look{"none": nil, "no order": {Order: "x"}, "no authorization": {Authorization: "o"}} {
+		nonce := s.NewNonce(now)
+		if f, err := use(nonce, l); f != nil || err != nil {
+			t.Errorf("%s: %+v, %v", name, f, err)
+		}
+		if _, err := use(nonce, l); !errors.Is(err, ErrNonce) {
+			t.Errorf("%s, used before: %v", name, err)
+		}
 	}
 }
 

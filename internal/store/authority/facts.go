@@ -18,20 +18,24 @@ type Facts struct {
 	Issuance      Issuance // what was recorded for it, if Ref is set
 }
 
+const factsColumns = `SELECT orders.id, orders.account, orders.device, profile, approvals, orders.status, orders.reason, orders.created, orders.expires, csr,
+	coalesce((SELECT certificate FROM replacements WHERE replacements.order_id = orders.id), ''),
+	authorizations.id, authorizations.order_id, token, authorizations.status, authorizations.reason, authorizations.expires,
+	validated, evidence, result,
+	accounts.id, thumbprint, jwk, accounts.address, kid, accounts.status, accounts.device, accounts.created,
+	coalesce(people.address, ''), coalesce(name, ''), coalesce(unit, ''), clearance, coalesce(people.changed, 0),
+	coalesce(issuances.id, 0), coalesce(ref, ''), coalesce(kind, ''), coalesce(subject, ''), request, serial, coalesce(leaf, 0),
+	tbs, issuances.certificate, coalesce(issuances.created, 0), coalesce(not_after, 0)
+	FROM orders JOIN authorizations ON authorizations.order_id = orders.id JOIN accounts ON accounts.id = orders.account
+	LEFT JOIN people ON people.address = accounts.address LEFT JOIN issuances ON issuances.ref = $1 `
+
 // FactsOf finds an order and what belongs to it, in one question. ref is that of its
 // issuance.
-func (tx *Tx) FactsOf(order, ref string) (f Facts, err error) {
-	row := tx.row(`SELECT orders.id, orders.account, orders.device, profile, approvals, orders.status, orders.reason, orders.created, orders.expires, csr,
-		coalesce((SELECT certificate FROM replacements WHERE replacements.order_id = orders.id), ''),
-		authorizations.id, authorizations.order_id, token, authorizations.status, authorizations.reason, authorizations.expires,
-		validated, evidence, result,
-		accounts.id, thumbprint, jwk, accounts.address, kid, accounts.status, accounts.device, accounts.created,
-		coalesce(people.address, ''), coalesce(name, ''), coalesce(unit, ''), clearance, coalesce(people.changed, 0),
-		coalesce(issuances.id, 0), coalesce(ref, ''), coalesce(kind, ''), coalesce(subject, ''), request, serial, coalesce(leaf, 0),
-		tbs, issuances.certificate, coalesce(issuances.created, 0), coalesce(not_after, 0)
-		FROM orders JOIN authorizations ON authorizations.order_id = orders.id JOIN accounts ON accounts.id = orders.account
-		LEFT JOIN people ON people.address = accounts.address LEFT JOIN issuances ON issuances.ref = $1
-		WHERE orders.id = $2`, ref, order)
+func (tx *Tx) FactsOf(order, ref string) (Facts, error) {
+	return scanFacts(tx.row(factsColumns+"WHERE orders.id = $2", ref, order))
+}
+
+func scanFacts(row func(into ...any) error) (f Facts, err error) {
 	var address, name, unit string
 	var clearance []byte
 	var changed int64
@@ -94,4 +98,15 @@ func (tx *Tx) CertificateOf(order, ref string) (account int64, status string, ce
 	err = tx.row("SELECT account, status, certificate FROM orders LEFT JOIN issuances ON issuances.ref = $1 WHERE orders.id = $2", ref, order)(
 		&account, &status, &certificate)
 	return account, status, certificate, err
+}
+
+// A Look is what to look up with an account: an order by its id, and its issuance by
+// its reference; or an order by its authorization's id.
+type Look struct{ Order, Ref, Authorization string }
+
+func (l *Look) question() (query string, args []any) {
+	if l.Order != "" {
+		return factsColumns + "WHERE orders.id = $2", []any{l.Ref, l.Order}
+	}
+	return factsColumns + "WHERE authorizations.id = $2", []any{l.Ref, l.Authorization}
 }
