@@ -90,7 +90,7 @@ func (c *counter) answers(to io.Writer, from io.Reader) error {
 // What one enrollment under an account asks of PostgreSQL sets the pace of an
 // authority: these bounds are to fall, and never to rise unnoticed.
 func TestStatementsPerEnrollment(t *testing.T) {
-	const maxTrips, maxEnds = 33, 20
+	const maxTrips, maxEnds = 17, 11
 	dsn, count := countPostgres(t, testenv.Postgres(t))
 	s := newSite(t, options{database: dsn})
 	card, c := s.card(), s.client()

@@ -28,7 +28,7 @@ func (s *Server) signed(do action) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Replay-Nonce", s.cfg.Backend.NewNonce())
 		var who authority.Account
-		r = r.WithContext(context.WithValue(r.Context(), accountKey{}, &who))
+		r = r.WithContext(context.WithValue(context.WithValue(r.Context(), accountKey{}, &who), wantedKey{}, wanted(r)))
 		c, err := s.authenticate(w, r)
 		if c != nil {
 			who = c.account // also of a request that is refused
@@ -73,6 +73,35 @@ func (s *Server) authenticate(w http.ResponseWriter, r *http.Request) (*call, er
 	}
 	c.account, c.payload, err = s.accounts.admit(r.Context(), m, id)
 	return c, err
+}
+
+// Wanted is what a signed request's path names: an order, or an authorization. A
+// Backend may look it up where it uses the nonce, and keep it in Found for the method
+// that is called next in the same context.
+type Wanted struct {
+	Order, Authorization string
+	Found                *authority.Facts
+}
+
+type wantedKey struct{}
+
+// Wants returns what the request of a context names, or nil.
+func Wants(ctx context.Context) *Wanted {
+	w, _ := ctx.Value(wantedKey{}).(*Wanted)
+	return w
+}
+
+func wanted(r *http.Request) *Wanted {
+	id, in := r.PathValue("id"), func(path string) bool { return strings.HasPrefix(r.URL.Path, path+"/") }
+	switch {
+	case id == "":
+		return nil
+	case in(pathOrder), in(pathCertificate):
+		return &Wanted{Order: id}
+	case in(pathAuthorization), in(pathChallenge):
+		return &Wanted{Authorization: id}
+	}
+	return nil
 }
 
 var errBadNonce = Refuse(BadNonce, "the nonce is unknown, expired or was used before")

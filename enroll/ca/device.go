@@ -53,8 +53,8 @@ const (
 // valid_hours.
 const evidenceExpired = "evidence_expired"
 
-// orderRef is an order's reference in the table of issuances.
-func orderRef(id string) string { return "order:" + id }
+// OrderRef returns an order's reference in the table of issuances.
+func OrderRef(id string) string { return "order:" + id }
 
 // facts is everything in the database that a device's certificate is made from.
 type facts struct {
@@ -70,16 +70,24 @@ type facts struct {
 // the one that was issued. It is safe to call at any time and from several
 // goroutines and processes: one certificate comes out.
 func (c *CA) IssueDevice(ctx context.Context, order string) (authority.Issuance, error) {
-	v, err, _ := c.flights.Do(orderRef(order), func() (any, error) { return c.issueDevice(ctx, order) })
+	return c.IssueKnown(ctx, order, nil)
+}
+
+// IssueKnown is IssueDevice for an order whose rows were read a moment ago, if known is
+// not nil: as always, they must still be the same when the certificate is recorded.
+func (c *CA) IssueKnown(ctx context.Context, order string, known *authority.Facts) (authority.Issuance, error) {
+	v, err, _ := c.flights.Do(OrderRef(order), func() (any, error) { return c.issueDevice(ctx, order, known) })
 	i, _ := v.(authority.Issuance)
 	return i, err
 }
 
-func (c *CA) issueDevice(ctx context.Context, order string) (i authority.Issuance, err error) {
+func (c *CA) issueDevice(ctx context.Context, order string, known *authority.Facts) (i authority.Issuance, err error) {
 	var f *facts
 	var j *judgement
 	for attempt := 0; ; attempt++ {
-		if f, err = c.load(ctx, order); err != nil {
+		if attempt == 0 && known != nil {
+			f = factsOf(known)
+		} else if f, err = c.load(ctx, order); err != nil {
 			return i, err
 		}
 		if f.past.Done() {
@@ -112,7 +120,7 @@ func (c *CA) issueDevice(ctx context.Context, order string) (i authority.Issuanc
 	})
 }
 
-// load may see an order in two states; what counts is read again where it is recorded.
+// load reads what counts only once it is read again where it is recorded.
 func (c *CA) load(ctx context.Context, order string) (f *facts, err error) {
 	err = c.cfg.Store.Read(ctx, func(tx *authority.Tx) error {
 		f, err = loadFacts(tx, order)
@@ -122,19 +130,18 @@ func (c *CA) load(ctx context.Context, order string) (f *facts, err error) {
 }
 
 func loadFacts(tx *authority.Tx, order string) (*facts, error) {
-	f := new(facts)
-	var err error
-	if f.order, f.authz, err = tx.OrderOf(order); err != nil {
+	all, err := tx.FactsOf(order, OrderRef(order))
+	if err != nil {
 		return nil, err
 	}
-	if f.account, f.person, f.onRoster, err = tx.AccountOnRoster(f.order.Account); err != nil {
-		return nil, err
+	return factsOf(&all), nil
+}
+
+func factsOf(all *authority.Facts) *facts {
+	return &facts{
+		order: all.Order, authz: all.Authorization, account: all.Account,
+		person: all.Person, onRoster: all.OnRoster, past: all.Issuance,
 	}
-	f.past, err = tx.Issuance(orderRef(order))
-	if errors.Is(err, authority.ErrNotFound) {
-		f.past, err = authority.Issuance{}, nil
-	}
-	return f, err
 }
 
 // open decides whether an order's rows make an order at all.
@@ -212,16 +219,17 @@ func (c *CA) buildDevice(f *facts, j *judgement) (authority.Issuance, error) {
 		return none, err
 	}
 	return authority.Issuance{
-		Ref: orderRef(f.order.ID), Kind: "device", Subject: profile.Address.String(),
+		Ref: OrderRef(f.order.ID), Kind: "device", Subject: profile.Address.String(),
 		Request: digest(f.order.CSR), Serial: profile.Serial.Bytes(), TBS: tbs, NotAfter: profile.NotAfter,
 	}, nil
 }
 
-// Certificate returns the certificate that was issued for an order.
-func (c *CA) Certificate(ctx context.Context, order string) ([]byte, error) {
-	i, err := c.lookup(ctx, orderRef(order))
-	if err == nil && !i.Done() {
-		err = authority.ErrNotFound
-	}
-	return i.Certificate, err
+// Certificate returns the account and the status of an order, and the certificate that
+// was issued for it, or none.
+func (c *CA) Certificate(ctx context.Context, order string) (account int64, status string, certificate []byte, err error) {
+	err = c.cfg.Store.Read(ctx, func(tx *authority.Tx) error {
+		account, status, certificate, err = tx.CertificateOf(order, OrderRef(order))
+		return err
+	})
+	return account, status, certificate, err
 }

@@ -4,6 +4,7 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 
@@ -196,6 +197,65 @@ func (f *Flow) run(do func(*Flow) error) (err error) {
 	return nil
 }
 
+// A Question is a statement and what reads its first row: Row is called in every
+// attempt, and scan returns sql.ErrNoRows if there is none.
+type Question struct {
+	SQL  string
+	Args []any
+	Row  func(scan func(...any) error) error
+}
+
+// Ask puts questions to PostgreSQL together: one transaction, in which each sees what
+// the ones before it did, and that is over with the answer. As with Write, it may run a
+// second time although it did happen.
+func (db *DB) Ask(ctx context.Context, questions ...Question) error {
+	if db.dialect != PostgreSQL {
+		return errors.New("store: only PostgreSQL is asked several questions at once")
+	}
+	return db.retry(ctx, func() error {
+		conn, err := db.writer.Conn(ctx)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = conn.Close() }()
+		return conn.Raw(func(driver any) error {
+			c, ok := driver.(*stdlib.Conn)
+			if !ok {
+				return fmt.Errorf("store: the driver's connection is a %T", driver)
+			}
+			return ask(ctx, c.Conn(), questions)
+		})
+	}, lost)
+}
+
+func ask(ctx context.Context, conn *pgx.Conn, questions []Question) error {
+	batch := new(pgx.Batch)
+	for _, q := range questions {
+		batch.Queue(q.SQL, q.Args...)
+	}
+	results := conn.SendBatch(ctx, batch)
+	for _, q := range questions {
+		rows, err := results.Query()
+		if err != nil {
+			_ = results.Close() // says the same
+			return err
+		}
+		scan := rows.Scan
+		if !rows.Next() {
+			scan = func(...any) error { return sql.ErrNoRows }
+		}
+		if err = rows.Err(); err == nil {
+			err = q.Row(scan)
+		}
+		rows.Close()
+		if err = errors.Join(err, rows.Err()); err != nil {
+			_ = results.Close()
+			return err
+		}
+	}
+	return results.Close()
+}
+
 // rollback ends the transaction, or else the connection, and with it the locks.
 func (f *Flow) rollback() {
 	if f.conn.IsClosed() || f.conn.PgConn().TxStatus() == 'I' {
@@ -207,4 +267,3 @@ func (f *Flow) rollback() {
 		_ = f.conn.Close(ctx)
 	}
 }
-

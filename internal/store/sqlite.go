@@ -42,7 +42,7 @@ func openSQLite(ctx context.Context, cfg Config) (*DB, error) {
 	}
 	writer.SetMaxOpenConns(1)
 	db := &DB{dialect: SQLite, writer: writer}
-	if err := db.prepare(ctx, cfg); err != nil {
+	if err := db.prepareAmongOthers(ctx, cfg); err != nil {
 		return nil, errors.Join(err, writer.Close())
 	}
 	db.reader, err = sql.Open("sqlite", dsn(path, cfg, false))
@@ -63,6 +63,21 @@ func (e Expectation) flags() int {
 		return os.O_CREATE | os.O_EXCL
 	}
 	return os.O_CREATE
+}
+
+// prepareAmongOthers prepares a file that other processes may be preparing too.
+// SQLite does not wait for its busy timeout while another one changes the journal
+// mode: it says that the file is busy at once.
+func (db *DB) prepareAmongOthers(ctx context.Context, cfg Config) error {
+	for wait := firstPause; ; wait *= 2 {
+		err := db.prepare(ctx, cfg)
+		if err == nil || !Retryable(err) || wait > cfg.BusyTimeout {
+			return err
+		}
+		if ctxErr := pause(ctx, wait); ctxErr != nil {
+			return errors.Join(err, ctxErr)
+		}
+	}
 }
 
 // prepare claims the file for this application and migrates it.

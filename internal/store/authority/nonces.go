@@ -91,32 +91,62 @@ func (s *Store) CheckNonce(nonce string, now time.Time) error {
 // UseNonceOf is UseNonce for a request of an account, which it returns as it is at
 // that moment.
 func (s *Store) UseNonceOf(ctx context.Context, nonce string, account int64, now time.Time) (Account, error) {
+	a, _, err := s.UseNonceAndLook(ctx, nonce, account, now, nil)
+	return a, err
+}
+
+// UseNonceAndLook is UseNonceOf that may look something up by the way, where that
+// spares a question; nil if it did not, or found nothing. Whose it is, is not asked.
+func (s *Store) UseNonceAndLook(ctx context.Context, nonce string, account int64, now time.Time, look *Look) (a Account, found *Facts, err error) {
 	if s.db.Dialect() != store.PostgreSQL {
-		var a Account
-		err := s.UseNonce(ctx, nonce, now)
+		err = s.UseNonce(ctx, nonce, now)
 		if err == nil {
 			err = s.Read(ctx, func(tx *Tx) error { a, err = tx.Account(account); return err })
 		}
-		return a, err
+		return a, nil, err
 	}
 	state := s.nonces.Load()
 	raw, expires, err := state.open(nonce, now)
 	if err != nil {
-		return Account{}, err
+		return a, nil, err
 	}
-	var a Account
-	err = s.write(ctx, func(tx *Tx) error {
-		a, err = scanAccount(tx.row("WITH used AS ("+useNonce+" RETURNING 1) "+accountColumns+"WHERE id = $7 AND EXISTS (SELECT 1 FROM used)",
-			raw, expires, nonceSecret, state.secret[:], nonceMark, mark(expires), account))
-		return err
-	})
+	used := false
+	questions := []store.Question{{
+		SQL:  "WITH used AS (" + useNonce + " RETURNING 1) " + accountColumns + "WHERE id = $7 AND EXISTS (SELECT 1 FROM used)",
+		Args: []any{raw, expires, nonceSecret, state.secret[:], nonceMark, mark(expires), account},
+		Row: func(scan func(...any) error) (err error) {
+			a, err = scanAccount(scan)
+			used = err == nil
+			return unlessMissing(err)
+		},
+	}}
+	if look != nil {
+		query, args := look.question()
+		questions = append(questions, store.Question{SQL: query, Args: args, Row: func(scan func(...any) error) error {
+			f, err := scanFacts(scan)
+			if found = nil; err == nil {
+				found = &f
+			}
+			return unlessMissing(err)
+		}})
+	}
+	err = wrap(s.db.Ask(ctx, questions...))
 	switch {
 	case errors.Is(err, ErrExists):
-		return a, ErrNonce
-	case errors.Is(err, ErrNotFound): // the secret or the mark is another one by now
-		return a, errors.Join(ErrNonce, s.loadNonces(ctx))
+		return Account{}, nil, ErrNonce
+	case err != nil:
+		return Account{}, nil, err
+	case !used: // the secret or the mark is another one by now
+		return Account{}, nil, errors.Join(ErrNonce, s.loadNonces(ctx))
 	}
-	return a, err
+	return a, found, nil
+}
+
+func unlessMissing(err error) error {
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	return err
 }
 
 // useNonce takes a nonce, its expiry, and the names and values of the secret and of

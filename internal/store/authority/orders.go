@@ -104,14 +104,6 @@ func (tx *Tx) CountOrders() (map[string]int64, error) {
 	return counts, err
 }
 
-// CountOpenOrders returns how many orders of an account have not come to an end.
-func (tx *Tx) CountOpenOrders(account int64, now time.Time) (int, error) {
-	var n int
-	err := tx.row("SELECT count(*) FROM orders WHERE account = $1 AND (status = 'processing' OR status IN ('pending', 'ready') AND expires >= $2)",
-		account, unix(now))(&n)
-	return n, err
-}
-
 // MoveOrder changes an order's state from one to another.
 func (tx *Tx) MoveOrder(id, from, to, reason string) error {
 	return tx.change("UPDATE orders SET status = $1, reason = $2 WHERE id = $3 AND status = $4", to, reason, id, from)
