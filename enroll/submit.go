@@ -68,6 +68,8 @@ func (a *Authority) check(ctx context.Context, raw []byte) (st *statement.Statem
 		err = a.checkApproval(ctx, b)
 	case *statement.Appointment:
 		err = a.checkAppointment(ctx, b)
+	case *statement.Gateway:
+		err = a.checkGateway(ctx, b)
 	}
 	return st, err
 }

@@ -57,3 +57,23 @@ func ReadOfficer(cert *x509.Certificate) (*Officer, error) {
 func SerialHash(format string, serial uint64) string {
 	return fmt.Sprintf("%x", sha256.Sum256(fmt.Appendf(nil, "%s:%d", format, serial)))
 }
+
+// ReadGateway is ReadDevice for a gateway's certificate: it holds DNS names and IP
+// addresses and no other name. What the certificate says of its key is returned.
+func ReadGateway(cert *x509.Certificate) (*Appraisal, error) {
+	if err := checkUsage(cert, x509.ExtKeyUsageServerAuth, OIDGatewayUsage); err != nil {
+		return nil, err
+	}
+	return gatewayContents(cert)
+}
+
+func gatewayContents(leaf *x509.Certificate) (*Appraisal, error) {
+	if len(leaf.EmailAddresses)+len(leaf.URIs) > 0 || len(leaf.DNSNames)+len(leaf.IPAddresses) > MaxGatewayNames {
+		return nil, refuse(0, ReasonMalformed, "a gateway's certificate holds up to %d DNS names and IP addresses, and no other name", MaxGatewayNames)
+	}
+	appraisal, err := leafAppraisal(leaf)
+	if err != nil {
+		return nil, err
+	}
+	return &appraisal, nil
+}

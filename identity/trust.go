@@ -109,10 +109,7 @@ func (t *Trust) Gateway(chain [][]byte, name string, at time.Time) (*x509.Certif
 	if err := checkUsage(leaf, x509.ExtKeyUsageServerAuth, OIDGatewayUsage); err != nil {
 		return nil, err
 	}
-	if len(leaf.EmailAddresses)+len(leaf.URIs) > 0 || len(leaf.DNSNames)+len(leaf.IPAddresses) > MaxGatewayNames {
-		return nil, refuse(0, ReasonMalformed, "a gateway's certificate holds up to %d DNS names and IP addresses, and no other name", MaxGatewayNames)
-	}
-	if _, err := leafAppraisal(leaf); err != nil {
+	if _, err := gatewayContents(leaf); err != nil {
 		return nil, err
 	}
 	if !namesGateway(leaf, name) {

@@ -136,6 +136,8 @@ const (
 	Changed Why = "template_changed" // another person, profile or tier, or a longer validity
 	Lapsed  Why = "renewal_too_late" // the last certificate ended longer ago than the profile's grace
 	Ended   Why = "approvals_ended"  // by a refusal, a revocation or a removal
+
+	NewGateway Why = "new_gateway"
 )
 
 var whyText = map[Why]string{
@@ -144,6 +146,8 @@ var whyText = map[Why]string{
 	Changed: "more than what was approved is asked for: officers must approve again",
 	Lapsed:  "the last certificate ended too long ago to be renewed by itself: officers must approve the device again",
 	Ended:   "the earlier approvals were ended: officers must approve again",
+
+	NewGateway: "a gateway's certificate waits until two officers have approved it",
 }
 
 // Text says it to the person who waits.
@@ -183,26 +187,38 @@ func (s *State) Carriers(a statement.Approval, at time.Time) ([]Signature, error
 // must be those that were recorded, by that officer, and carry this certificate. The
 // error is a *Finding.
 func (s *State) Recheck(a statement.Approval, sig Signature, i ledger.Item) error {
-	switch {
-	case i.Index != sig.Leaf || i.Entry == nil || i.Entry.Subject != sig.Subject || !i.Entry.Time.Equal(sig.Time):
-		return &Finding{sig.Leaf, Rewritten, "the database holds another leaf than the one that was recorded"}
-	case !i.Entry.Records(i.Payload):
-		return &Finding{sig.Leaf, WrongPayload, "the database holds another payload than the one that was recorded"}
-	}
-	st, err := statement.Verify(i.Payload, s.trust, s.rootHash, i.Entry.Time)
-	if err != nil {
-		f := s.refused(i.Payload, err)
-		f.Index = sig.Leaf
+	st, f := s.reread(sig, i)
+	if f != nil {
 		return f
 	}
 	b, ok := st.Body.(*statement.Approval)
-	if !ok || st.Signer.Address != sig.Officer || st.Signer.Key != sig.Key {
+	if !ok {
 		return &Finding{sig.Leaf, NoApproval, "it is not that officer's approval"}
 	}
 	if statement.BodyDigest(b) != statement.BodyDigest(&a) && !b.Covers(a.Template) {
 		return &Finding{sig.Leaf, NoApproval, "it approves something else"}
 	}
 	return nil
+}
+
+// reread verifies the bytes of a recorded statement once more, as of its own leaf.
+func (s *State) reread(sig Signature, i ledger.Item) (*statement.Statement, *Finding) {
+	switch {
+	case i.Index != sig.Leaf || i.Entry == nil || i.Entry.Subject != sig.Subject || !i.Entry.Time.Equal(sig.Time):
+		return nil, &Finding{sig.Leaf, Rewritten, "the database holds another leaf than the one that was recorded"}
+	case !i.Entry.Records(i.Payload):
+		return nil, &Finding{sig.Leaf, WrongPayload, "the database holds another payload than the one that was recorded"}
+	}
+	st, err := statement.Verify(i.Payload, s.trust, s.rootHash, i.Entry.Time)
+	if err != nil {
+		f := s.refused(i.Payload, err)
+		f.Index = sig.Leaf
+		return nil, f
+	}
+	if st.Signer.Address != sig.Officer || st.Signer.Key != sig.Key {
+		return nil, &Finding{sig.Leaf, NoApproval, "it is not that officer's approval"}
+	}
+	return st, nil
 }
 
 // permits looks for anything in the record that speaks against a certificate.
@@ -221,6 +237,9 @@ func (s *State) permits(t statement.Template) *Finding {
 	}
 	if owner, ok := s.officerKeys[t.Device]; ok {
 		return find(DeviceTaken, "the key is what %s signs with as an officer", owner)
+	}
+	if len(s.passes[t.Device]) > 0 {
+		return find(DeviceTaken, "the key is a gateway's")
 	}
 	if p, ok := s.profiles[t.Profile]; !ok {
 		return find(WrongProfile, "there is no profile %q", t.Profile)

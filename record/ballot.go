@@ -64,7 +64,7 @@ func (s *State) vote(st *statement.Statement, at time.Time) *Finding {
 	b.Signatures = with(b.Signatures, s.signature(st, at))
 	if len(b.Signatures) >= b.Needs {
 		b.Decided = s.Size()
-		if bad := s.change(b.Body, digest, at); bad != nil {
+		if bad := s.change(b, at); bad != nil {
 			return bad
 		}
 	}
@@ -135,12 +135,15 @@ func (s *State) checkChange(st *statement.Statement) *Finding {
 		return s.checkAppointment(b)
 	case *statement.Bundle:
 		return s.checkBundle(b)
+	case *statement.Gateway:
+		return s.checkGateway(b)
 	}
 	return find(BadRecord, "a %s means nothing in the record", st.Body.Kind())
 }
 
-func (s *State) change(b statement.Body, digest [32]byte, at time.Time) *Finding {
-	switch b := b.(type) {
+func (s *State) change(ballot *Ballot, at time.Time) *Finding {
+	digest := ballot.Digest
+	switch b := ballot.Body.(type) {
 	case *statement.Resumption:
 		s.resume(&b.Target)
 	case *statement.Roster:
@@ -155,6 +158,8 @@ func (s *State) change(b statement.Body, digest [32]byte, at time.Time) *Finding
 		s.appoint(b, digest, at)
 	case *statement.Bundle:
 		s.setBundle(b, digest)
+	case *statement.Gateway:
+		s.admit(b, ballot)
 	default:
 		return find(BadRecord, "a %s means nothing in the record", b.Kind())
 	}

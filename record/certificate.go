@@ -96,8 +96,10 @@ func (s *State) certify(cert *x509.Certificate, tbs []byte, at time.Time) *Findi
 		return s.certifyDevice(cert, at)
 	case usageOfficer:
 		return s.certifyOfficer(cert, tbs, at)
-	case usageGateway, usageServer, usageOCSP:
-		return nil // no person's and no right on the network but to be one
+	case usageGateway:
+		return s.certifyGateway(cert, at)
+	case usageServer, usageOCSP:
+		return nil // no person's and no gateway's: devices refuse them
 	}
 	return find(BadCertificate, "extended key usages %v and %v", cert.ExtKeyUsage, cert.UnknownExtKeyUsage)
 }

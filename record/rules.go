@@ -144,6 +144,9 @@ func (s *State) checkAppointment(b *statement.Appointment) *Finding {
 	if k, taken := s.keys[key]; taken && k.Kind == KindDevice {
 		return find(KeyTaken, "key %s opens connections as a device of %s", key, k.Address)
 	}
+	if len(s.passes[key]) > 0 {
+		return find(KeyTaken, "key %s is a gateway's", key)
+	}
 	return nil
 }
 

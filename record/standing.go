@@ -66,6 +66,7 @@ func (s *State) revoke(st *statement.Statement, t *statement.Target, reason stri
 	default:
 		for _, id := range t.All() {
 			s.killDevice(id)
+			s.killGateway(id)
 		}
 	}
 	return nil

@@ -42,7 +42,8 @@ type State struct {
 	ballots  map[[32]byte]*Ballot
 	grants   map[identity.DeviceID][]*grant
 	requests map[string][]*grant
-	refusals map[string]int64 // requests that were refused
+	passes   map[identity.DeviceID][]*pass // by the key of the gateway
+	refusals map[string]int64              // requests that were refused
 
 	keys         map[identity.DeviceID]Key // of devices and officers with certificates
 	byAddress    map[identity.Address][]identity.DeviceID
@@ -64,7 +65,7 @@ func New(root *x509.Certificate) *State {
 		officers: make(map[identity.Address]Officer), officerKeys: make(map[identity.DeviceID]identity.Address),
 		people: make(map[identity.Address]Person), invitations: make(map[string]Invitation), profiles: make(map[string]Profile),
 		seen: make(map[string]int64), ballots: make(map[[32]byte]*Ballot),
-		grants: make(map[identity.DeviceID][]*grant), requests: make(map[string][]*grant), refusals: make(map[string]int64),
+		grants: make(map[identity.DeviceID][]*grant), requests: make(map[string][]*grant), passes: make(map[identity.DeviceID][]*pass), refusals: make(map[string]int64),
 		keys: make(map[identity.DeviceID]Key), byAddress: make(map[identity.Address][]identity.DeviceID), serials: make(map[string]int64),
 		causes: make(map[cause]Standing), listed: make(map[identity.DeviceID][]cause),
 		appointments: make(map[identity.Address][32]byte), rosterBodies: make(map[identity.Address][32]byte),

@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"math/big"
+	"strconv"
 	"testing"
 	"time"
 
@@ -173,7 +174,11 @@ func bodies(t testing.TB) map[Kind]Body {
 		KindAppointment: &Appointment{NewID(), address, identity.RoleAuditor, spki(t, device), random(), random(), random()},
 		KindDismissal:   &Dismissal{NewID(), address, text},
 		KindBundle:      &Bundle{NewID(), random(), number, random()},
-		KindSession:     &Session{NewID(), "https://" + address.Local() + ".example"},
+		KindGateway: &Gateway{
+			NewID(), []string{"gw" + strconv.Itoa(number) + ".interieur.example", "192.0.2." + strconv.Itoa(number%250), "2001:db8::1"}, spki(t, device),
+			identity.TierHardware, random(), random(), time.Duration(number) * time.Second,
+		},
+		KindSession: &Session{NewID(), "https://" + address.Local() + ".example"},
 	}
 }
 

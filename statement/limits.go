@@ -49,6 +49,9 @@ const (
 	// maxPeriod bounds validities and grace periods.
 	maxPeriod = 20 * 366 * 24 * time.Hour
 
+	// maxGatewayName bounds a DNS name or IP address (RFC 1035, Section 2.3.4).
+	maxGatewayName = 253
+
 	// maxServer bounds a desk's URL.
 	maxServer = 255
 

@@ -220,6 +220,18 @@ func TestBodiesRefuse(t *testing.T) {
 		"appointment: no evidence":   func(b map[Kind]Body) { b[KindAppointment].(*Appointment).Evidence = [32]byte{} },
 		"appointment: no key":        func(b map[Kind]Body) { b[KindAppointment].(*Appointment).Key = []byte{1} },
 		"bundle: no hash":            func(b map[Kind]Body) { b[KindBundle].(*Bundle).Hash = [32]byte{} },
+		"gateway: no name":           func(b map[Kind]Body) { b[KindGateway].(*Gateway).Names = nil },
+		"gateway: no DNS name":       func(b map[Kind]Body) { b[KindGateway].(*Gateway).Names[0] = "Gateway" },
+		"gateway: address's zone":    func(b map[Kind]Body) { b[KindGateway].(*Gateway).Names[2] = "fe80::1%eth0" },
+		"gateway: another spelling":  func(b map[Kind]Body) { b[KindGateway].(*Gateway).Names[2] = "2001:db8:0::1" },
+		"gateway: mapped address":    func(b map[Kind]Body) { b[KindGateway].(*Gateway).Names[2] = "::ffff:192.0.2.1" },
+		"gateway: a name twice":      func(b map[Kind]Body) { b[KindGateway].(*Gateway).Names[2] = b[KindGateway].(*Gateway).Names[0] },
+		"gateway: too many names":    func(b map[Kind]Body) { b[KindGateway].(*Gateway).Names = manyNames() },
+		"gateway: no key":            func(b map[Kind]Body) { b[KindGateway].(*Gateway).CSRKey = []byte{1} },
+		"gateway: unknown tier":      func(b map[Kind]Body) { b[KindGateway].(*Gateway).Tier = "software" },
+		"gateway: no evidence":       func(b map[Kind]Body) { b[KindGateway].(*Gateway).Evidence = [32]byte{} },
+		"gateway: witnessed hash":    func(b map[Kind]Body) { b[KindGateway].(*Gateway).Tier = identity.TierWitnessed },
+		"gateway: no validity":       func(b map[Kind]Body) { b[KindGateway].(*Gateway).Validity = 0 },
 		"session: no server":         func(b map[Kind]Body) { b[KindSession].(*Session).Server = "" },
 		"invitation: no key":         func(b map[Kind]Body) { b[KindInvitation].(*Invitation).Key = "" },
 	} {
@@ -233,4 +245,12 @@ func TestBodiesRefuse(t *testing.T) {
 			t.Errorf("%s: %s", name, text)
 		}
 	}
+}
+
+// manyNames are more than a gateway's certificate holds.
+func manyNames() (names []string) {
+	for i := range identity.MaxGatewayNames + 1 {
+		names = append(names, fmt.Sprintf("gw%d.interieur.example", i))
+	}
+	return names
 }

@@ -32,6 +32,7 @@ const (
 	KindAppointment  Kind = "appointment"
 	KindDismissal    Kind = "dismissal"
 	KindBundle       Kind = "bundle"
+	KindGateway      Kind = "gateway"
 	KindSession      Kind = "session"
 )
 
@@ -67,6 +68,7 @@ var kinds = map[Kind]row{
 	KindAppointment:  {body: func() Body { return new(Appointment) }, gives: true, needs: 2, roles: administrators},
 	KindDismissal:    {body: func() Body { return new(Dismissal) }, needs: 1, roles: administrators},
 	KindBundle:       {body: func() Body { return new(Bundle) }, needs: 2, roles: deciders},
+	KindGateway:      {body: func() Body { return new(Gateway) }, needs: 2, roles: officers},
 	KindSession:      {body: func() Body { return new(Session) }, needs: 1, roles: everyone, within: SessionLife},
 }
 

@@ -83,6 +83,7 @@ func TestWhoSigns(t *testing.T) {
 		{KindAppointment, 2, "administrator"},
 		{KindDismissal, 1, "administrator"},
 		{KindBundle, 2, "officer administrator"},
+		{KindGateway, 2, "officer"},
 		{KindSession, 1, "officer administrator auditor"},
 		{"strange", 0, ""},
 	} {
@@ -112,6 +113,7 @@ func TestWhoSigns(t *testing.T) {
 		{identity.RoleAdministrator, &Suspension{Target: device}, false},
 		{identity.RoleAdministrator, &Resumption{Target: officer}, false},
 		{identity.RoleAdministrator, &Approval{}, false},
+		{identity.RoleAdministrator, &Gateway{}, false},
 		{identity.RoleOfficer, &Profile{}, false},
 		{identity.RoleAuditor, &Suspension{Target: officer}, false},
 		{identity.RoleAuditor, &Session{}, true},
@@ -155,7 +157,8 @@ func TestWordsTellEverything(t *testing.T) {
 				case "Role":
 					to.SetString("officer")
 				case "Tier":
-					to.SetString("hardware")
+					other := map[string]string{"hardware": "witnessed", "witnessed": "hardware"}[to.String()]
+					to.SetString(other)
 				case "Witnessed":
 					to.SetBool(false)
 				case "Kind":

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"valise/attest"
+	"valise/enroll"
+	"valise/enroll/ca"
 	"valise/identity"
 	"valise/internal/store/authority"
 )
@@ -31,7 +33,9 @@ type gatewayCmd struct {
 const maxCSRFile = 64 << 10
 
 // Run issues with tier "hardware" on an HSM's evidence. Without, the tier is
-// "witnessed": whoever runs it has seen that the gateway's key is in its token.
+// "witnessed": whoever runs it has seen that the gateway's key is in its token. Where
+// officers decide, the first run shows them the request and ends with exitWaiting;
+// run again after two of them have approved, it issues.
 func (cmd *gatewayCmd) Run(ctx context.Context) (err error) {
 	csr, err := readCSR(cmd.CSR)
 	if err != nil {
@@ -55,6 +59,9 @@ func (cmd *gatewayCmd) Run(ctx context.Context) (err error) {
 		return err
 	}
 	i, err := o.ca.IssueGatewayOn(ctx, csr, cmd.Name, evidence)
+	if errors.Is(err, ca.ErrApprovals) {
+		return cmd.wait(ctx, o, ca.GatewayRequest{CSR: csr, Names: cmd.Name, Evidence: evidence}, err)
+	}
 	if err != nil {
 		return err
 	}
@@ -62,8 +69,37 @@ func (cmd *gatewayCmd) Run(ctx context.Context) (err error) {
 	if err := o.audit.Event(ctx, "certificate issued", attrs...); err != nil {
 		return err
 	}
+	if err := enroll.GatewayIsIssued(ctx, o.store, csr); err != nil {
+		return err
+	}
 	_, err = os.Stdout.Write(encodePEM(append([][]byte{i.Certificate}, o.ca.Chain()...)...))
 	return err
+}
+
+// exitWaiting is how gateway-cert ends while officers have to approve.
+const exitWaiting = 3
+
+// A waitingError says that nothing went wrong, and nothing was issued.
+type waitingError struct {
+	key identity.DeviceID
+	why error
+}
+
+func (e *waitingError) Error() string {
+	return fmt.Sprintf("waits for two officers: valise officer gateways\nkey: %s\n%v\nrun this again when they have approved", e.key, e.why)
+}
+func (e *waitingError) Unwrap() error { return e.why }
+
+// wait lets officers see the request.
+func (cmd *gatewayCmd) wait(ctx context.Context, o *office, r ca.GatewayRequest, why error) error {
+	id, err := enroll.AskForGateway(ctx, o.store, o.ca, r, time.Now())
+	if err != nil {
+		return err
+	}
+	if err := o.audit.Event(ctx, "gateway waits for officers", slog.Any("names", cmd.Name), slog.String("key", id.String())); err != nil {
+		return err
+	}
+	return &waitingError{id, why}
 }
 
 // evidence reads the HSM's files; nil if there are none.

@@ -43,6 +43,11 @@
 // directory), all sign the printed ceremony-record.txt, and the root's token goes
 // into a safe. The daemon does not need it.
 //
+// A gateway's certificate takes two officers too: gateway-cert shows them the request,
+// says that it waits, and ends with status 3. They compare the key's fingerprint with
+// what valise-gatewayd csr printed, and approve (valise officer gateways); then
+// gateway-cert, run again, issues.
+//
 // # When the HSM is lost
 //
 // Bring the root's token and an empty one, name both in the configuration, and
@@ -65,6 +70,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -83,7 +89,7 @@ type cli struct {
 	Serve       serveCmd    `cmd:"" help:"Answer devices (ACME over HTTPS) until SIGTERM."`
 	Invite      inviteCmd   `cmd:"" help:"Print an invitation for one person: one device, one use, 24 hours."`
 	Roster      rosterCmd   `cmd:"" help:"Import, list or remove the people who may enroll devices."`
-	GatewayCert gatewayCmd  `cmd:"" help:"Issue a gateway's certificate from its CSR and print the chain."`
+	GatewayCert gatewayCmd  `cmd:"" help:"Issue a gateway's certificate from its CSR and print the chain. Where officers decide, it ends with status 3 until two have approved."`
 	Root        rootCmd     `cmd:"" help:"Print the root certificate (standard output) and its fingerprint (standard error)."`
 	List        listCmd     `cmd:"" help:"List the certificates that were issued."`
 	Backup      backupCmd   `cmd:"" help:"Write everything but the HSM into one file, while the daemon runs."`
@@ -111,6 +117,9 @@ func main() {
 		fmt.Fprintf(os.Stderr, "valise-enrolld: %v\n", err)
 		if hint := hsm.Hint(err); hint != "" {
 			fmt.Fprintf(os.Stderr, "valise-enrolld: hint: %s\n", hint)
+		}
+		if _, waits := errors.AsType[*waitingError](err); waits {
+			os.Exit(exitWaiting)
 		}
 		os.Exit(1)
 	}

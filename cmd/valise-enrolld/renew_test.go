@@ -61,7 +61,7 @@ func TestLostHSMIsReplaced(t *testing.T) {
 	}
 	before := alice.Fetch(done)
 	check(t, root, before, "alice@interieur.example")
-	follower, cancel := b.follow(), func() {}
+	follower, cancel := b.follow(nil), func() {}
 	follow := func() {
 		ctx, end := context.WithCancel(t.Context())
 		stopped := make(chan error, 1)

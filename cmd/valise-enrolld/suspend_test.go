@@ -11,8 +11,10 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"net/http"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -40,8 +42,8 @@ func TestSuspensionWhileHSMIsDead(t *testing.T) {
 	}
 	b.amend("[endorsements]", "[bulletin]\nheartbeat = \"1s\"\n[endorsements]")
 	cards := b.holdCeremony(&server.Backing)
-	follower := b.follow()
 	b.start()
+	follower := b.follow(cards)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- follower.Run(ctx) }()
@@ -92,7 +94,8 @@ func TestSuspensionWhileHSMIsDead(t *testing.T) {
 }
 
 // follow makes a gateway's side of the feed, with a certificate of its own.
-func (b *bureau) follow() *gatewayfeed.Feed {
+// Where there are officers, two approve it.
+func (b *bureau) follow(cards map[string]*enrolltest.Card) *gatewayfeed.Feed {
 	b.t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -100,7 +103,11 @@ func (b *bureau) follow() *gatewayfeed.Feed {
 	}
 	b.write("gateway.csr", string(enrolltest.CSR(b.t, key)))
 	var chain [][]byte
-	out := []byte(b.must("gateway-cert", "--csr", filepath.Join(b.dir, "gateway.csr"), "--name", "gateway."+domain))
+	command := []string{"gateway-cert", "--csr", filepath.Join(b.dir, "gateway.csr"), "--name", "gateway." + domain}
+	if cards != nil {
+		b.approveGateway(cards, key.Public(), command)
+	}
+	out := []byte(b.must(command...))
 	for block, rest := pem.Decode(out); block != nil; block, rest = pem.Decode(rest) {
 		chain = append(chain, block.Bytes)
 	}
@@ -138,4 +145,39 @@ func (b *bureau) desk(card *enrolltest.Card, name string) *call.Client {
 		b.t.Fatal(err)
 	}
 	return c
+}
+
+// approveGateway has two officers approve what a command asks for. Before, it issues
+// nothing and says that it waits.
+func (b *bureau) approveGateway(cards map[string]*enrolltest.Card, key crypto.PublicKey, command []string) {
+	b.t.Helper()
+	id, err := identity.DeviceIDOf(key)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	for i, name := range []string{"olga", "omar"} {
+		printed, err := b.run(command...)
+		exit, ok := errors.AsType[*exec.ExitError](err)
+		if printed != "" || !ok || exit.ExitCode() != exitWaiting || !strings.Contains(err.Error(), id.String()) ||
+			!strings.Contains(err.Error(), fmt.Sprintf("%d of 2 approvals", i)) {
+			b.t.Fatalf("gateway-cert: %q, %v", printed, err)
+		}
+		desk := b.desk(cards[name], name)
+		all, err := desk.Gateways(b.t.Context())
+		if err != nil || len(all) != 1 || all[0].Key != id || all[0].Change == nil || len(all[0].Approvals) != i {
+			b.t.Fatalf("the desk shows %+v, %v", all, err)
+		}
+		body, err := all[0].Change.Parse()
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		other := *body.(*statement.Gateway)
+		other.Names = []string{"other." + domain}
+		if _, err := desk.Submit(b.t.Context(), b.states(cards[name], name, &other)); err == nil {
+			b.t.Fatal("an approval of what nobody asked for was taken")
+		}
+		if _, err := desk.Submit(b.t.Context(), b.states(cards[name], name, body)); err != nil {
+			b.t.Fatal(err)
+		}
+	}
 }

@@ -48,6 +48,11 @@ func (c *csrCommand) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	id, err := identity.DeviceIDOf(key.Public())
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(os.Stderr, "valise-gatewayd: the key's fingerprint, for officers to compare: %s\n", id)
 	template := new(x509.CertificateRequest)
 	if addr, parseErr := netip.ParseAddr(cfg.Name); parseErr == nil {
 		template.IPAddresses = []net.IP{addr.AsSlice()}

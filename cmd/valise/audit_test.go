@@ -129,6 +129,24 @@ func TestAuditFindsFraud(t *testing.T) {
 			b.issueDevice(t, mallory, b.key(t))
 			return b.copy(t), nil
 		}, []string{"leaf 24: no_approval"}},
+		"a gateway's certificate without approvals": {func(t *testing.T, b *books) (string, []string) {
+			b.issueGateway(t, b.gateway(t))
+			return b.copy(t), nil
+		}, []string{"leaf 19: no_approval"}},
+		"a gateway's certificate that one officer approved": {func(t *testing.T, b *books) (string, []string) {
+			g := b.gateway(t)
+			b.decide(g, 0)
+			b.issueGateway(t, g)
+			return b.copy(t), nil
+		}, []string{"leaf 20: no_approval"}},
+		"a gateway's certificate with a name more than approved": {func(t *testing.T, b *books) (string, []string) {
+			g := b.gateway(t)
+			b.decide(g, 0, 1)
+			b.issueGateway(t, g) // control: nothing is found about it
+			g.Names = append(g.Names, "gw2."+auditDomain)
+			b.issueGateway(t, g)
+			return b.copy(t), nil
+		}, []string{"leaf 22: no_approval"}},
 		"a certificate of an issuer whose use has ended": {func(t *testing.T, b *books) (string, []string) {
 			b.decide(b.roster(mallory), 0, 1)
 			key := b.key(t)

@@ -252,6 +252,30 @@ func (b *books) issueDevice(t testing.TB, address string, key *ecdsa.PrivateKey)
 	return cert
 }
 
+// gateway is what officers would decide about a gateway.
+func (b *books) gateway(t testing.TB) *statement.Gateway {
+	t.Helper()
+	spki, err := x509.MarshalPKIXPublicKey(b.key(t).Public())
+	b.must(err)
+	return &statement.Gateway{
+		Change: statement.NewID(), Names: []string{"gw." + auditDomain}, CSRKey: spki, Tier: identity.TierWitnessed, Validity: 24 * time.Hour,
+	}
+}
+
+func (b *books) issueGateway(t testing.TB, g *statement.Gateway) {
+	t.Helper()
+	key, err := x509.ParsePKIXPublicKey(g.CSRKey)
+	b.must(err)
+	b.serial++
+	p := identity.GatewayProfile{
+		Name: g.Names[0], More: g.Names[1:], PublicKey: key, Tier: g.Tier,
+		Serial: big.NewInt(b.serial), NotBefore: b.now(), NotAfter: b.now().Add(g.Validity),
+	}
+	template, err := p.Template()
+	b.must(err)
+	b.record(ledger.KindIssuance, b.certify(template, b.issuer, b.issuerKey).RawTBSCertificate)
+}
+
 // rewrite gives a leaf another salt.
 func (b *books) rewrite(t testing.TB, n int) {
 	t.Helper()

@@ -44,6 +44,8 @@ type OfficerCmd struct {
 	Roster    OfficerRosterCmd    `cmd:"" help:"Look at the roster and change it."`
 	Proposals OfficerProposalsCmd `cmd:"" help:"List what waits for another officer."`
 
+	Gateways OfficerGatewaysCmd `cmd:"" help:"List gateways that wait for a certificate, and approve them. It takes two officers."`
+
 	Roots    OfficerRootsCmd    `cmd:"" help:"Look at vendors' roots and the appraisal policy, and change them."`
 	Profiles OfficerProfilesCmd `cmd:"" help:"Look at the profiles of certificates and change them."`
 	Officers OfficerOfficersCmd `cmd:"" help:"Look at who is an officer, appoint and dismiss."`

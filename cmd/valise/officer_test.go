@@ -81,6 +81,30 @@ func TestDeskThatLies(t *testing.T) {
 	}
 }
 
+// And for gateways.
+func TestGatewayThatLies(t *testing.T) {
+	o := inmemory.New(t)
+	honest, other := o.Gateway(t, "gw.interieur.example"), o.Gateway(t, "gw.mallory.example")
+	for name, test := range map[string]struct {
+		change func(*call.Gateway)
+		ok     bool
+	}{
+		"honest":         {func(*call.Gateway) {}, true},
+		"another's body": {func(g *call.Gateway) { g.Change = other.Change }, false},
+		"another key":    {func(g *call.Gateway) { g.Key = other.Key }, false},
+		"another name":   {func(g *call.Gateway) { g.Names = other.Names }, false},
+		"another tier":   {func(g *call.Gateway) { g.Tier = identity.TierHardware }, false},
+		"nothing":        {func(g *call.Gateway) { g.Change = nil }, false},
+		"a session":      {func(g *call.Gateway) { g.Change = signable(t, &statement.Session{Nonce: "a", Server: "b"}) }, false},
+	} {
+		g := honest
+		test.change(&g)
+		if body, err := gatewayBody(&g); (err == nil && body != nil) != test.ok {
+			t.Errorf("%s: %+v, %v", name, body, err)
+		}
+	}
+}
+
 // The same for proposals: what is signed is what was asked for by its digest, and
 // never a session or an approval in disguise.
 func TestProposalThatLies(t *testing.T) {

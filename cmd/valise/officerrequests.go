@@ -110,14 +110,7 @@ func (b *bureau) showRequest(r *call.Request) (*statement.Approval, error) {
 	}
 	b.facts("needs", plural(r.Needs, "approval"))
 	if ev := r.Evidence; ev != nil {
-		b.say("evidence (%s):", line(ev.Format))
-		for _, c := range ev.Claims {
-			b.say("    %s: %s", line(c.Name), line(c.Value))
-		}
-		b.say("rules:")
-		for _, rule := range ev.Reasons {
-			b.say("    %-6s %s: %s", map[bool]string{true: "passed", false: "FAILED"}[rule.Passed], line(rule.Rule), line(rule.Detail))
-		}
+		b.showEvidence(ev)
 	}
 	if r.Approval == nil {
 		return nil, nil

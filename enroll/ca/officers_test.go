@@ -218,6 +218,7 @@ func TestPlantedGatewayWithOfficers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := newCouncil(t)
 			csr, names := enrolltest.CSR(t, enrolltest.NewKey(t)), []string{"gateway." + domain}
+			c.approveGateway(t, csr, names)
 			c.key.fail.Store(true)
 			_, _ = c.ca.IssueGateway(t.Context(), csr, names)
 			c.key.fail.Store(false)

@@ -58,6 +58,9 @@ type Backend interface {
 	Rules(ctx context.Context) (call.Rules, error)
 	Profiles(ctx context.Context) ([]call.Profile, error)
 	Officers(ctx context.Context) ([]call.Officer, error)
+	// Gateways lists the gateways whose certificates were asked for, oldest first,
+	// with what officers would sign.
+	Gateways(ctx context.Context) ([]call.Gateway, error)
 	// Proposals lists what has a signature and needs another one.
 	Proposals(ctx context.Context, limit int) ([]call.Proposal, error)
 	// Standings lists suspensions and revocations in force, newest first.

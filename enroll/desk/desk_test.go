@@ -130,6 +130,7 @@ func TestReading(t *testing.T) {
 		"person":    func(c *clerk) error { _, err := c.Person(t.Context(), office.Address(t, "alice")); return err },
 		"devices":   func(c *clerk) error { _, err := c.Devices(t.Context(), "person", "alice@"+office.Domain); return err },
 		"rules":     func(c *clerk) error { _, err := c.Rules(t.Context()); return err },
+		"gateways":  func(c *clerk) error { _, err := c.Gateways(t.Context()); return err },
 		"profiles":  func(c *clerk) error { _, err := c.Profiles(t.Context()); return err },
 		"officers":  func(c *clerk) error { _, err := c.Officers(t.Context()); return err },
 		"proposals": func(c *clerk) error { _, err := c.Proposals(t.Context()); return err },

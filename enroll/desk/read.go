@@ -79,6 +79,11 @@ func (s *Server) getOfficers(r *http.Request) (any, error) {
 	return listed(list), err
 }
 
+func (s *Server) getGateways(r *http.Request) (any, error) {
+	list, err := s.cfg.Backend.Gateways(r.Context())
+	return listed(list), err
+}
+
 // getProposals leaves out long bodies: whoever wants to sign fetches the one.
 func (s *Server) getProposals(r *http.Request) (any, error) {
 	list, err := s.cfg.Backend.Proposals(r.Context(), maxProposals)

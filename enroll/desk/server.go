@@ -106,6 +106,7 @@ func (s *Server) routes() {
 	s.mux.HandleFunc("GET "+call.PathRules, s.reading(s.getRules))
 	s.mux.HandleFunc("GET "+call.PathProfiles, s.reading(s.getProfiles))
 	s.mux.HandleFunc("GET "+call.PathOfficers, s.reading(s.getOfficers))
+	s.mux.HandleFunc("GET "+call.PathGateways, s.reading(s.getGateways))
 	s.mux.HandleFunc("GET "+call.PathProposals, s.reading(s.getProposals))
 	s.mux.HandleFunc("GET "+call.PathProposals+"/{digest}", s.reading(s.getProposal))
 	s.mux.HandleFunc("GET "+call.PathStandings, s.reading(s.getStandings))

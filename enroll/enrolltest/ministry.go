@@ -238,6 +238,21 @@ func (m *Ministry) DeviceTBS(t testing.TB, d statement.Template, from, until tim
 	return m.certify(t, template, m.Issuing, m.IssuerKey).RawTBSCertificate
 }
 
+// GatewayTBS returns the TBSCertificate of a gateway's certificate that says what a
+// decision says.
+func (m *Ministry) GatewayTBS(t testing.TB, g *statement.Gateway, from, until time.Time) []byte {
+	t.Helper()
+	key, err := x509.ParsePKIXPublicKey(g.CSRKey)
+	must(t, err)
+	profile := identity.GatewayProfile{
+		Name: g.Names[0], More: g.Names[1:], PublicKey: key, Tier: g.Tier,
+		EvidenceHash: g.Evidence, PolicyHash: g.Appraisal, Serial: serial(), NotBefore: from, NotAfter: until,
+	}
+	template, err := profile.Template()
+	must(t, err)
+	return m.certify(t, template, m.Issuing, m.IssuerKey).RawTBSCertificate
+}
+
 // OfficerTBS returns the TBSCertificate of an officer's certificate.
 func OfficerTBS(t testing.TB, o *Officer) []byte {
 	t.Helper()

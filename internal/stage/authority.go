@@ -4,9 +4,12 @@ package stage
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 )
@@ -135,9 +138,41 @@ func (a *Authority) Invite(ctx context.Context, address string) (string, error) 
 	return strings.TrimSpace(string(code)), err
 }
 
-// CertifyGateway issues a gateway's certificate for a CSR in a file.
+// CertifyGateway issues a gateway's certificate for a CSR in a file. In a ministry it
+// does not come until two officers have approved it.
 func (a *Authority) CertifyGateway(ctx context.Context, csr, name string) (string, error) {
+	if len(a.Officers) > 0 {
+		if err := a.approveGateway(ctx, csr, name); err != nil {
+			return "", err
+		}
+	}
 	return a.run(ctx, "gateway-cert", "--csr", csr, "--name", name)
+}
+
+// exitWaiting is the status of a request that waits for officers.
+const exitWaiting = 3
+
+func (a *Authority) approveGateway(ctx context.Context, csr, name string) error {
+	_, err := a.run(ctx, "gateway-cert", "--csr", csr, "--name", name)
+	exit, ok := errors.AsType[*exec.ExitError](err)
+	if !ok || exit.ExitCode() != exitWaiting {
+		return fmt.Errorf("gateway-cert should have waited for officers: %w", err)
+	}
+	two := a.deciders()
+	out, err := two[0].Desk(ctx, "gateways", "--json")
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(out) {
+		var g struct{ Key string }
+		if err := json.Unmarshal([]byte(line), &g); err != nil {
+			return fmt.Errorf("%q: %w", line, err)
+		}
+		if _, err := two[0].Sign(ctx, "gateways", "approve", g.Key); err != nil {
+			return err
+		}
+	}
+	return two[1].Agree(ctx)
 }
 
 func (a *Authority) run(ctx context.Context, args ...string) (string, error) {

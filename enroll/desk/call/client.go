@@ -150,6 +150,11 @@ func (c *Client) Officers(ctx context.Context) ([]Officer, error) {
 	return list[Officer](ctx, c, PathOfficers)
 }
 
+// Gateways lists the gateways whose certificates were asked for.
+func (c *Client) Gateways(ctx context.Context) ([]Gateway, error) {
+	return list[Gateway](ctx, c, PathGateways)
+}
+
 // Proposals lists what waits for another signature; long bodies are left out.
 func (c *Client) Proposals(ctx context.Context) ([]Proposal, error) {
 	return list[Proposal](ctx, c, PathProposals)

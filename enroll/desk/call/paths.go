@@ -22,6 +22,7 @@ const (
 	PathRules        = "/desk/v1/rules"
 	PathProfiles     = "/desk/v1/profiles"
 	PathOfficers     = "/desk/v1/officers"
+	PathGateways     = "/desk/v1/gateways"
 	PathProposals    = "/desk/v1/proposals"
 	PathStandings    = "/desk/v1/standings"
 	PathLedger       = "/desk/v1/ledger"

@@ -154,6 +154,20 @@ type Application struct {
 	Evidence    Evidence `json:"evidence"`
 }
 
+// A Gateway is one whose certificate was asked for.
+type Gateway struct {
+	Key       identity.DeviceID `json:"key"` // the fingerprint that the gateway prints
+	Names     []string          `json:"names"`
+	State     string            `json:"state"`
+	Created   time.Time         `json:"created"`
+	Tier      identity.Tier     `json:"tier"`
+	Approvals []Signed          `json:"approvals"`
+	Needs     int               `json:"needs"`
+	Change    *Signable         `json:"change,omitempty"`   // exactly what officers sign; nil when there is nothing to sign
+	Evidence  *Evidence         `json:"evidence,omitempty"` // nil: nobody but the operator vouches for the key
+	Refusal   string            `json:"refusal,omitempty"`
+}
+
 // A Proposal has signatures and needs more.
 type Proposal struct {
 	Signable

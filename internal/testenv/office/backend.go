@@ -152,6 +152,13 @@ func (o *Office) Profiles(context.Context) ([]call.Profile, error) {
 	return []call.Profile{{Name: "device", Version: 1, Approvals: 2, Validity: 604800, Grace: 2592000, Tiers: []identity.Tier{identity.TierHardware}}}, nil
 }
 
+// Gateways implements desk.Backend.
+func (o *Office) Gateways(context.Context) ([]call.Gateway, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Clone(o.gateways), nil
+}
+
 // Officers implements desk.Backend.
 func (o *Office) Officers(context.Context) (list []call.Officer, _ error) {
 	o.mu.Lock()

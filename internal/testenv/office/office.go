@@ -61,6 +61,7 @@ type Office struct {
 	people    map[identity.Address]*call.Person
 	standings []call.Standing
 	proposals []*proposal
+	gateways  []call.Gateway
 	leaves    []ledger.Item
 	seen      map[string]call.Outcome
 	events    []string
@@ -159,6 +160,24 @@ func (o *Office) Order(t testing.TB, name string) *call.Request {
 	o.requests[r.ID] = r
 	o.order = append(o.order, r.ID)
 	return r
+}
+
+// Gateway has a gateway ask for a certificate.
+func (o *Office) Gateway(t testing.TB, name string) call.Gateway {
+	t.Helper()
+	spki, err := x509.MarshalPKIXPublicKey(newKey(t).Public())
+	must(t, err)
+	body := &statement.Gateway{Change: statement.NewID(), Names: []string{name}, CSRKey: spki, Tier: identity.TierWitnessed, Validity: 90 * 24 * time.Hour}
+	change, err := call.NewSignable(body)
+	must(t, err)
+	g := call.Gateway{
+		Key: body.Key(), Names: body.Names, State: call.StateWaiting, Created: time.Now().UTC().Truncate(time.Second), Tier: body.Tier,
+		Approvals: []call.Signed{}, Needs: 2, Change: &change,
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.gateways = append(o.gateways, g)
+	return g
 }
 
 // Handler is the desk of this office, called url.
