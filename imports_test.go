@@ -33,6 +33,8 @@ var mayImport = map[string][]string{
 	"bulletin/...":  {"identity", "statement", "manifest", "internal/jws"},
 	"record/...":    {"identity", "statement", "ledger", "manifest", "attest"},
 	"policy/...":    {"identity", "statement"},
+	"policy/rules":  {"identity", "policy"},
+	"policy/bundle": {"identity", "statement", "policy", "policy/spif", "policy/rules"},
 
 	"enroll/...":   {"attest", "identity", "statement", "manifest", "bulletin", "ledger", "record", "policy", "internal/store/authority"},
 	"gateway/...":  {"wire", "mls", "identity", "statement", "manifest", "bulletin", "ledger", "policy"},

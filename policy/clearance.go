@@ -76,6 +76,9 @@ func (c *Clearance) ignore(ambiguous bool, format string, args ...any) {
 	c.Ignored = append(c.Ignored, why+fmt.Sprintf(format, args...))
 }
 
+// Policy names the policy that the clearance is of.
+func (c *Clearance) Policy() OID { return c.lattice.id }
+
 // Names lists what the clearance holds, classifications first.
 func (c *Clearance) Names() (classes []string, categories []Category) {
 	for i, name := range c.lattice.classes {
