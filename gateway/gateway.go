@@ -36,6 +36,7 @@ type Config struct {
 	Log         *slog.Logger          // nil: slog.Default()
 	Metrics     prometheus.Registerer // nil: none
 	Denied      map[identity.DeviceID]bool
+	Record      Record // of the authority; nil: none is served
 	Limits      Limits
 	Batch       int // submissions in one transaction; 0 means mailbox.DefaultBatch
 }

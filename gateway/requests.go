@@ -72,6 +72,8 @@ func (s *session) ask(ctx context.Context, request wire.Request) wire.Answer {
 		answer, err = s.getGroup(ctx, r)
 	case *wire.GetDirectory:
 		answer, err = s.getDirectory(ctx, r)
+	case *wire.GetRecord:
+		answer, err = s.getRecord(ctx, r)
 	case *wire.Report:
 		s.report(r)
 		answer = wire.NewResult(id, wire.OK)

@@ -17,9 +17,9 @@ import (
 var (
 	// ErrUnknown: no leaf has this subject.
 	ErrUnknown = errors.New("ledger: nothing with this hash is recorded")
-	// ErrYoung: there is a leaf, and no signed checkpoint covers it. Ask again
-	// in a moment.
-	ErrYoung = errors.New("ledger: no checkpoint covers this leaf")
+	// ErrYoung: there is a leaf, and the tree that was asked about does not
+	// reach it. Ask again in a moment.
+	ErrYoung = errors.New("ledger: the tree does not cover this leaf yet")
 	// ErrAhead: the asker knows a larger tree than there is here.
 	ErrAhead = errors.New("ledger: the tree is smaller than the one asked about")
 )
@@ -46,13 +46,15 @@ type Finder interface {
 // An Inclusion proves that the record holds a leaf.
 //
 //	struct {
-//	    opaque checkpoint<1..2^16-1>;
+//	    opaque checkpoint<0..2^16-1>;  // of the tree; empty if the asker named a size
+//	    uint64 size;                   // of the tree
 //	    uint64 index;
 //	    opaque entry<1..2^8-1>;
 //	    opaque hash[32] proof<0..2^16-1>;
 //	} Inclusion;
 type Inclusion struct {
-	Checkpoint string           `json:"checkpoint"`
+	Checkpoint string           `json:"checkpoint,omitempty"`
+	Size       int64            `json:"size"`
 	Index      int64            `json:"index"`
 	Entry      *Entry           `json:"entry"`
 	Proof      tlog.RecordProof `json:"proof"`
@@ -72,8 +74,9 @@ type Growth struct {
 }
 
 // Prove proves that what has this subject, for a certificate the SHA-256 of its
-// TBSCertificate, is recorded under the newest checkpoint.
-func Prove(ctx context.Context, f Finder, subject [sha256.Size]byte) (*Inclusion, error) {
+// TBSCertificate, is recorded: in the tree of size leaves, or, if size is 0,
+// in that of the newest checkpoint, which then comes along.
+func Prove(ctx context.Context, f Finder, subject [sha256.Size]byte, size int64) (*Inclusion, error) {
 	index, entry, err := f.Find(ctx, subject)
 	if err != nil {
 		return nil, err
@@ -82,14 +85,22 @@ func Prove(ctx context.Context, f Finder, subject [sha256.Size]byte) (*Inclusion
 	if err != nil {
 		return nil, err
 	}
-	if index >= head.N {
+	switch {
+	case size > head.N:
+		return nil, ErrAhead
+	case size > 0:
+		text = nil
+	default:
+		size = head.N
+	}
+	if index >= size {
 		return nil, ErrYoung
 	}
-	proof, err := ProveInclusion(head.N, index, reader{ctx, f})
+	proof, err := ProveInclusion(size, index, reader{ctx, f})
 	if err != nil {
 		return nil, err
 	}
-	return &Inclusion{string(text), index, entry, proof}, nil
+	return &Inclusion{string(text), size, index, entry, proof}, nil
 }
 
 // Grow proves that the tree of the newest checkpoint extends that of from
@@ -127,18 +138,27 @@ func (r reader) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
 	return r.source.Hashes(r.ctx, indexes)
 }
 
-// Check checks the proof for what has this subject, and returns the tree that
-// it stands in: the caller demands that this tree is the one it knows, extends
-// it, or is extended by it.
+// Check checks the proof for what has this subject under the checkpoint that
+// came along, and returns the tree that it stands in: the caller demands that
+// it is the one that everybody sees, by growth to or from one that it knows.
 func (i *Inclusion) Check(subject [sha256.Size]byte, verifiers ...note.Verifier) (Head, error) {
 	head, err := OpenCheckpoint([]byte(i.Checkpoint), verifiers...)
 	if err != nil {
 		return Head{}, err
 	}
+	return head, i.CheckIn(head, subject)
+}
+
+// CheckIn checks the proof for what has this subject in a tree that the caller
+// knows.
+func (i *Inclusion) CheckIn(head Head, subject [sha256.Size]byte) error {
 	if i.Entry == nil || i.Entry.Subject != subject {
-		return Head{}, fmt.Errorf("%w: leaf %d is of something else", ErrProof, i.Index)
+		return fmt.Errorf("%w: leaf %d is of something else", ErrProof, i.Index)
 	}
-	return head, CheckInclusion(head, i.Index, i.Entry.Leaf(), i.Proof)
+	if i.Size != head.N {
+		return fmt.Errorf("%w: leaf %d in a tree of %d leaves instead of %d", ErrProof, i.Index, i.Size, head.N)
+	}
+	return CheckInclusion(head, i.Index, i.Entry.Leaf(), i.Proof)
 }
 
 // Check checks that the checkpoint's tree extends older, and returns its head.
@@ -150,13 +170,17 @@ func (g *Growth) Check(older Head, verifiers ...note.Verifier) (Head, error) {
 	if g.From != older.N {
 		return Head{}, fmt.Errorf("%w: growth from %d leaves instead of %d", ErrProof, g.From, older.N)
 	}
-	return head, CheckGrowth(older, head, g.Proof)
+	if err := CheckGrowth(older, head, g.Proof); err != nil {
+		return Head{}, err
+	}
+	return head, nil
 }
 
 // Marshal returns the inclusion's encoding.
 func (i *Inclusion) Marshal() []byte {
 	var b cryptobyte.Builder
 	addCheckpoint(&b, i.Checkpoint)
+	b.AddUint64(uint64(i.Size))
 	b.AddUint64(uint64(i.Index))
 	b.AddUint8LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(i.Entry.Marshal()) })
 	addHashes(&b, i.Proof)
@@ -171,7 +195,7 @@ func ParseInclusion(data []byte) (*Inclusion, error) {
 		entry cryptobyte.String
 		err   error
 	)
-	if !readCheckpoint(&s, &i.Checkpoint) || !readIndex(&s, &i.Index) || !s.ReadUint8LengthPrefixed(&entry) ||
+	if !readCheckpoint(&s, &i.Checkpoint) || !readIndex(&s, &i.Size) || !readIndex(&s, &i.Index) || !s.ReadUint8LengthPrefixed(&entry) ||
 		!readHashes(&s, (*[]tlog.Hash)(&i.Proof)) || !s.Empty() {
 		return nil, errors.New("ledger: malformed proof of inclusion")
 	}
@@ -193,7 +217,7 @@ func (g *Growth) Marshal() []byte {
 // ParseGrowth reads what Marshal writes, and nothing else.
 func ParseGrowth(data []byte) (*Growth, error) {
 	s, g := cryptobyte.String(data), new(Growth)
-	if !readCheckpoint(&s, &g.Checkpoint) || !readIndex(&s, &g.From) ||
+	if !readCheckpoint(&s, &g.Checkpoint) || g.Checkpoint == "" || !readIndex(&s, &g.From) ||
 		!readHashes(&s, (*[]tlog.Hash)(&g.Proof)) || !s.Empty() {
 		return nil, errors.New("ledger: malformed proof of growth")
 	}
@@ -206,7 +230,7 @@ func addCheckpoint(b *cryptobyte.Builder, text string) {
 
 func readCheckpoint(s *cryptobyte.String, out *string) bool {
 	var text cryptobyte.String
-	if !s.ReadUint16LengthPrefixed(&text) || len(text) == 0 || len(text) > MaxCheckpoint {
+	if !s.ReadUint16LengthPrefixed(&text) || len(text) > MaxCheckpoint {
 		return false
 	}
 	*out = string(text)

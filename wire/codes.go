@@ -49,12 +49,15 @@ const (
 	NotFound          Code = 17 // no such object, or none for this device
 	HashMismatch      Code = 18 // the blob's bytes do not hash to its id
 	Unavailable       Code = 19 // the gateway cannot do this now; retry the same bytes
+	NoRecord          Code = 20 // the gateway holds no copy of the authority's record
+	NotCovered        Code = 21 // the record that the gateway holds does not reach so far; ask again
 )
 
 var codeNames = [...]string{
 	"ok", "malformed", "state_conflict", "counter_gap", "old_incarnation", "not_member", "unknown_group",
 	"group_exists", "stale_epoch", "invalid_commit", "invalid_key_package", "not_allowed", "recipient_refused",
 	"label_refused", "mailbox_full", "rate_limited", "too_large", "not_found", "hash_mismatch", "unavailable",
+	"no_record", "not_covered",
 }
 
 // String gives the code's name as audit streams and messages show it.

@@ -27,6 +27,8 @@ const (
 	TypeDirectory      Type = 0x19
 	TypeReport         Type = 0x1a
 	TypePing           Type = 0x1b
+	TypeGetRecord      Type = 0x1c
+	TypeRecord         Type = 0x1d
 	TypeResult         Type = 0x1f
 	TypeResume         Type = 0x20
 	TypeDeliver        Type = 0x21
@@ -80,6 +82,8 @@ var newFrame = map[Type]func() Frame{
 	TypeDirectory:      func() Frame { return new(Directory) },
 	TypeReport:         func() Frame { return new(Report) },
 	TypePing:           func() Frame { return new(Ping) },
+	TypeGetRecord:      func() Frame { return new(GetRecord) },
+	TypeRecord:         func() Frame { return new(Record) },
 	TypeResult:         func() Frame { return new(Result) },
 	TypeResume:         func() Frame { return new(Resume) },
 	TypeDeliver:        func() Frame { return new(Deliver) },

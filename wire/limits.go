@@ -45,6 +45,14 @@ const (
 	// MaxChain is how many certificates a directory entry's chain may hold.
 	MaxChain = 4
 
+	// MaxRecord bounds a part of the authority's record. The largest is a bulletin
+	// that names tens of thousands of devices.
+	MaxRecord = 6 << 20
+
+	// MaxRecordSize bounds the leaves of a tree that is asked about, far beyond
+	// what an authority can issue.
+	MaxRecordSize = 1 << 48
+
 	// MaxBlob bounds one file: 2 GiB, and room for the chunks' tags.
 	MaxBlob = 2<<30 + 16<<20
 

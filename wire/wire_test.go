@@ -76,6 +76,8 @@ func TestMalformedFrames(t *testing.T) {
 		"flag neither 0 nor 1": change(hello, 4+1+16, 2),
 		"control character":    change(hello, len(hello)-1, 0x07),
 		"over MaxFrame":        {0x15, 0xff, 0xff, 0xff},
+		"unknown part":         {0x1c, 0, 0, 5, 0, 0, 0, 9, 6},
+		"part with too much":   {0x1c, 0, 0, 6, 0, 0, 0, 9, 1, 0},
 		"blob over MaxBlob":    append(append([]byte{0x30, 0, 0, 42, 1, 'g'}, make([]byte, 32)...), 0xff, 0, 0, 0, 0, 0, 0, 0),
 	} {
 		if _, err := Read(bytes.NewReader(bad)); !errors.Is(err, ErrMalformed) {
@@ -96,6 +98,11 @@ func TestMarshalRefusesWhatParseWould(t *testing.T) {
 		"too many devices": &GetKeyPackages{Address: "a@b.example", Devices: make([][32]byte, MaxDevices+1)},
 		"newline in agent": &Hello{Version: 1, Agent: "a\nb"},
 		"chain of nothing": &Directory{Chains: [][][]byte{{}}},
+		"no such part":     &GetRecord{Part: 6},
+		"part and subject": &GetRecord{Part: PartGrowth, Subject: filled(1)},
+		"part and size":    &GetRecord{Part: PartManifest, Size: 1},
+		"huge tree":        &GetRecord{Part: PartGrowth, Size: MaxRecordSize + 1},
+		"empty part":       &Record{Part: PartManifest},
 	} {
 		if b, err := Marshal(f); err == nil {
 			t.Errorf("%s: encoded to %x", name, b)
@@ -155,7 +162,7 @@ func TestBehind(t *testing.T) {
 }
 
 func TestCodesHaveNames(t *testing.T) {
-	for c := OK; c <= Unavailable; c++ {
+	for c := OK; c <= NotCovered; c++ {
 		if strings.HasPrefix(c.String(), "code_") || c.String() == "" {
 			t.Errorf("code %d has no name", c)
 		}

@@ -42,6 +42,7 @@ var (
 	ErrNotFound = errors.New("authority: no such record")
 	ErrState    = errors.New("authority: the record is in another state")
 	ErrExists   = errors.New("authority: there is such a record already")
+	ErrRestored = errors.New("authority: restored from a backup and read-only until a gateway has told what the backup does not know")
 )
 
 // A Store is the open database. Its methods may be called by any goroutine.
@@ -52,8 +53,9 @@ type Store struct {
 
 // A Tx is a running transaction. It must not outlive the function it is given to.
 type Tx struct {
-	ctx context.Context
-	tx  *store.Tx
+	ctx     context.Context
+	tx      *store.Tx
+	recover bool // FlagRestored does not stop it
 }
 
 // Open opens or creates the database file.
@@ -80,12 +82,18 @@ func (s *Store) Close() error { return s.db.Close() }
 
 // Update runs f in a serialized read-write transaction; f may run several times.
 func (s *Store) Update(ctx context.Context, f func(tx *Tx) error) error {
-	return s.db.Update(ctx, func(tx *store.Tx) error { return f(&Tx{ctx, tx}) })
+	return s.db.Update(ctx, func(tx *store.Tx) error { return f(&Tx{ctx: ctx, tx: tx}) })
+}
+
+// Recover is Update for taking in what a restored backup does not know: FlagRestored
+// does not stop it. Whoever has taken in everything clears the flag.
+func (s *Store) Recover(ctx context.Context, f func(tx *Tx) error) error {
+	return s.db.Update(ctx, func(tx *store.Tx) error { return f(&Tx{ctx: ctx, tx: tx, recover: true}) })
 }
 
 // View runs f on one consistent state.
 func (s *Store) View(ctx context.Context, f func(tx *Tx) error) error {
-	return s.db.View(ctx, func(tx *store.Tx) error { return f(&Tx{ctx, tx}) })
+	return s.db.View(ctx, func(tx *store.Tx) error { return f(&Tx{ctx: ctx, tx: tx}) })
 }
 
 // constant returns 32 random bytes that are drawn once in the database's life.

@@ -191,6 +191,9 @@ func (i *Issuance) Done() bool { return len(i.Certificate) > 0 }
 
 // AddIssuance stores the TBS of a certificate that will be signed.
 func (tx *Tx) AddIssuance(i Issuance) error {
+	if err := tx.Writable(); err != nil {
+		return err
+	}
 	return tx.exec(`INSERT INTO issuances (id, ref, kind, subject, request, serial, leaf, tbs, created, not_after)
 		SELECT coalesce(max(id), 0) + 1, $1, $2, $3, $4, $5, $6, $7, $8, $9 FROM issuances WHERE true`,
 		i.Ref, i.Kind, i.Subject, i.Request, i.Serial, i.Leaf, i.TBS, unix(i.Created), unix(i.NotAfter))
@@ -199,6 +202,9 @@ func (tx *Tx) AddIssuance(i Issuance) error {
 // CompleteIssuance stores the signed certificate, once: ErrState means that another
 // one was faster, and that its certificate is the one that counts.
 func (tx *Tx) CompleteIssuance(ref string, certificate []byte) error {
+	if err := tx.Writable(); err != nil {
+		return err
+	}
 	return tx.change("UPDATE issuances SET certificate = $1 WHERE ref = $2 AND certificate = x''", certificate, ref)
 }
 

@@ -115,12 +115,14 @@ type Invitation struct {
 	Created time.Time
 	Expires time.Time
 	Used    time.Time // zero: not used
+	// Statement is the officer's, as compact JWS; empty: made without officers.
+	Statement []byte
 }
 
 // AddInvitation stores a new invitation.
 func (tx *Tx) AddInvitation(i Invitation) error {
-	return tx.exec("INSERT INTO invitations (kid, key, address, created, expires) VALUES ($1, $2, $3, $4, $5)",
-		i.KID, i.Key, i.Address.String(), unix(i.Created), unix(i.Expires))
+	return tx.exec("INSERT INTO invitations (kid, key, address, created, expires, statement) VALUES ($1, $2, $3, $4, $5, $6)",
+		i.KID, i.Key, i.Address.String(), unix(i.Created), unix(i.Expires), blob(i.Statement))
 }
 
 // Invitation finds an invitation by its key identifier, used or not.
@@ -128,8 +130,8 @@ func (tx *Tx) Invitation(kid string) (Invitation, error) {
 	i := Invitation{KID: kid}
 	var address string
 	var created, expires, used int64
-	err := tx.row("SELECT key, address, created, expires, used FROM invitations WHERE kid = $1", kid)(
-		&i.Key, &address, &created, &expires, &used)
+	err := tx.row("SELECT key, address, created, expires, used, statement FROM invitations WHERE kid = $1", kid)(
+		&i.Key, &address, &created, &expires, &used, &i.Statement)
 	if err != nil {
 		return i, err
 	}
