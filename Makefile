@@ -5,7 +5,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint fmt bench bench-mls bench-policy fuzz mutants vectors clean
+.PHONY: help setup build demo test lint fmt bench bench-enroll bench-mls bench-policy fuzz mutants vectors clean
 
 # Where Go's own archive unpacks itself, for shells that do not know it yet.
 export PATH := $(PATH):/usr/local/go/bin
@@ -50,6 +50,10 @@ fmt: ## format every Go file
 bench: ## every benchmark; figures against bench/targets.txt, kept under bench/results/ (BENCH=./hsm/... for some)
 	@scripts/setup bench
 	@go run ./internal/benches $(BENCH)
+
+bench-enroll: ## attested enrollments on SQLite and PostgreSQL, beside step-ca in the same run (some ten minutes)
+	@scripts/setup bench
+	@go run ./internal/benches ./bench/enroll
 
 bench-mls: ## groups of 2 to 1000 members on three suites, each operation beside its primitives (a few minutes)
 	@scripts/setup bench

@@ -26,6 +26,11 @@ type Challenge struct {
 	KeyAuthorization []byte // as the verifier computed it, never as the device sent it
 	Algorithm        int64  // COSE
 	Signature        []byte // ASN.1 DER
+
+	// TPM only: the secret that the device decrypted, and the verifier's key that
+	// says which one it was sent (see ActivationSecret).
+	Activation    []byte
+	ActivationKey []byte
 }
 
 // answeredBy reports whether key signed c. Whatever is wrong with algorithm,

@@ -61,9 +61,10 @@ func (s Stated[T]) MarshalJSON() ([]byte, error) {
 type Claims struct {
 	Format        string     `json:"format"`
 	Key           KeyClaims  `json:"key"`
-	KeyManagement *KeyClaims `json:"key_management"` // nil: nothing was said about 9d
-	Fresh         Truth      `json:"fresh"`          // the attested key signed the challenge
-	SameCard      Truth      `json:"same_card"`      // both keys sit in one card
+	KeyManagement *KeyClaims `json:"key_management"`     // nil: nothing was said about 9d
+	Fresh         Truth      `json:"fresh"`              // the attested key signed the challenge
+	SameCard      Truth      `json:"same_card"`          // both keys sit in one card
+	Activated     Truth      `json:"activated,omitzero"` // TPM: the endorsed one holds the key that certifies
 	EvidenceHash  [32]byte   `json:"-"`
 	Endorsements  string     `json:"endorsements"` // version of the endorsements used
 }
@@ -81,8 +82,30 @@ type KeyClaims struct {
 	FormFactor  Stated[FormFactor]  `json:"form_factor"`
 	FIPS        Truth               `json:"fips"`
 	CSPN        Truth               `json:"cspn"`
-	Path        []Link              `json:"path"` // the slot's certificate first, the root's last
-	BuiltIn     bool                `json:"built_in_root"`
+
+	// What TPMs and HSMs say in place of slots and policies.
+	Extractable      Truth          `json:"extractable,omitzero"`       // it can leave the hardware, if only encrypted
+	NeverExtractable Truth          `json:"never_extractable,omitzero"` // and this never was otherwise
+	Sensitive        Truth          `json:"sensitive,omitzero"`         // it cannot be read in clear
+	AlwaysSensitive  Truth          `json:"always_sensitive,omitzero"`
+	Restricted       Truth          `json:"restricted,omitzero"` // it signs only what the hardware made
+	Hardware         Stated[string] `json:"hardware,omitzero"`   // where there is no number: what names this piece of hardware
+
+	Path      []Link `json:"path"`                 // the key's certificate first, the root's last
+	OwnerPath []Link `json:"owner_path,omitempty"` // the same under the root of the HSM's owner
+	BuiltIn   bool   `json:"built_in_root"`
+}
+
+// SerialOf names the hardware that holds the key as "format:serial", or returns
+// "" if the evidence does not say which it is.
+func (c *Claims) SerialOf() string {
+	switch {
+	case c.Key.Serial.Said:
+		return c.Format + ":" + strconv.FormatUint(c.Key.Serial.Value, 10)
+	case c.Key.Hardware.Said:
+		return c.Format + ":" + c.Key.Hardware.Value
+	}
+	return ""
 }
 
 // A Link is one certificate of a verified path.

@@ -136,7 +136,7 @@ func (e *Endorsements) add(data []byte, isBuiltIn bool) error {
 		if err != nil {
 			return err
 		}
-		if err := mayIssue(cert, 0); err != nil {
+		if err := mayIssue(cert, 0); err != nil && !oldRoot(cert) {
 			return fmt.Errorf("%s: %w", cert.Subject, err)
 		}
 		if bytes.Equal(cert.RawSubject, cert.RawIssuer) {
@@ -148,6 +148,13 @@ func (e *Endorsements) add(data []byte, isBuiltIn bool) error {
 			e.intermediates = append(e.intermediates, cert)
 		}
 	}
+}
+
+// oldRoot reports whether cert is self-signed and of X.509 version 1, which has
+// no extensions to say what a key may do. Marvell's root is one: it is taken in,
+// and stands above nothing but that vendor's cards, since mayIssue refuses it.
+func oldRoot(cert *x509.Certificate) bool {
+	return cert.Version == 1 && bytes.Equal(cert.RawSubject, cert.RawIssuer)
 }
 
 // holds reports whether der is one of the endorsed certificates.

@@ -7,20 +7,36 @@ import (
 	"encoding/binary"
 )
 
-// FormatYubicoPIV names the attestation of a YubiKey's PIV slots.
-const FormatYubicoPIV = "yubico-piv"
+// The formats of evidence.
+const (
+	// FormatYubicoPIV is the attestation of a YubiKey's PIV slots (yubico.go).
+	FormatYubicoPIV = "yubico-piv"
+
+	// FormatTPM is the certification of a key by the TPM 2.0 that holds it
+	// (tpm.go).
+	FormatTPM = "tpm"
+
+	// FormatMarvell is the attestation of a Marvell LiquidSecurity partition, as
+	// Google Cloud HSM hands it out (marvell.go).
+	FormatMarvell = "marvell-liquidsecurity"
+
+	// FormatWitnessed is no evidence of hardware: two officers see the key made
+	// in a card that cannot attest (witnessed.go).
+	FormatWitnessed = "witnessed"
+)
 
 // Evidence is what a device shows for its keys, as raw bytes.
 type Evidence struct {
-	// Format says how to read the chains.
+	// Format says how to read the rest.
 	Format string
 
-	// Chain is for the key that is to be certified: the slot's attestation
-	// certificate, then the card's own attestation certificate (f9), DER.
-	// Copies of endorsed intermediates and roots may follow.
+	// Chain is for the key that is to be certified. yubico-piv: the slot's
+	// attestation certificate, then the card's own attestation certificate (f9),
+	// DER; copies of endorsed intermediates and roots may follow. The other
+	// formats say in their files what stands here.
 	Chain [][]byte
 
-	// KeyManagement is the same for the key in 9d that unwraps local state.
+	// KeyManagement is the same for the key (9d) that unwraps local state.
 	// It may be empty; then nothing is claimed about that key.
 	KeyManagement [][]byte
 }

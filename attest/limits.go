@@ -39,6 +39,23 @@ const (
 	// maxFileCertificates bounds the certificates of one file.
 	maxFileCertificates = 32
 
+	// maxMarvell bounds a Marvell attestation, unpacked: two objects of about 40
+	// attributes have 2 KiB. Packed it may not be larger either.
+	maxMarvell = 16 << 10
+	// maxMarvellAttributes bounds those of one object; real ones have 35.
+	maxMarvellAttributes = 128
+	// maxMarvellCertificates bounds the certificates beside one: partition and
+	// card, twice each, and copies of the two roots.
+	maxMarvellCertificates = 8
+
+	// maxSPKI bounds the SubjectPublicKeyInfo of a witnessed key; P-384's has 120 bytes.
+	maxSPKI = 256
+
+	// maxTPM bounds each structure of a TPM: public area, attestation, signature,
+	// credential. The largest we know, an attestation with two names of 50 bytes
+	// and 64 bytes of extra data, has below 300 bytes.
+	maxTPM = 1 << 10
+
 	// maxPolicyList bounds each list of an appraisal policy but that of denied
 	// serial numbers.
 	maxPolicyList = 64

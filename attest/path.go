@@ -102,8 +102,24 @@ func checkDates(path []*x509.Certificate, now time.Time) error {
 	}
 	for _, cert := range path {
 		if made.Before(cert.NotBefore) || made.After(cert.NotAfter) {
-			return refuse(ReasonMalformed, "%q was not valid at %s, the date of the slot's certificate", cert.Subject, made.UTC().Format(time.RFC3339))
+			return refuse(ReasonMalformed, "%q was not valid at %s, the date of the key's certificate", cert.Subject, made.UTC().Format(time.RFC3339))
 		}
 	}
 	return nil
+}
+
+// checkValid is checkDates for evidence whose first certificate does end.
+func checkValid(path []*x509.Certificate, now time.Time) error {
+	if end := path[0].NotAfter; now.After(end) {
+		return refuse(ReasonExpired, "%q ran out on %s", path[0].Subject, end.UTC().Format(time.RFC3339))
+	}
+	return checkDates(path, now)
+}
+
+// links names the certificates of a path.
+func links(path []*x509.Certificate) (all []Link) {
+	for _, cert := range path {
+		all = append(all, Link{cert.Subject.String(), fingerprint(cert)})
+	}
+	return all
 }

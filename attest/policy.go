@@ -65,6 +65,14 @@ type AppraisalPolicy struct {
 	RequireFIPS bool `json:"require_fips" toml:"require_fips"`
 	RequireCSPN bool `json:"require_cspn" toml:"require_cspn"`
 
+	// TPM accepts keys that a TPM 2.0 certifies. What a TPM does not state (slot,
+	// firmware, PIN and touch policy, form factor) is not asked of it.
+	TPM bool `json:"tpm" toml:"tpm"`
+
+	// Witnessed accepts keys in cards that cannot attest, with tier "witnessed":
+	// such a certificate needs two officers who say that they saw the key made.
+	Witnessed bool `json:"witnessed" toml:"witnessed"`
+
 	// ValidHours is how long a result may be used to issue, 24 by default: an
 	// order that waits longer, for officers or for the token, is refused.
 	ValidHours int `json:"valid_hours" toml:"valid_hours"`
@@ -112,11 +120,29 @@ func (p *AppraisalPolicy) Hash() ([32]byte, error) {
 	if err != nil {
 		return [32]byte{}, err
 	}
-	text, err := json.Marshal(n)
+	text, err := n.json()
 	if err != nil {
-		return [32]byte{}, fmt.Errorf("appraisal policy: %w", err)
+		return [32]byte{}, err
 	}
 	return sha256.Sum256(append([]byte("valise appraisal policy 1\x00"), text...)), nil
+}
+
+// Canonical returns p's canonical form in JSON, which Hash is over. ParsePolicy
+// reads it back.
+func (p *AppraisalPolicy) Canonical() ([]byte, error) {
+	n, err := p.normal()
+	if err != nil {
+		return nil, err
+	}
+	return n.json()
+}
+
+func (p *AppraisalPolicy) json() ([]byte, error) {
+	text, err := json.Marshal(p)
+	if err != nil {
+		return nil, fmt.Errorf("appraisal policy: %w", err)
+	}
+	return text, nil
 }
 
 // normal returns p with its defaults, in canonical order, or what is wrong.

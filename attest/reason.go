@@ -18,6 +18,7 @@ const (
 	ReasonBadSignature  Reason = "bad_signature"      // the card's attestation key did not sign it
 	ReasonUnknownRoot   Reason = "unknown_root"       // no endorsed root stands above it
 	ReasonNotYetValid   Reason = "not_yet_valid"      // dated in the future
+	ReasonExpired       Reason = "expired_evidence"   // its certificate has run out
 )
 
 // Reasons for which a policy refuses claims; they stand in a Rule.
@@ -38,6 +39,11 @@ const (
 	ReasonOtherCard          Reason = "other_card"     // the two keys sit in different cards
 	ReasonInvalidPolicy      Reason = "invalid_policy" // the policy itself is wrong
 	ReasonSameKey            Reason = "same_key"       // the two chains attest one key
+	ReasonFormat             Reason = "format"         // a kind of evidence that this policy does not accept here
+	ReasonActivation         Reason = "activation"     // the endorsed TPM does not hold the key that certifies
+	ReasonExtractable        Reason = "extractable"    // the key can leave the hardware, or could
+	ReasonSensitive          Reason = "sensitive"      // the key can be read in clear, or could
+	ReasonRestricted         Reason = "restricted"     // the key signs only what the hardware made
 )
 
 // An Error says why evidence yields no claims.

@@ -43,34 +43,13 @@ func RetiredSlots() []string {
 	return slices.DeleteFunc(slices.Clone(pivSlots), func(slot string) bool { return slot[0] == '9' && slot[1] > '9' })
 }
 
-// Verify checks evidence against endorsements and returns what it says. The
-// error is an *Error: no claims follow from evidence that is not sound.
-//
-// A nil challenge leaves Claims.Fresh unstated; a challenge that the attested
-// key did not sign makes it false. Either way a policy refuses.
-func Verify(ev Evidence, challenge *Challenge, endorsements *Endorsements, now time.Time) (*Claims, error) {
-	if len(ev.Chain) == 0 {
-		return nil, refuse(ReasonNoEvidence, "no attestation of the key was given")
-	}
-	if ev.Format != FormatYubicoPIV {
-		return nil, refuse(ReasonUnknownFormat, "format %.40q is not known, want %q", ev.Format, FormatYubicoPIV)
-	}
-	if endorsements == nil {
-		endorsements = new(Endorsements)
-	}
+// verifyYubico is Verify for FormatYubicoPIV.
+func verifyYubico(ev Evidence, endorsements *Endorsements, now time.Time) (*Claims, error) {
 	key, f9, err := verifyPIV(ev.Chain, endorsements, now)
 	if err != nil {
 		return nil, err
 	}
-	claims := &Claims{
-		Format:       ev.Format,
-		Key:          *key,
-		EvidenceHash: ev.Hash(),
-		Endorsements: endorsements.Version(),
-	}
-	if challenge != nil {
-		claims.Fresh = truth(challenge.answeredBy(key.PublicKey))
-	}
+	claims := &Claims{Key: *key}
 	if len(ev.KeyManagement) > 0 {
 		second, secondF9, err := verifyPIV(ev.KeyManagement, endorsements, now)
 		if err != nil {
@@ -126,10 +105,7 @@ func verifyPIV(chain [][]byte, endorsements *Endorsements, now time.Time) (*KeyC
 	if err != nil {
 		return nil, nil, err
 	}
-	claims.BuiltIn = root.builtIn
-	for _, cert := range path {
-		claims.Path = append(claims.Path, Link{cert.Subject.String(), fingerprint(cert)})
-	}
+	claims.BuiltIn, claims.Path = root.builtIn, links(path)
 	return claims, f9, nil
 }
 

@@ -36,6 +36,8 @@ func (s *session) getRecord(ctx context.Context, r *wire.GetRecord) (wire.Answer
 		return wire.NewResult(r.ID, wire.NotCovered), nil
 	case err != nil:
 		return nil, err
+	case len(data) == 0:
+		return wire.NewResult(r.ID, wire.NotFound), nil
 	}
 	answer := &wire.Record{Part: r.Part, Data: data}
 	answer.SetRequestID(r.ID)

@@ -3,7 +3,6 @@
 package identity
 
 import (
-	"bytes"
 	"crypto"
 	"crypto/sha256"
 	"crypto/x509"
@@ -199,37 +198,4 @@ func leafRole(leaf *x509.Certificate) (Role, error) {
 		}
 	}
 	return "", refuse(0, ReasonNoRole, "the certificate names no role")
-}
-
-// Covers reports whether whoever holds c holds everything that other grants:
-// the same policy, and each classification and category of other. No clearance
-// grants nothing, so every clearance covers nil. Categories compare as their
-// encodings: one that differs in any octet is another one.
-func (c *Clearance) Covers(other *Clearance) bool {
-	if other == nil {
-		return true
-	}
-	if c == nil || !c.PolicyID.Equal(other.PolicyID) {
-		return false
-	}
-	for _, class := range other.Classes() {
-		if c.ClassList.At(class) != 1 {
-			return false
-		}
-	}
-	for _, category := range other.Categories {
-		if !c.holds(category) {
-			return false
-		}
-	}
-	return true
-}
-
-func (c *Clearance) holds(category SecurityCategory) bool {
-	for _, mine := range c.Categories {
-		if mine.Type.Equal(category.Type) && bytes.Equal(mine.Value, category.Value) {
-			return true
-		}
-	}
-	return false
 }

@@ -12,6 +12,7 @@ import (
 	"io"
 	"io/fs"
 	"iter"
+	"math"
 	"os"
 	"path/filepath"
 
@@ -63,13 +64,13 @@ func (c *Copy) Open(verifiers ...note.Verifier) (Head, error) {
 // covers.
 func (c *Copy) Items() iter.Seq2[Item, error] {
 	return func(yield func(Item, error) bool) {
-		entries, err := os.Open(filepath.Join(c.dir, fileEntries))
+		entries, err := openFile(filepath.Join(c.dir, fileEntries), math.MaxInt64)
 		if err != nil {
 			yield(Item{}, fmt.Errorf("%w: %w", ErrCopy, err))
 			return
 		}
 		defer entries.Close()
-		payloads, err := os.Open(filepath.Join(c.dir, filePayloads))
+		payloads, err := openFile(filepath.Join(c.dir, filePayloads), math.MaxInt64)
 		if err != nil {
 			yield(Item{}, fmt.Errorf("%w: %w", ErrCopy, err))
 			return
@@ -226,8 +227,9 @@ func (t *TileCheck) Finish() []error {
 	return t.wrong
 }
 
-// readFile reads a regular file of at most limit bytes.
-func readFile(name string, limit int64) ([]byte, error) {
+// openFile opens a regular file of at most limit bytes: no link to elsewhere,
+// and no pipe that would keep the reader waiting.
+func openFile(name string, limit int64) (*os.File, error) {
 	info, err := os.Lstat(name)
 	if err != nil {
 		return nil, err
@@ -235,7 +237,12 @@ func readFile(name string, limit int64) ([]byte, error) {
 	if !info.Mode().IsRegular() || info.Size() > limit {
 		return nil, &fs.PathError{Op: "read", Path: name, Err: fmt.Errorf("not a file of at most %d bytes", limit)}
 	}
-	f, err := os.Open(name)
+	return os.Open(name)
+}
+
+// readFile reads such a file.
+func readFile(name string, limit int64) ([]byte, error) {
+	f, err := openFile(name, limit)
 	if err != nil {
 		return nil, err
 	}

@@ -146,7 +146,10 @@ func (i *Inclusion) Check(subject [sha256.Size]byte, verifiers ...note.Verifier)
 	if err != nil {
 		return Head{}, err
 	}
-	return head, i.CheckIn(head, subject)
+	if err := i.CheckIn(head, subject); err != nil {
+		return Head{}, err
+	}
+	return head, nil
 }
 
 // CheckIn checks the proof for what has this subject in a tree that the caller

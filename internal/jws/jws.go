@@ -136,10 +136,21 @@ func (m *Message) Verify(key crypto.PublicKey) error {
 	h := hash.New()
 	h.Write(m.input)
 	r, s := new(big.Int).SetBytes(m.signature[:size]), new(big.Int).SetBytes(m.signature[size:])
-	if !ecdsa.Verify(key.(*ecdsa.PublicKey), h.Sum(nil), r, s) {
+	ec := key.(*ecdsa.PublicKey)
+	if isHigh(ec.Curve, s) {
+		return fmt.Errorf("%w: s is in the upper half", ErrSignature)
+	}
+	if !ecdsa.Verify(ec, h.Sum(nil), r, s) {
 		return ErrSignature
 	}
 	return nil
+}
+
+// isHigh reports whether s is in the upper half of the curve's order. With r
+// and s, r and -s verifies too: only the lower one is ours, so that nobody but
+// the signer can make another document of the same words.
+func isHigh(curve elliptic.Curve, s *big.Int) bool {
+	return s.Cmp(new(big.Int).Rsh(curve.Params().N, 1)) > 0
 }
 
 // Sign writes the compact JWS of payload. Its header's algorithm follows from
@@ -168,7 +179,7 @@ func Sign(ctx context.Context, signer crypto.Signer, h Header, payload []byte) (
 	if err != nil {
 		return nil, fmt.Errorf("sign %s: %w", h.Typ, err)
 	}
-	signature, err := fixed(der, size)
+	signature, err := fixed(signer.Public().(*ecdsa.PublicKey).Curve, der, size)
 	if err != nil {
 		return nil, fmt.Errorf("sign %s: %w", h.Typ, err)
 	}
@@ -179,14 +190,20 @@ func Sign(ctx context.Context, signer crypto.Signer, h Header, payload []byte) (
 	return encoding.AppendEncode(append(input, '.'), signature), nil
 }
 
-// fixed turns ECDSA-Sig-Value (RFC 3279, Section 2.2.3) into r and s of equal
-// length (RFC 7518, Section 3.4).
-func fixed(der []byte, size int) ([]byte, error) {
+// fixed turns ECDSA-Sig-Value (RFC 3279, Section 2.2.3) into r and the lower s
+// of equal length (RFC 7518, Section 3.4).
+func fixed(curve elliptic.Curve, der []byte, size int) ([]byte, error) {
 	var value struct{ R, S *big.Int }
 	rest, err := asn1.Unmarshal(der, &value)
 	if err != nil || len(rest) != 0 || value.R.Sign() <= 0 || value.S.Sign() <= 0 ||
 		value.R.BitLen() > 8*size || value.S.BitLen() > 8*size {
 		return nil, errors.New("the hardware's answer is not an ECDSA signature")
+	}
+	if isHigh(curve, value.S) {
+		value.S.Sub(curve.Params().N, value.S)
+		if value.S.Sign() <= 0 {
+			return nil, errors.New("the hardware's answer is not an ECDSA signature")
+		}
 	}
 	out := make([]byte, 2*size)
 	value.R.FillBytes(out[:size])

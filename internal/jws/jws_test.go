@@ -11,6 +11,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"io"
+	"math/big"
 	"strings"
 	"testing"
 
@@ -78,6 +79,29 @@ func TestAlgorithmFollowsFromTheKey(t *testing.T) {
 	}
 	if err := m.Verify([]byte("an HMAC key")); err == nil {
 		t.Error("verified with something that is no key")
+	}
+}
+
+// Of the two signatures that ECDSA has for everything, one counts.
+func TestUpperHalfRefused(t *testing.T) {
+	key := newKey(t, elliptic.P256())
+	for range 8 { // half of what a key answers needs turning
+		raw, err := Sign(t.Context(), key, Header{Typ: "x"}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := Parse(raw, 1<<10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := m.Verify(&key.PublicKey); err != nil {
+			t.Fatal(err)
+		}
+		s := new(big.Int).SetBytes(m.signature[32:])
+		s.Sub(key.Curve.Params().N, s).FillBytes(m.signature[32:])
+		if err := m.Verify(&key.PublicKey); !errors.Is(err, ErrSignature) {
+			t.Errorf("the other signature: %v", err)
+		}
 	}
 }
 
