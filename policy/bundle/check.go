@@ -70,26 +70,42 @@ var ErrTest = errors.New("bundle: decision test")
 
 const granted = "grant"
 
-// runTests runs all tests; every one that fails is in the error.
-func (b *Bundle) runTests(data []byte) error {
-	var tests []Test
-	if err := strictJSON(data, &tests); err != nil {
-		return fmt.Errorf("%s: %w", TestsFile, err)
+// An Outcome is what a test came to.
+type Outcome struct {
+	Name string
+	Want string
+	Got  string
+	Err  error // the test itself is at fault
+}
+
+// Passed reports whether the decision was the one that was wanted.
+func (o *Outcome) Passed() bool { return o.Err == nil && o.Got == o.Want }
+
+// Trial compiles contents as Compile does and returns the outcome of every test
+// of data, a tests.json: their own, or those of another version.
+func Trial(c *Contents, data []byte, now time.Time) ([]Outcome, error) {
+	b, err := compile(c, now)
+	if err != nil {
+		return nil, err
 	}
-	if len(tests) > maxTests {
-		return fmt.Errorf("%w: %d of them, at most %d are allowed", ErrTest, len(tests), maxTests)
+	return b.runTests(data)
+}
+
+// checkTests wants all tests to pass; every one that fails is in the error.
+func (b *Bundle) checkTests(data []byte) error {
+	outcomes, err := b.runTests(data)
+	if err != nil {
+		return err
 	}
 	grants, refusals := 0, 0
 	var failed []error
-	for i := range tests {
-		t := &tests[i]
-		got, err := b.try(t)
+	for i, o := range outcomes {
 		switch {
-		case err != nil:
-			failed = append(failed, fmt.Errorf("%w %d, %.80q: %w", ErrTest, i+1, t.Name, err))
-		case got != t.Want:
-			failed = append(failed, fmt.Errorf("%w %d, %.80q: want %s, got %s", ErrTest, i+1, t.Name, t.Want, got))
-		case t.Want == granted:
+		case o.Err != nil:
+			failed = append(failed, fmt.Errorf("%w %d, %.80q: %w", ErrTest, i+1, o.Name, o.Err))
+		case !o.Passed():
+			failed = append(failed, fmt.Errorf("%w %d, %.80q: want %s, got %s", ErrTest, i+1, o.Name, o.Want, o.Got))
+		case o.Want == granted:
 			grants++
 		default:
 			refusals++
@@ -99,6 +115,22 @@ func (b *Bundle) runTests(data []byte) error {
 		failed = append(failed, fmt.Errorf("%w: %d that grant and %d that refuse; want at least one of each", ErrTest, grants, refusals))
 	}
 	return errors.Join(failed...)
+}
+
+func (b *Bundle) runTests(data []byte) ([]Outcome, error) {
+	var tests []Test
+	if err := strictJSON(data, &tests); err != nil {
+		return nil, fmt.Errorf("%s: %w", TestsFile, err)
+	}
+	if len(tests) > maxTests {
+		return nil, fmt.Errorf("%w: %d of them, at most %d are allowed", ErrTest, len(tests), maxTests)
+	}
+	outcomes := make([]Outcome, len(tests))
+	for i := range tests {
+		got, err := b.try(&tests[i])
+		outcomes[i] = Outcome{Name: tests[i].Name, Want: tests[i].Want, Got: got, Err: err}
+	}
+	return outcomes, nil
 }
 
 // try returns "grant" or the reason of the refusal.

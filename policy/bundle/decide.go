@@ -27,6 +27,19 @@ type Bundle struct {
 // Compile checks contents in every way but who signed them: SPIFs, rules, table
 // and tests. It is for officers, before they sign; gateways and clients use Open.
 func Compile(c *Contents, now time.Time) (*Bundle, error) {
+	b, err := compile(c, now)
+	if err != nil {
+		return nil, err
+	}
+	tests, _ := c.Read(TestsFile)
+	if err := b.checkTests(tests); err != nil {
+		return nil, fmt.Errorf("bundle: %w", err)
+	}
+	return b, nil
+}
+
+// compile is Compile without the tests.
+func compile(c *Contents, now time.Time) (*Bundle, error) {
 	hash, err := c.Hash()
 	if err != nil {
 		return nil, err
@@ -56,10 +69,6 @@ func Compile(c *Contents, now time.Time) (*Bundle, error) {
 	}
 	table, _ := c.Read(DomainsFile)
 	if b.domains, err = parseDomains(table, b.Set, now); err != nil {
-		return nil, fmt.Errorf("bundle: %w", err)
-	}
-	tests, _ := c.Read(TestsFile)
-	if err := b.runTests(tests); err != nil {
 		return nil, fmt.Errorf("bundle: %w", err)
 	}
 	return b, nil
@@ -96,6 +105,9 @@ type Route struct {
 	Precedence string // of rules.Send
 	Members    int
 }
+
+// Rules lists the names of the rules.
+func (b *Bundle) Rules() []string { return b.rules.Names() }
 
 // A Verdict is the answer. Sender says which end a refusal is about.
 type Verdict struct {
