@@ -199,7 +199,7 @@ func TestDamage(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := os.Rename(names[1], names[1]+".away"); err != nil {
+	if err := os.Rename(names[1], filepath.Join(t.TempDir(), "away")); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := Open(Config{Dir: dir, Segment: 2048}); !errors.Is(err, ErrDamaged) {

@@ -53,7 +53,7 @@ func (j *Journal) load() error {
 
 func (j *Journal) loadSegment(name string) error {
 	var number uint64
-	if _, err := fmt.Sscanf(filepath.Base(name), "segment-%016x", &number); err != nil {
+	if _, err := fmt.Sscanf(filepath.Base(name), "segment-%016x", &number); err != nil || name != j.path(number) {
 		return fmt.Errorf("%w: not a name of ours", ErrDamaged)
 	}
 	f, err := os.OpenFile(name, os.O_RDWR, 0)
