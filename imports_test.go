@@ -36,9 +36,12 @@ var mayImport = map[string][]string{
 	"policy/rules":  {"identity", "policy"},
 	"policy/bundle": {"identity", "statement", "policy", "policy/spif", "policy/rules"},
 
-	"enroll/...":   {"attest", "identity", "statement", "manifest", "bulletin", "ledger", "record", "policy", "internal/store/authority"},
+	"enroll/...": {"attest", "identity", "statement", "manifest", "bulletin", "bulletin/stream", "ledger", "record", "policy", "internal/store/authority"},
+	// The CA decides from the record of this process, and records through it.
+	"enroll/ca":    {"attest", "identity", "statement", "manifest", "bulletin", "bulletin/stream", "ledger", "record", "policy", "internal/store/authority", "enroll/book"},
+	"enroll/feed":  {"attest", "identity", "statement", "manifest", "bulletin", "bulletin/stream", "ledger", "record", "policy", "internal/store/authority", "enroll/book"},
 	"gateway/...":  {"wire", "mls", "identity", "statement", "manifest", "bulletin", "ledger", "policy"},
-	"gateway/feed": {"identity", "statement", "manifest", "bulletin", "ledger", "internal/store"},
+	"gateway/feed": {"identity", "statement", "manifest", "bulletin", "bulletin/stream", "ledger", "internal/store"},
 	// A commit's step and its fan-out, and a file's record, are submissions of
 	// the mailbox store.
 	"gateway/group": {"wire", "mls", "identity", "statement", "bulletin", "ledger", "policy", "gateway/mailbox"},
@@ -57,6 +60,8 @@ var mayImport = map[string][]string{
 	"internal/store/authority": {"internal/store", "identity", "statement", "ledger"},
 	"internal/jws":             {},
 	"internal/keys":            {"hsm", "hsm/..."},
+	"internal/p11relay":        {},
+	"internal/memory":          {},
 	"internal/daemon":          {},
 	"internal/testcard":        {},
 	"internal/testcard/reader": {"internal/testcard"},

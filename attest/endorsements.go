@@ -113,6 +113,22 @@ func (e *Endorsements) Roots() []*x509.Certificate {
 	return roots
 }
 
+// PEM returns all certificates in the form that Configured reads, roots first: what
+// an authority puts under its signature, so that others can judge as it did.
+func (e *Endorsements) PEM() []byte {
+	var out []byte
+	add := func(cert *x509.Certificate) {
+		out = append(out, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})...)
+	}
+	for _, r := range e.roots {
+		add(r.cert)
+	}
+	for _, cert := range e.intermediates {
+		add(cert)
+	}
+	return out
+}
+
 func (e *Endorsements) check() error {
 	if len(e.roots) > maxEndorsements || len(e.intermediates) > maxEndorsements {
 		return fmt.Errorf("more than %d roots or intermediates", maxEndorsements)

@@ -25,3 +25,22 @@ func TestVendorsRootFromFile(t *testing.T) {
 		}
 	}
 }
+
+// What is written is read again, and counts the same: a vendor's published root
+// does, wherever it is read from.
+func TestEndorsementsInPEM(t *testing.T) {
+	all := BuiltIn()
+	again, err := Configured(all.PEM())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(again.roots) != len(all.roots) || len(again.intermediates) != len(all.intermediates) {
+		t.Fatalf("%d roots and %d intermediates came back as %d and %d",
+			len(all.roots), len(all.intermediates), len(again.roots), len(again.intermediates))
+	}
+	for i, r := range again.roots {
+		if !r.cert.Equal(all.roots[i].cert) || r.builtIn != all.roots[i].builtIn {
+			t.Errorf("root %d came back as %s, built in: %v", i, r.cert.Subject, r.builtIn)
+		}
+	}
+}

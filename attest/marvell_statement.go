@@ -57,6 +57,12 @@ type marvellStatement struct {
 	private, public   map[uint32][]byte
 }
 
+// IsHSMStatement reports whether data is a statement of FormatMarvell, by whomever.
+func IsHSMStatement(data []byte) bool {
+	_, err := parseMarvell(data)
+	return err == nil
+}
+
 func parseMarvell(data []byte) (*marvellStatement, error) {
 	data, err := unpackMarvell(data)
 	if err != nil {

@@ -41,7 +41,7 @@ func TestVerifyRefuses(t *testing.T) {
 		want     Reason
 	}{
 		"nothing":                   {Evidence{Format: FormatYubicoPIV}, ReasonNoEvidence},
-		"another format":            {Evidence{Format: "tpm", Chain: statement()}, ReasonUnknownFormat},
+		"another format":            {Evidence{Format: "packed", Chain: statement()}, ReasonUnknownFormat},
 		"no f9":                     {chain(statement()[:1]), ReasonMalformed},
 		"too many certificates":     {chain(slices.Repeat(statement(), 4)), ReasonMalformed},
 		"a stranger's certificate":  {chain(append(statement(), m.card().cert.Raw)), ReasonMalformed},

@@ -31,7 +31,7 @@ const (
 	Active    State = "active"
 	Suspended State = "suspended" // until two officers resume
 	Dismissed State = "dismissed" // officers only
-	Revoked   State = "revoked"   // devices only
+	Revoked   State = "revoked"   // for ever
 	Removed   State = "removed"   // people only
 )
 
@@ -65,8 +65,8 @@ type DeviceStanding struct {
 	Reason string // a word, as "statement" or "serial"; may be empty
 }
 
-// A PersonStanding says that a person is suspended, removed, or active with a
-// clearance that may be below what certificates still say.
+// A PersonStanding says that a person is suspended, revoked, removed, or active
+// with a clearance that may be below what certificates still say.
 type PersonStanding struct {
 	Address identity.Address
 	State   State

@@ -47,7 +47,7 @@ func (b *Bulletin) checkDevices() error {
 			return refuse("device %s is out of order", d.ID)
 		case !validTime(d.Since):
 			return refuse("device %s: since %v", d.ID, d.Since)
-		case len(d.Reason) > maxReason || strings.IndexFunc(d.Reason, notWord) >= 0:
+		case len(d.Reason) > MaxReason || strings.IndexFunc(d.Reason, notWord) >= 0:
 			return refuse("device %s: the reason %.80q is no word", d.ID, d.Reason)
 		}
 	}
@@ -57,7 +57,7 @@ func (b *Bulletin) checkDevices() error {
 func (b *Bulletin) checkPeople() error {
 	for i, p := range b.People {
 		switch {
-		case p.State != Active && p.State != Suspended && p.State != Removed:
+		case p.State != Active && p.State != Suspended && p.State != Revoked && p.State != Removed:
 			return refuse("%s is %.20q", p.Address, p.State)
 		case p.Address.IsZero() || i > 0 && b.People[i-1].Address.String() >= p.Address.String():
 			return refuse("%s is out of order", p.Address)

@@ -15,8 +15,8 @@ const (
 	// maxOfficers bounds the officers of one bulletin, those dismissed included.
 	maxOfficers = 4096
 
-	// maxReason bounds a reason, which is a word for machines and not a report.
-	maxReason = 64
+	// MaxReason bounds a reason, which is a word for machines and not a report.
+	MaxReason = 64
 
 	// maxCeiling bounds a clearance in DER; it is package identity's bound.
 	maxCeiling = 4 << 10

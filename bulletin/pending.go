@@ -35,11 +35,24 @@ func (s *Set) WithStatement(st *statement.Statement, leaf int64) (*Set, error) {
 	if st.Signer == nil {
 		return s, refuse("a statement that was not verified")
 	}
-	if !concerned(st.Body) {
+	if !Concerns(st.Body) {
 		return s, nil
 	}
 	if err := s.checkSigner(st); err != nil {
 		return s, err
+	}
+	return s.WithObeyed(st, leaf)
+}
+
+// WithObeyed is WithStatement for a statement that was obeyed before and is read
+// back from a disk: whether its officer is one still is not asked again, or what
+// they ordered would end with their office.
+func (s *Set) WithObeyed(st *statement.Statement, leaf int64) (*Set, error) {
+	if st.Signer == nil {
+		return s, refuse("a statement that was not verified")
+	}
+	if !Concerns(st.Body) {
+		return s, nil
 	}
 	p := &pending{body: st.Body, digest: statement.BodyDigest(st.Body), signer: st.Signer.Key, time: st.Head.Time, leaf: leaf}
 	known := slices.Clone(s.pending)
@@ -64,7 +77,8 @@ func (s *Set) WithStatement(st *statement.Statement, leaf int64) (*Set, error) {
 	return &next, nil
 }
 
-func concerned(b statement.Body) bool {
+// Concerns reports whether statements of this kind bear on standings.
+func Concerns(b statement.Body) bool {
 	switch b.(type) {
 	case *statement.Suspension, *statement.Revocation, *statement.Removal, *statement.Roster, *statement.Dismissal, *statement.Resumption:
 		return true
@@ -91,7 +105,8 @@ func (s *Set) checkSigner(st *statement.Statement) error {
 	return nil
 }
 
-// settle drops what a bulletin made from so many leaves knows.
+// settle drops what a bulletin made from so many leaves knows. One of two
+// resumptions is kept while it waits for the other.
 func settle(all []*pending, leaves int64) []*pending {
 	known := func(p *pending) bool { return p.leaf != Unrecorded && p.leaf < leaves }
 	var left []*pending
@@ -100,7 +115,20 @@ func settle(all []*pending, leaves int64) []*pending {
 			left = append(left, p)
 		}
 	}
+	open := slices.Clone(left)
+	for _, p := range all {
+		if known(p) && slices.ContainsFunc(open, p.mayEnd) {
+			left = append(left, p)
+		}
+	}
 	return left
+}
+
+// mayEnd tells whether p, with a second one, would end a suspension that never
+// reached the record.
+func (p *pending) mayEnd(o *pending) bool {
+	s, ok := o.body.(*statement.Suspension)
+	return ok && o.leaf == Unrecorded && ends(p, s, o.time)
 }
 
 // resumed tells whether a suspension that never reached the record was ended by

@@ -29,6 +29,7 @@ type Set struct {
 	people   map[identity.Address]*PersonStanding
 	officers map[identity.DeviceID]*OfficerStanding
 	pending  []*pending // statements that the bulletin does not know, oldest first
+	issuers  issuers    // nil: no manifest is known
 }
 
 // NewSet returns a Set that knows of nothing: everybody stands as their
@@ -58,6 +59,7 @@ func (s *Set) WithBulletin(b *Bulletin) (*Set, error) {
 	}
 	next := &Set{
 		bulletin: b,
+		issuers:  s.issuers,
 		devices:  make(map[identity.DeviceID]*DeviceStanding, len(b.Devices)),
 		people:   make(map[identity.Address]*PersonStanding, len(b.People)),
 		officers: make(map[identity.DeviceID]*OfficerStanding, len(b.Officers)),

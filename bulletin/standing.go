@@ -89,23 +89,27 @@ func (s *Set) Officer(address identity.Address, key identity.DeviceID, role iden
 		state = o.State
 	}
 	for _, p := range s.pending {
-		if against := p.officer(address); severity[against] > severity[state] {
+		if against := p.officer(address, key); severity[against] > severity[state] {
 			state = against
 		}
 	}
 	return state
 }
 
-func (p *pending) officer(address identity.Address) State {
+// officer says what a statement makes of an officer: out, whether it names the
+// officer, the person, the key or its card.
+func (p *pending) officer(address identity.Address, key identity.DeviceID) State {
+	out := func(t *statement.Target) State {
+		if t.Address == address || slices.Contains(t.All(), key) {
+			return Suspended
+		}
+		return Active
+	}
 	switch b := p.body.(type) {
 	case *statement.Suspension:
-		if (b.Target.Kind == statement.TargetOfficer || b.Target.Kind == statement.TargetPerson) && b.Target.Address == address {
-			return Suspended
-		}
+		return out(&b.Target)
 	case *statement.Revocation:
-		if b.Target.Kind == statement.TargetPerson && b.Target.Address == address {
-			return Suspended
-		}
+		return out(&b.Target)
 	case *statement.Dismissal:
 		if b.Address == address {
 			return Dismissed

@@ -466,6 +466,16 @@ type Status struct {
 	Queued        uint64            `json:"queued"`
 	ClockSkew     string            `json:"clock_skew,omitempty"`
 	Expires       time.Time         `json:"certificate_expires"`
+	Record        *RecordStatus     `json:"record,omitempty"` // nil: the authority showed none
+}
+
+// A RecordStatus is what this device knows of its authority's public record.
+type RecordStatus struct {
+	Manifest   uint64 `json:"manifest"`             // number
+	Leaves     int64  `json:"leaves"`               // of the newest checkpoint
+	Checkpoint string `json:"checkpoint,omitempty"` // for auditors
+	Trouble    string `json:"trouble,omitempty"`    // a reason code: nobody new is let in
+	Evidence   string `json:"evidence,omitempty"`   // a signed checkpoint that contradicts Checkpoint
 }
 
 // Status summarizes.
@@ -476,6 +486,9 @@ func (e *Engine) Status(ctx context.Context) (*Status, error) {
 		s.ClockSkew = e.skew.String()
 	}
 	chain := e.leaf
+	if k := &e.known; k.manifest != nil {
+		s.Record = &RecordStatus{k.manifest.Number, k.head.N, k.cell.Checkpoint, k.trouble, k.cell.Evidence}
+	}
 	e.mu.Unlock()
 	if d, err := deviceOf(e.cfg.Trust, mls.X509Credential(chain)); err == nil {
 		s.Expires = d.Leaf.NotAfter

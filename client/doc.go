@@ -36,6 +36,10 @@
 // are checked against the pinned root. The gateway's word on who sent something is
 // compared with the signature inside, and never taken for it.
 //
+// An authority that keeps a public record is held to it: nobody is let into a group
+// whose certificate is not in it, and what was shown of it once never goes back
+// (ledger.go, vouch.go; spec/ledger.md, Section 6). Config.RecordRoot turns that on.
+//
 // Never open one vault with two engines, and never hand the engine a hash to sign:
 // there is no way to.
 package client

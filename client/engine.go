@@ -8,6 +8,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -29,6 +30,12 @@ type Config struct {
 	Vault   *vault.Vault
 	Trust   *identity.Trust
 	Gateway string // host:port
+
+	// RecordRoot is the root of an authority that may keep a public record (optional).
+	// From the first manifest on that the gateway shows, nobody is let in who is not
+	// in it. RecordRequired demands that from the beginning.
+	RecordRoot     *x509.Certificate
+	RecordRequired bool
 
 	GatewayName string           // optional: the name in the gateway's certificate; the host of Gateway
 	Agent       string           // optional: this software, for operators
@@ -64,6 +71,8 @@ type Engine struct {
 	link          *link                        // nil while offline
 	state         State
 	skew          time.Duration
+	known         known         // of the authority's record
+	patience      time.Duration // recordPatience; tests have less of it
 
 	bell bell
 
@@ -93,7 +102,7 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 		groups: map[string]*mls.Group{}, conversations: map[ConversationID]*conversation{}, byGroup: map[string]ConversationID{},
 		waiters: map[uint64][]chan error{}, uploads: map[MessageID][2]uint64{}, want: map[string]wanted{}, healings: map[string]*healing{},
 		forks: map[string]*fork{}, behindUs: map[string]time.Time{}, failed: map[ConversationID]int{}, foundAt: map[ConversationID]time.Time{},
-		state: State{Name: StateOffline},
+		state: State{Name: StateOffline}, patience: recordPatience,
 	}
 	var err error
 	e.cfg.Signer = card{cfg.Signer}
@@ -147,7 +156,7 @@ func (e *Engine) load(ctx context.Context) error {
 		for _, c := range convs {
 			e.take(c.ID, c)
 		}
-		return errors.Join(err, e.loadHealings(tx))
+		return errors.Join(err, e.loadHealings(tx), e.loadRecord(tx))
 	})
 	if err != nil {
 		return err

@@ -14,6 +14,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -23,10 +24,13 @@ import (
 
 	"valise/attest"
 	"valise/identity"
+	"valise/manifest"
+	"valise/wire"
 )
 
 const (
 	acmeDirectory  = "/acme/directory"
+	manifestPath   = "/manifest"
 	acmeChallenge  = "device-attest-01"
 	acmeIdentifier = "permanent-identifier"
 )
@@ -45,6 +49,8 @@ type Enrollment struct {
 	Account  crypto.Signer // a software key; it alone obtains nothing
 	Device   crypto.Signer // the card's slot 9a
 	Evidence attest.Evidence
+	// Prover, if set, makes the evidence instead.
+	Prover Prover
 
 	// Progress is told what happens, for a person; it may be nil.
 	Progress func(step string)
@@ -57,6 +63,10 @@ type Enrolled struct {
 	Chain  [][]byte          // DER: the device's certificate and the issuer's
 	Root   *x509.Certificate // the root that the invitation pins
 	Device *identity.Device
+
+	// Record says that the authority keeps a public record: it showed a manifest
+	// under its root.
+	Record bool
 }
 
 func (n *Enrollment) tell(format string, args ...any) {
@@ -114,7 +124,32 @@ func (n *Enrollment) Do(ctx context.Context) (*Enrolled, error) {
 	if err != nil {
 		return nil, fmt.Errorf("obtain the certificate: %w", problem(err))
 	}
-	return n.accept(chain, root.cert, id)
+	done, err := n.accept(chain, root.cert, id)
+	if err != nil {
+		return nil, err
+	}
+	done.Record = n.keepsRecord(ctx, c.HTTPClient, done)
+	return done, nil
+}
+
+// keepsRecord asks the authority for its manifest. Where that fails the device learns
+// from its gateway that there is a record.
+func (n *Enrollment) keepsRecord(ctx context.Context, c *http.Client, done *Enrolled) bool {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, n.URL+manifestPath, nil)
+	if err != nil {
+		return false
+	}
+	answer, err := c.Do(request)
+	if err != nil {
+		return false
+	}
+	defer answer.Body.Close()
+	raw, err := io.ReadAll(io.LimitReader(answer.Body, wire.MaxRecord))
+	if err != nil || answer.StatusCode != http.StatusOK {
+		return false
+	}
+	m, err := manifest.ParseManifest(raw, done.Root)
+	return err == nil && m.Domain == done.Device.Address.Domain()
 }
 
 // prove answers the challenge: the card's key signs this authority's token, and its
@@ -135,12 +170,18 @@ func (n *Enrollment) prove(ctx context.Context, c *acme.Client, authorization st
 		if err != nil {
 			return err
 		}
-		n.tell("proving that the key is in the card")
+		n.tell("%s", n.proving())
 		answer, err := attest.Answer(n.Device, []byte(ch.Token+"."+thumbprint))
 		if err != nil {
 			return fmt.Errorf("sign the challenge: %w", err)
 		}
-		object, err := attest.MarshalAttestationObject(attest.NewAttestationObject(n.Evidence, answer))
+		evidence := n.Evidence
+		if n.Prover != nil {
+			if evidence, err = n.proveTPM(ctx, c, authorization, answer); err != nil {
+				return err
+			}
+		}
+		object, err := attest.MarshalAttestationObject(attest.NewAttestationObject(evidence, answer))
 		if err != nil {
 			return err
 		}
@@ -156,6 +197,16 @@ func (n *Enrollment) prove(ctx context.Context, c *acme.Client, authorization st
 		return nil
 	}
 	return errors.New("the authority asks for no proof that this program can give")
+}
+
+func (n *Enrollment) proving() string {
+	switch {
+	case n.Prover != nil:
+		return "proving that the key is in the TPM"
+	case n.Evidence.Format == attest.FormatWitnessed:
+		return "proving possession of the key; two officers must have seen it made in this card"
+	}
+	return "proving that the key is in the card"
 }
 
 // accept checks the certificate against the pinned root before anything relies on it.

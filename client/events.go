@@ -22,17 +22,19 @@ import (
 
 // The kinds of events.
 const (
-	EventMessage   = "message"
-	EventFile      = "file"
-	EventOther     = "other"     // a message of a media type that is not shown
-	EventJoined    = "joined"    // this device is in a conversation now
-	EventAdded     = "added"     // devices came in
-	EventRemoved   = "removed"   // devices went out
-	EventSuccessor = "successor" // the conversation goes on in a new group, and why
-	EventLeft      = "left"      // this device is out
-	EventRefused   = "refused"   // a message was refused, and why
-	EventLost      = "lost"      // a message could not be obtained again from its sender
-	EventResynced  = "resynced"  // this device's state was an older copy
+	EventMessage    = "message"
+	EventFile       = "file"
+	EventOther      = "other"      // a message of a media type that is not shown
+	EventJoined     = "joined"     // this device is in a conversation now
+	EventAdded      = "added"      // devices came in
+	EventRemoved    = "removed"    // devices went out
+	EventSuccessor  = "successor"  // the conversation goes on in a new group, and why
+	EventLeft       = "left"       // this device is out
+	EventRefused    = "refused"    // a message was refused, and why
+	EventLost       = "lost"       // a message could not be obtained again from its sender
+	EventResynced   = "resynced"   // this device's state was an older copy
+	EventRecord     = "record"     // the authority's record is not in order, and why; in order again without a reason
+	EventUnrecorded = "unrecorded" // a device was not let in, because of the authority's record
 )
 
 // An Event is one line of what happened, in the order in which it was persisted.

@@ -350,14 +350,30 @@ func (e *Engine) packages(ctx context.Context, l *link, address string, devices 
 		return nil, &NoDevice{address}
 	}
 	var out [][]byte
+	var refused *Unrecorded
 	for _, entry := range list.Entries {
 		if identity.DeviceID(entry.Device) == e.self {
 			continue
 		}
-		if err := e.checkPackage(&entry, address); err != nil {
+		kp, err := e.checkPackage(&entry, address)
+		if err != nil {
 			return nil, fmt.Errorf("a key package that the gateway gave for %s is refused: %w", address, err)
 		}
+		unrecorded, err := e.vouch(ctx, l, e.strangers([]mls.Member{{Credential: kp.Leaf.Credential}}))
+		if err != nil {
+			return nil, &linkError{err}
+		}
+		if unrecorded != nil {
+			refused = unrecorded
+			if err := e.update(func(c *change) error { return e.noteUnrecorded(c, nil, unrecorded) }); err != nil {
+				return nil, &linkError{stopped(err)}
+			}
+			continue // the person's other devices are let in
+		}
 		out = append(out, entry.Package)
+	}
+	if len(out) == 0 && refused != nil {
+		return nil, refused
 	}
 	if len(out) == 0 {
 		return nil, &NoDevice{address}
@@ -365,22 +381,22 @@ func (e *Engine) packages(ctx context.Context, l *link, address string, devices 
 	return out, nil
 }
 
-func (e *Engine) checkPackage(entry *wire.KeyPackageEntry, address string) error {
+func (e *Engine) checkPackage(entry *wire.KeyPackageEntry, address string) (*mls.KeyPackage, error) {
 	kp, err := mls.ParseKeyPackage(entry.Package)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := kp.Verify(authenticator{e.cfg.Trust}, e.now()); err != nil {
-		return err
+		return nil, err
 	}
 	d, err := deviceOf(e.cfg.Trust, kp.Leaf.Credential)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if d.Address.String() != address || d.ID != identity.DeviceID(entry.Device) {
-		return errors.New("it belongs to another person or device")
+		return nil, errors.New("it belongs to another person or device")
 	}
-	return nil
+	return kp, nil
 }
 
 // codeOf is the error in an answer that should have been another frame.

@@ -39,12 +39,19 @@ type world struct {
 	root      *x509.Certificate
 	issuer    *x509.Certificate
 	issuerKey *ecdsa.PrivateKey
+	rootKey   *ecdsa.PrivateKey
 	cert      *tls.Certificate
 	dir       string
 	address   string
 
 	mu      sync.Mutex
 	reports []string // reasons that devices reported
+
+	record   gateway.Record // served by the gateway; nil: none
+	demands  bool           // devices demand it
+	optional bool           // devices demand it once they have seen it
+	issued   func(d *device, leaf *x509.Certificate)
+	patience time.Duration // of devices with the record; 0: theirs
 
 	stop func()
 }
@@ -91,7 +98,8 @@ func newWorld(t testing.TB) *world {
 			NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(1000 * time.Hour),
 		}
 	}
-	rootKey := newKey(t, elliptic.P256())
+	w.rootKey = newKey(t, elliptic.P256())
+	rootKey := w.rootKey
 	w.issuerKey = newKey(t, elliptic.P256())
 	template, err := identity.RootTemplate(profile(rootKey))
 	w.root = issue(t, template, err, nil, rootKey.Public(), rootKey)
@@ -125,7 +133,7 @@ func (w *world) start() {
 	}
 	g, err := gateway.New(gateway.Config{
 		Trust: w.trust(), Domain: domain, Certificate: w.cert, Store: store, Dir: w.dir,
-		Audit: w.audit, Log: slog.New(slog.DiscardHandler), Limits: gateway.Limits{Rate: 1e6, Burst: 1e6},
+		Record: w.record, Audit: w.audit, Log: slog.New(slog.DiscardHandler), Limits: gateway.Limits{Rate: 1e6, Burst: 1e6},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -200,6 +208,8 @@ type device struct {
 	crash   func(point string) error
 	clock   func() time.Time // nil: the machine's
 
+	careless bool // does not look at the record
+
 	cancel context.CancelFunc
 	ended  chan error
 }
@@ -235,6 +245,9 @@ func (w *world) deviceBy(local string, curve elliptic.Curve, now func() time.Tim
 	template, err := p.Template()
 	leaf := issue(t, template, err, w.issuer, d.key.Public(), w.issuerKey)
 	d.chain = [][]byte{leaf.Raw, w.issuer.Raw}
+	if w.issued != nil {
+		w.issued(d, leaf)
+	}
 	d.start()
 	t.Cleanup(d.kill)
 	return d
@@ -261,9 +274,15 @@ func (d *device) start() {
 	if os.Getenv("CLIENT_LOG") != "" {
 		log = slog.New(slog.NewTextHandler(os.Stderr, nil)).With("device", d.address.Local()+"/"+id.String()[:4])
 	}
-	d.Engine, err = New(ctx, Config{Address: d.address, Chain: d.chain, Signer: d.key, Vault: d.vault, Trust: d.w.trust(), Gateway: d.w.address, Agent: "test", Log: log, Now: d.clock})
-	if err != nil {
+	cfg := Config{Address: d.address, Chain: d.chain, Signer: d.key, Vault: d.vault, Trust: d.w.trust(), Gateway: d.w.address, Agent: "test", Log: log, Now: d.clock}
+	if (d.w.demands || d.w.optional) && !d.careless {
+		cfg.RecordRoot, cfg.RecordRequired = d.w.root, d.w.demands
+	}
+	if d.Engine, err = New(ctx, cfg); err != nil {
 		t.Fatal(err)
+	}
+	if d.w.patience > 0 {
+		d.Engine.patience = d.w.patience
 	}
 	d.Engine.crash = d.crash
 	run, cancel := context.WithCancel(ctx)

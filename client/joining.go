@@ -24,6 +24,18 @@ func (e *Engine) welcomed(ctx context.Context, l *link, d *wire.Deliver) error {
 		}
 	}
 	g, used, err := e.join(d)
+	if err == nil {
+		if list := e.strangers(g.Members()); len(list) > 0 {
+			refused, err := e.vouch(ctx, l, list)
+			if err != nil {
+				return err
+			}
+			if refused == nil {
+				return e.welcomed(ctx, l, d) // much may have changed meanwhile
+			}
+			return e.keepOut(ctx, l, d, refused)
+		}
+	}
 	if err != nil {
 		// The group counts this device as a member all the same: come in by an
 		// external commit.
@@ -51,6 +63,22 @@ func (e *Engine) welcomed(ctx context.Context, l *link, d *wire.Deliver) error {
 		e.groups[string(g.ID())] = g
 	}
 	return err
+}
+
+// keepOut refuses a delivery that would bring somebody in who is not in the
+// authority's record. The group counts this device as a member all the same: it is
+// looked at again at the resync, and left for a successor if that does not help.
+func (e *Engine) keepOut(ctx context.Context, l *link, d *wire.Deliver, refused *Unrecorded) error {
+	if err := e.report(ctx, l, d, refused.Reason, refused); err != nil {
+		return err
+	}
+	return e.done(d, func(c *change) error {
+		conv, err := e.conversationOf(c, d.Group)
+		if err != nil || conv == nil {
+			return err
+		}
+		return errors.Join(e.noteUnrecorded(c, conv, refused), c.lose(conv))
+	})
 }
 
 // join opens a Welcome with whichever of our KeyPackages it was made for.

@@ -107,6 +107,14 @@ const (
 	firstBackoff = 200 * time.Millisecond
 	lastBackoff  = 30 * time.Second
 
+	// recordPatience is how long a certificate may be missing in the authority's
+	// record before its owner is refused: a gateway's copy is seconds behind.
+	// recordPause is between two looks, recordAtOnce how many certificates are looked
+	// up at one time.
+	recordPatience = 20 * time.Second
+	recordPause    = 500 * time.Millisecond
+	recordAtOnce   = 32
+
 	// retryRefused is the pause before something is offered again that the gateway
 	// refused for a passing reason: a full mailbox, a rate.
 	retryRefused = 5 * time.Second

@@ -404,6 +404,16 @@ func (e *Engine) committed(ctx context.Context, l *link, d *wire.Deliver) error 
 		}
 		return e.done(d, func(c *change) error { return c.lose(conv) })
 	}
+	if list := e.strangers(newcomers(&r.Commit.Change)); len(list) > 0 {
+		refused, err := e.vouch(ctx, l, list)
+		if err != nil {
+			return err
+		}
+		if refused == nil {
+			return e.committed(ctx, l, d) // much may have changed meanwhile
+		}
+		return e.keepOut(ctx, l, d, refused)
+	}
 	return e.follow(d, conv, g, r.Commit)
 }
 

@@ -30,6 +30,8 @@ const (
 	tableRefused      = "refused"      // "", group id of a successor that was refused: nothing
 	tableTransfer     = "transfer"     // "", message id: transfer
 	tableFetched      = "fetched"      // message id, folder: path
+	tableRecord       = "record"       // "", "record": recordCell
+	tableVouched      = "vouched"      // "", SHA-256 of a certificate that is in the authority's record: nothing
 )
 
 // meta is what the engine knows about itself.

@@ -60,6 +60,19 @@ func (e *Engine) resync(ctx context.Context, l *link, conv *conversation) error 
 	if err != nil {
 		return stopped(e.update(func(c *change) error { return e.resyncFailed(c, conv, err) }))
 	}
+	if list := e.strangers(p.Group().Members()); len(list) > 0 {
+		refused, err := e.vouch(ctx, l, list)
+		if err != nil || refused == nil {
+			return err // again: much may have changed meanwhile
+		}
+		return stopped(e.update(func(c *change) error {
+			conv := e.conversations[conv.ID]
+			if conv == nil || conv.State != stateResync {
+				return nil
+			}
+			return e.resyncFailed(c, conv, refused)
+		}))
+	}
 	err = e.update(func(c *change) error {
 		s := &slot{Kind: slotResync, Conversation: conv.ID, Group: conv.Group, Epoch: info.Epoch, Delta: p.Group().State().Marshal()}
 		frame := &wire.Commit{Group: conv.Group, Epoch: info.Epoch, Commit: p.Commit, GroupInfo: p.GroupInfo}

@@ -91,6 +91,9 @@ func (e *Engine) session(ctx context.Context) error {
 		l.fail(err)
 		return err
 	}
+	if err := e.consult(ctx, l); err != nil {
+		return err
+	}
 	if err := l.resume(ctx, e.cursor()); err != nil {
 		return err
 	}

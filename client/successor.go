@@ -294,7 +294,8 @@ func (e *Engine) gatherReachable(ctx context.Context, l *link, people []string) 
 	for _, a := range people {
 		some, err := e.packagesOf(ctx, l, a)
 		var none *NoDevice
-		if errors.As(err, &none) {
+		var refused *Unrecorded
+		if errors.As(err, &none) || errors.As(err, &refused) {
 			e.cfg.Log.Warn("not carried over into the successor", "address", a)
 			continue
 		}

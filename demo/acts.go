@@ -31,22 +31,37 @@ func (d *demo) insertCards(ctx context.Context) error {
 		*who = newPerson(d.stage.NewOfficial(name, name+"@"+domain, card))
 		d.screen.say("%s: virtual card, serial %d, at %s", name, card.Serial, reader.Env[0])
 	}
+	for i, who := range []**stage.Officer{&d.olga, &d.oskar} {
+		name := []string{"olga", "oskar"}[i]
+		card, err := d.stage.NewCard(ctx, d.root, uint32(10000003+i))
+		if err != nil {
+			return err
+		}
+		reader, err := d.stage.NewReader(ctx, name, card)
+		if err != nil {
+			return err
+		}
+		*who = d.stage.NewOfficer(name, name+"@"+domain, "officer", card)
+		d.screen.say("%s, security officer: virtual card, serial %d, at %s", name, card.Serial, reader.Env[0])
+	}
 	var err error
 	d.rootPEM, err = d.stage.RootPEM(ctx, d.root)
 	return err
 }
 
 func (d *demo) foundAuthority(ctx context.Context) (err error) {
-	d.screen.step("An authority is founded; its keys are made in a PKCS#11 token (SoftHSM)")
+	d.screen.step("An authority is founded in a ceremony; its keys are made in two PKCS#11 tokens (SoftHSM)")
 	roster := []string{
 		"alice@" + domain + ",Alice Martin,Cabinet,",
 		"bob@" + domain + ",Bob Petit,Embassy,",
 		"carol@" + domain + ",Carol Roux,Registry,",
 	}
-	if d.authority, err = d.stage.NewAuthority(ctx, "authority", domain, roster, d.rootPEM); err != nil {
+	officers := []*stage.Officer{d.olga, d.oskar}
+	if d.authority, err = d.stage.NewMinistry(ctx, "authority", domain, roster, officers, d.rootPEM); err != nil {
 		return err
 	}
-	d.screen.say("%s answers; three people are on its roster", d.authority.URL)
+	d.screen.say("the root's token goes back into the safe; Olga and Oskar have keys in slot 9c, with a PIN for every signature")
+	d.screen.say("%s answers; three people are on its roster, each line signed by both officers", d.authority.URL)
 	return nil
 }
 
@@ -60,7 +75,7 @@ func (d *demo) startGateway(ctx context.Context) (err error) {
 }
 
 func (d *demo) enroll(ctx context.Context) error {
-	d.screen.step("Two officials enroll: keys made on the card, evidence appraised, certificates issued")
+	d.screen.step("Two officials enroll: keys made on the card, evidence appraised, approved by both officers with their cards")
 	for _, p := range []*person{d.alice, d.bob} {
 		out, err := p.Enroll(ctx, d.authority, d.gateway)
 		if err != nil {
@@ -236,7 +251,7 @@ func (d *demo) intrudeEnrollment(ctx context.Context) error {
 		return err
 	}
 	pin := keys.PINFromFile(filepath.Join(d.stage.Dir, "pin"))
-	d.mallory = &mallory{authority: d.authority, address: "carol@" + domain, place: good, lenient: d.sabotage == "admit"}
+	d.mallory = &mallory{authority: d.authority, olga: d.olga, address: "carol@" + domain, place: good, lenient: d.sabotage == "admit"}
 	if d.mallory.card, err = keys.OpenToken(ctx, fmt.Sprintf("piv:?serial=%d", good.Serial), pin); err != nil {
 		return err
 	}

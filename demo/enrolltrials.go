@@ -20,6 +20,7 @@ import (
 // everything that an insider of the network could have.
 type mallory struct {
 	authority *stage.Authority
+	olga      *stage.Officer
 	address   string
 	card      hsm.Token   // made under the root that the authority accepts
 	rogue     hsm.Token   // made under another one
@@ -37,8 +38,27 @@ func (m *mallory) device(ctx context.Context, authority *stage.Authority) (devic
 	if err != nil {
 		return device{}, err
 	}
-	chain, err := a.enroll(ctx)
+	chain, err := at.enroll(ctx, a)
 	return device{chain, a.key}, err
+}
+
+// enroll has an applicant enroll, and two officers approve what comes to them.
+func (m *mallory) enroll(ctx context.Context, a *applicant) ([][]byte, error) {
+	if len(m.authority.Officers) == 0 {
+		return a.enroll(ctx)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	approved := make(chan error, 1)
+	go func() { approved <- m.authority.Approve(ctx, m.address) }()
+	chain, err := a.enroll(ctx)
+	if err != nil {
+		cancel() // there is nothing to approve any more
+	}
+	if officers := <-approved; err == nil && officers != nil {
+		return nil, officers
+	}
+	return chain, err
 }
 
 // fresh makes a new key in the honest card and an applicant with it, with an
@@ -72,7 +92,7 @@ func (m *mallory) honest(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_, err = a.enroll(ctx)
+	_, err = m.enroll(ctx, a)
 	return err
 }
 
@@ -84,6 +104,7 @@ func (m *mallory) enrollTrials() []*trial {
 		{name: "evidence for another key", reason: string(attest.ReasonKeyMismatch), attack: m.otherKey},
 		{name: "an answer recorded from another challenge", reason: string(attest.ReasonChallengeMismatch), attack: m.replay},
 		{name: "an invitation used twice", reason: "invitation_used", attack: m.invitationTwice},
+		{name: "one officer who approves for two", reason: "same_officer_twice", attack: m.oneOfficer},
 	}
 	for _, t := range trials {
 		t.audit, t.control = m.authority.Audit, m.honest
@@ -103,7 +124,7 @@ func (m *mallory) softwareKey(ctx context.Context) error {
 		return unprepared(err)
 	}
 	a := &applicant{invitation: invitation, key: key, replay: noAttestation}
-	_, err = a.enroll(ctx)
+	_, err = m.enroll(ctx, a)
 	return err
 }
 
@@ -120,7 +141,7 @@ func (m *mallory) unknownRoot(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_, err = a.enroll(ctx)
+	_, err = m.enroll(ctx, a)
 	return err
 }
 
@@ -136,7 +157,7 @@ func (m *mallory) otherKey(ctx context.Context) error {
 		return unprepared(err)
 	}
 	a.answers, a.key = a.key, software
-	_, err = a.enroll(ctx)
+	_, err = m.enroll(ctx, a)
 	return err
 }
 
@@ -147,15 +168,45 @@ func (m *mallory) replay(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := a.enroll(ctx); err != nil {
+	if _, err := m.enroll(ctx, a); err != nil {
 		return unprepared(fmt.Errorf("the enrollment to record: %w", err))
 	}
 	a.replay = a.sent
 	if a.invitation, err = m.invite(ctx); err != nil {
 		return err
 	}
-	_, err = a.enroll(ctx)
+	_, err = m.enroll(ctx, a)
 	return err
+}
+
+// oneOfficer: Olga approves alone, twice.
+func (m *mallory) oneOfficer(ctx context.Context) error {
+	a, err := m.fresh(ctx)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan error, 1)
+	go func() {
+		_, err := a.enroll(ctx)
+		done <- err
+	}()
+	defer func() {
+		cancel()
+		<-done
+	}()
+	r, err := m.olga.Waiting(ctx, m.address)
+	if err != nil {
+		return unprepared(err)
+	}
+	if _, err := m.olga.Sign(ctx, "approve", r.ID); err != nil {
+		return unprepared(err)
+	}
+	_, refused := m.olga.Sign(ctx, "approve", r.ID)
+	if _, err := m.olga.Sign(ctx, "refuse", r.ID, "--reason", "nobody knows this device"); err != nil {
+		return unprepared(err)
+	}
+	return refused
 }
 
 func (m *mallory) invitationTwice(ctx context.Context) error {
@@ -163,7 +214,7 @@ func (m *mallory) invitationTwice(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := first.enroll(ctx); err != nil {
+	if _, err := m.enroll(ctx, first); err != nil {
 		return unprepared(fmt.Errorf("the first use: %w", err))
 	}
 	second, err := m.fresh(ctx)
@@ -171,6 +222,6 @@ func (m *mallory) invitationTwice(ctx context.Context) error {
 		return err
 	}
 	second.invitation = first.invitation
-	_, err = second.enroll(ctx)
+	_, err = m.enroll(ctx, second)
 	return err
 }

@@ -55,6 +55,18 @@ func (p *person) write(ctx context.Context, to *person, text string) error {
 	return err
 }
 
+// keep is write for a time at which the gateway may refuse at first.
+func (p *person) keep(ctx context.Context, to *person, text string) error {
+	if err := to.keepText(text); err != nil {
+		return err
+	}
+	_, err := stage.Poll(ctx, "the gateway to take a text again", func() (struct{}, bool, error) {
+		_, err := p.Run(ctx, "send", to.Address, text)
+		return struct{}{}, err == nil, nil
+	})
+	return err
+}
+
 func (p *person) keepText(text string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()

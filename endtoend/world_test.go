@@ -104,6 +104,27 @@ func newWorldWith(t *testing.T, cfg stage.Config, names []string, roster ...stri
 // emptyWorld has the authority with a roster, and the gateway.
 func emptyWorld(t *testing.T, cfg stage.Config, roster ...string) *world {
 	t.Helper()
+	w := emptyStage(t, cfg)
+	pem, err := w.RootPEM(w.ctx, w.root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lines []string
+	for _, name := range roster {
+		lines = append(lines, name+"@"+domain+","+name+",Unit,")
+	}
+	if w.authority, err = w.NewAuthority(w.ctx, "authority", domain, lines, pem); err != nil {
+		t.Fatal(err)
+	}
+	if w.gateway, err = w.NewGateway(w.ctx, w.authority); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// emptyStage has nothing but an attestation root.
+func emptyStage(t *testing.T, cfg stage.Config) *world {
+	t.Helper()
 	testenv.Need(t, "pcscd", "pcscd")
 	testenv.Need(t, "/usr/lib*/pcsc/drivers/serial/libifdvpcd.so", "vsmartcard-vpcd")
 	testenv.Need(t, "softhsm2-util", "softhsm2")
@@ -123,20 +144,6 @@ func emptyWorld(t *testing.T, cfg stage.Config, roster ...string) *world {
 		w.end()
 	})
 	if _, err := st.NewCard(ctx, w.root, w.nextSerial()); err != nil { // makes the root
-		t.Fatal(err)
-	}
-	pem, err := st.RootPEM(ctx, w.root)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var lines []string
-	for _, name := range roster {
-		lines = append(lines, name+"@"+domain+","+name+",Unit,")
-	}
-	if w.authority, err = st.NewAuthority(ctx, "authority", domain, lines, pem); err != nil {
-		t.Fatal(err)
-	}
-	if w.gateway, err = st.NewGateway(ctx, w.authority); err != nil {
 		t.Fatal(err)
 	}
 	return w

@@ -143,11 +143,15 @@ type options struct {
 	perSecond float64
 	burst     int
 	keys      [2]crypto.Signer // root, issuing; nil: software
+	database  string           // empty: a new SQLite file
 }
 
 func newSite(t testing.TB, o options) *site {
 	t.Helper()
-	store, err := authority.Open(t.Context(), filepath.Join(t.TempDir(), "authority.db"))
+	if o.database == "" {
+		o.database = filepath.Join(t.TempDir(), "authority.db")
+	}
+	store, err := authority.Open(t.Context(), o.database)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,7 +181,7 @@ func newSite(t testing.TB, o options) *site {
 	if o.device.Name == "" {
 		o.device.Name = "device"
 	}
-	appraiser := &ca.Appraiser{Endorsements: o.endorsed, Policy: s.policy}
+	appraiser := &ca.Appraiser{Endorsements: o.endorsed, Policy: s.policy, ActivationKey: []byte(rand.Text())}
 	s.ca, err = ca.New(ca.Config{
 		Store: store, Domain: domain, Chain: []*x509.Certificate{issuing, root},
 		Signer: mayFail{o.keys[1], s.away}, Appraiser: appraiser, Device: o.device, Now: s.clock.now,

@@ -22,6 +22,11 @@
 // Everything that may happen once (invitation, nonce, challenge, order) is made so
 // by a conditional change in one transaction, never by a look before.
 //
+// Where there are officers, the Authority is also the desk.Backend: Submit takes what
+// they sign into the record, at once and with all that follows from it, and orders
+// stay "processing" until enough of them have approved exactly what would be issued.
+// Rows of the database are copies of the record there; they grant nothing.
+//
 // Never take an address or a right from what a request says. The address comes from
 // the invitation, the clearance from the roster, the key from the evidence.
 package enroll
@@ -32,25 +37,34 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"valise/enroll/acme"
 	"valise/enroll/ca"
+	"valise/enroll/desk"
 	"valise/identity"
 	"valise/internal/store/authority"
 )
 
-// A Config holds what an Authority needs. Store, CA, Appraiser, Domain and
-// Event are required.
+// A Config holds what an Authority needs. Store, CA, Domain and Event are required,
+// and where there are officers URL.
 type Config struct {
 	Store     *authority.Store
 	CA        *ca.CA
-	Appraiser *ca.Appraiser
-	Domain    string // of all addresses
+	Appraiser *ca.Appraiser // as in the CA's; the CA's counts
+	Domain    string        // of all addresses
+	URL       string        // under which devices find the authority; it stands in invitations
 	// Event writes the audit stream. Nothing is issued while it fails.
 	Event func(ctx context.Context, event string, attrs ...slog.Attr) error
 	Log   *slog.Logger
 	Now   func() time.Time
+	// Hardware, if set, says whether the issuing token is there, from what is known
+	// and at once. While it is not, nothing new is begun.
+	Hardware func() error
+	// Forward, if set, tells gateways of an order to stop something that the record
+	// cannot take at present, like feed.Feed's.
+	Forward func(raw []byte)
 	// Issued, if set, is called after each certificate; it counts.
 	Issued func(kind string)
 }
@@ -62,14 +76,22 @@ type Authority struct {
 	// announced are the orders that wait for the token and whose "issuing" line
 	// stands in the audit stream: id to nothing.
 	announced sync.Map
+
+	led     bool        // by officers
+	stirred atomic.Bool // the record changed since Work last looked at orders
+	hurt    atomic.Bool // the audit stream knows that the record is damaged
+	trust   distrust
 }
 
-var _ acme.Backend = (*Authority)(nil)
+var (
+	_ acme.Backend = (*Authority)(nil)
+	_ desk.Backend = (*Authority)(nil)
+)
 
 // New returns an authority.
 func New(cfg Config) (*Authority, error) {
-	if cfg.Store == nil || cfg.CA == nil || cfg.Appraiser == nil || cfg.Event == nil {
-		return nil, errors.New("enroll: store, CA, appraiser and event must be given")
+	if cfg.Store == nil || cfg.CA == nil || cfg.Event == nil {
+		return nil, errors.New("enroll: store, CA and event must be given")
 	}
 	if err := identity.CheckDomain(cfg.Domain); err != nil {
 		return nil, fmt.Errorf("enroll: %w", err)
@@ -80,10 +102,15 @@ func New(cfg Config) (*Authority, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Hardware == nil {
+		cfg.Hardware = func() error { return nil }
+	}
 	if cfg.Issued == nil {
 		cfg.Issued = func(string) {}
 	}
-	return &Authority{cfg: cfg}, nil
+	a := &Authority{cfg: cfg, led: cfg.CA.HasOfficers()}
+	a.stirred.Store(true)
+	return a, nil
 }
 
 // NewNonce implements acme.Backend.
@@ -101,9 +128,20 @@ func (a *Authority) UseNonce(ctx context.Context, nonce string) error {
 
 func nonceError(err error) error {
 	if errors.Is(err, authority.ErrNonce) {
-		return acme.Refuse(acme.BadNonce, "the nonce is unknown, expired or was used before")
+		return fmt.Errorf("%w (%w)", acme.Refuse(acme.BadNonce, "the nonce is unknown, expired or was used before"), desk.ErrNonce)
 	}
 	return err
+}
+
+// ready refuses what needs the issuing token while that is away, before anything is
+// changed. What was accepted before is finished when the token is back.
+func (a *Authority) ready() error {
+	err := a.cfg.Hardware()
+	if err == nil {
+		return nil
+	}
+	a.cfg.Log.Warn("refused while the issuing token is away", "error", err.Error())
+	return acme.Refuse(acme.HSMUnavailable, "the authority's hardware does not answer; nothing was changed, and what was accepted before is not lost: try again")
 }
 
 // event writes one line of the audit stream about an account.

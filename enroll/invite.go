@@ -17,8 +17,8 @@ import (
 	"valise/internal/store/authority"
 )
 
-// An Inviter makes invitations. It needs no token, so that an officer's command can
-// do it while the daemon runs.
+// An Inviter makes invitations in a lone authority. It needs no token, so that a
+// command can do it while the daemon runs. Where there are officers, they invite.
 type Inviter struct {
 	Store *authority.Store
 	URL   string
@@ -33,6 +33,11 @@ var ErrNotOnRoster = errors.New("the address is not on the roster: import it fir
 // Invite makes an invitation for one person on the roster, one use, 24 hours: a
 // 256-bit key that binds an account to the address (RFC 8555, Section 7.3.4).
 func (v *Inviter) Invite(ctx context.Context, address identity.Address) (identity.Invitation, error) {
+	if led, err := LedByOfficers(ctx, v.Store, v.Root); err != nil {
+		return identity.Invitation{}, err
+	} else if led {
+		return identity.Invitation{}, ErrOfficers
+	}
 	now := v.Now().UTC().Truncate(time.Second)
 	inv := identity.Invitation{
 		URL: v.URL, KID: rand.Text(), Key: make([]byte, 32), Root: sha256.Sum256(v.Root.Raw),
@@ -64,6 +69,7 @@ func (v *Inviter) Invite(ctx context.Context, address identity.Address) (identit
 func (a *Authority) Register(ctx context.Context, thumbprint string, jwk []byte, b *acme.Binding) (authority.Account, bool, error) {
 	var account authority.Account
 	isNew := false
+	invited := a.invited(ctx, b)
 	err := a.cfg.Store.Update(ctx, func(tx *authority.Tx) error {
 		var err error
 		isNew = false
@@ -74,7 +80,7 @@ func (a *Authority) Register(ctx context.Context, thumbprint string, jwk []byte,
 		if !errors.Is(err, authority.ErrNotFound) {
 			return err // or nil: the account that this key has (RFC 8555, Section 7.3.1)
 		}
-		account, err = a.register(tx, thumbprint, jwk, b)
+		account, err = a.register(tx, thumbprint, jwk, b, invited)
 		isNew = err == nil
 		return err
 	})
@@ -84,7 +90,8 @@ func (a *Authority) Register(ctx context.Context, thumbprint string, jwk []byte,
 	return account, isNew, err
 }
 
-func (a *Authority) register(tx *authority.Tx, thumbprint string, jwk []byte, b *acme.Binding) (authority.Account, error) {
+// register makes an account. invited is what officers, where there are any, say to it.
+func (a *Authority) register(tx *authority.Tx, thumbprint string, jwk []byte, b *acme.Binding, invited error) (authority.Account, error) {
 	none := authority.Account{}
 	if b == nil {
 		return none, acme.Refuse(acme.InvitationRequired, "an account needs an invitation (external account binding)")
@@ -103,7 +110,10 @@ func (a *Authority) register(tx *authority.Tx, thumbprint string, jwk []byte, b 
 	case b.Verify(inv.Key) != nil:
 		return none, acme.Refuse(acme.InvitationKey, "the account key is not bound by this invitation's key")
 	}
-	if err := onRoster(tx, inv.Address); err != nil {
+	if invited != nil {
+		return none, invited
+	}
+	if err := a.onRoster(tx, inv.Address); err != nil {
 		return none, err
 	}
 	if err := tx.UseInvitation(inv.KID, now); err != nil {
@@ -117,7 +127,11 @@ func (a *Authority) register(tx *authority.Tx, thumbprint string, jwk []byte, b 
 	return account, err
 }
 
-func onRoster(tx *authority.Tx, address identity.Address) error {
+// onRoster looks at the roster of a lone authority. Officers' stands in the record.
+func (a *Authority) onRoster(tx *authority.Tx, address identity.Address) error {
+	if a.officers() {
+		return nil
+	}
 	_, err := tx.Person(address)
 	if errors.Is(err, authority.ErrNotFound) {
 		return acme.Refuse(acme.NotOnRoster, address.String()+" is not on the roster (any more)")
@@ -127,7 +141,7 @@ func onRoster(tx *authority.Tx, address identity.Address) error {
 
 // Account implements acme.Backend.
 func (a *Authority) Account(ctx context.Context, id int64) (account authority.Account, err error) {
-	err = a.cfg.Store.View(ctx, func(tx *authority.Tx) error {
+	err = a.cfg.Store.Read(ctx, func(tx *authority.Tx) error {
 		account, err = tx.Account(id)
 		return err
 	})

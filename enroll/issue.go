@@ -12,9 +12,11 @@ import (
 	"time"
 
 	"valise/enroll/acme"
+	"valise/enroll/book"
 	"valise/enroll/ca"
 	"valise/identity"
 	"valise/internal/store/authority"
+	"valise/record"
 )
 
 // Finalize implements acme.Backend. A CSR that is refused leaves the order "ready";
@@ -26,11 +28,15 @@ func (a *Authority) Finalize(ctx context.Context, account authority.Account, id 
 	}
 	again := bytes.Equal(order.CSR, csrDER) && (order.Status == authority.Processing || order.Status == authority.Valid)
 	if !again {
+		if err := a.ready(); err != nil {
+			return order, authz, err
+		}
 		if err := a.accept(ctx, &account, &order, csrDER); err != nil {
 			return order, authz, err
 		}
+		order.Status, order.CSR = authority.Processing, csrDER
 	}
-	if err := a.issue(ctx, id); err != nil {
+	if err := a.issueOf(ctx, order, account); err != nil {
 		return order, authz, err
 	}
 	return a.Order(ctx, account, id)
@@ -53,7 +59,7 @@ func (a *Authority) accept(ctx context.Context, account *authority.Account, orde
 	if err := checkNames(csr, account.Address, order.Device); err != nil {
 		return err
 	}
-	err = a.cfg.Store.Update(ctx, func(tx *authority.Tx) error { return tx.FinalizeOrder(order.ID, csrDER) })
+	err = a.cfg.Store.FinalizeOrder(ctx, order.ID, csrDER)
 	if errors.Is(err, authority.ErrState) {
 		// Another request with the same CSR may have been faster.
 		now, _, lookErr := a.Order(ctx, *account, order.ID)
@@ -72,12 +78,23 @@ func (a *Authority) accept(ctx context.Context, account *authority.Account, orde
 // waiting (approvals, a token that is away) is no error; what ends it is recorded.
 func (a *Authority) issue(ctx context.Context, id string) error {
 	order, account, err := a.look(ctx, id)
-	if err != nil || order.Status != authority.Processing {
+	if err != nil {
 		a.announced.Delete(id)
 		return err
 	}
-	if order.Approvals > 0 || a.cfg.CA.Device().Approvals > 0 {
-		return nil // the CA decides the same again; this spares the audit stream
+	return a.issueOf(ctx, order, account)
+}
+
+// issueOf is issue for an order and account that were just read: whether they still
+// are so is the CA's to find out.
+func (a *Authority) issueOf(ctx context.Context, order authority.Order, account authority.Account) (err error) {
+	id := order.ID
+	if order.Status != authority.Processing {
+		a.announced.Delete(id)
+		return nil
+	}
+	if waits, err := a.waits(ctx, &order, &account); err != nil || waits {
+		return err
 	}
 	// Nothing is issued without a trace; one line for all attempts.
 	if _, said := a.announced.Load(id); !said {
@@ -101,8 +118,34 @@ func (a *Authority) issue(ctx context.Context, id string) error {
 	return a.trouble(ctx, &account, id, err)
 }
 
+// waits reports whether an order lacks approvals. The CA decides the same again; this
+// spares the audit stream, and notes for the applicant what the order waits for.
+func (a *Authority) waits(ctx context.Context, order *authority.Order, account *authority.Account) (bool, error) {
+	if !a.led {
+		return order.Approvals > 0 || a.cfg.CA.Device().Approvals > 0, nil
+	}
+	p, err := a.cfg.CA.Propose(ctx, order.ID)
+	if err != nil {
+		return true, a.trouble(ctx, account, order.ID, err)
+	}
+	if p.Missing == nil || order.Reason == string(p.Missing.Why) {
+		return p.Missing != nil, nil
+	}
+	err = a.cfg.Store.Update(ctx, func(tx *authority.Tx) error {
+		return tx.SetReason(order.ID, authority.Processing, string(p.Missing.Why))
+	})
+	if errors.Is(err, authority.ErrState) { // it came to an end
+		return true, nil
+	}
+	if err != nil {
+		return true, err
+	}
+	return true, a.event(ctx, "order waits for approvals", account, slog.String("order", order.ID), slog.String("device", order.Device.String()),
+		slog.String("why", string(p.Missing.Why)), slog.Int("have", p.Missing.Have), slog.Int("need", p.Missing.Need))
+}
+
 func (a *Authority) look(ctx context.Context, id string) (o authority.Order, account authority.Account, err error) {
-	err = a.cfg.Store.View(ctx, func(tx *authority.Tx) error {
+	err = a.cfg.Store.Read(ctx, func(tx *authority.Tx) error {
 		if o, err = tx.Order(id); err == nil {
 			account, err = tx.Account(o.Account)
 		}
@@ -114,26 +157,17 @@ func (a *Authority) look(ctx context.Context, id string) (o authority.Order, acc
 // trouble sorts the reasons for which nothing was issued.
 func (a *Authority) trouble(ctx context.Context, account *authority.Account, id string, err error) error {
 	var signing *ca.SigningError
-	var refused *ca.RefusedError
-	reason := ""
+	reason, ends := reasonOf(err)
 	switch {
 	case errors.Is(err, ca.ErrApprovals):
 		return nil
+	case errors.Is(err, authority.ErrRestored):
+		return nil // the order waits until gateways were asked
 	case errors.As(err, &signing):
 		a.cfg.Log.Error("the issuing token did not sign; the order waits", "order", id, "error", err.Error())
 		return nil
-	case errors.As(err, &refused):
-		reason = refused.Reason
-	case errors.Is(err, ca.ErrNotOnRoster):
-		reason = string(acme.NotOnRoster)
-	case errors.Is(err, ca.ErrExpired):
-		reason = string(acme.OrderExpired)
-	case errors.Is(err, ca.ErrStale):
-		reason = string(acme.OrderChanged)
-	case errors.Is(err, ca.ErrOrder):
-		reason = string(acme.AccountDeactivated)
-	default:
-		return err // our own trouble: the order stays, Work tries again
+	case !ends:
+		return a.damaged(ctx, err) // our own trouble: the order stays, Work tries again
 	}
 	moveErr := a.cfg.Store.Update(ctx, func(tx *authority.Tx) error {
 		return tx.MoveOrder(id, authority.Processing, authority.Invalid, reason)
@@ -144,7 +178,23 @@ func (a *Authority) trouble(ctx context.Context, account *authority.Account, id 
 	if moveErr != nil {
 		return moveErr
 	}
-	return a.event(ctx, "issuance refused", account, slog.String("order", id), slog.String("reason", reason))
+	return a.event(ctx, "issuance refused", account, slog.String("order", id), slog.String("reason", reason), slog.String("detail", err.Error()))
+}
+
+// damaged tells the audit stream once when the database does not hold the record any
+// more that this process knows. Nothing is decided until it does.
+func (a *Authority) damaged(ctx context.Context, err error) error {
+	if !errors.Is(err, book.ErrDamaged) {
+		return err
+	}
+	if a.hurt.Swap(true) {
+		return err
+	}
+	reason := record.ReasonOf(err)
+	if reason == "" {
+		reason = record.Rewritten
+	}
+	return errors.Join(err, a.cfg.Event(ctx, "record damaged", slog.String("reason", string(reason)), slog.String("detail", err.Error())))
 }
 
 // Certificate implements acme.Backend.
@@ -160,55 +210,111 @@ func (a *Authority) Certificate(ctx context.Context, account authority.Account, 
 	if err != nil {
 		return nil, err
 	}
-	return append([][]byte{issuance}, a.cfg.CA.Chain()...), nil
+	return append([][]byte{issuance}, a.cfg.CA.ChainOf(issuance)...), nil
 }
 
-// workEvery is how often Work looks for what was left: after a crash, or while the
-// token was away.
-const workEvery = 2 * time.Second
+const (
+	// workEvery is how often Work looks for what was left: after a crash, or while
+	// the token was away.
+	workEvery = 2 * time.Second
 
-// Work finishes orders that are "processing" and removes what has expired, until ctx
-// ends.
+	// judgeEvery is how often orders that wait for officers are judged again: their
+	// evidence may have become too old.
+	judgeEvery = time.Minute
+)
+
+// Work finishes orders that are "processing", removes what has expired, and judges
+// devices' evidence again when the rules change, until ctx ends.
 func (a *Authority) Work(ctx context.Context) error {
 	tick := time.NewTicker(workEvery)
 	defer tick.Stop()
-	var purged time.Time
+	var purged, judged time.Time
 	for {
-		if now := a.cfg.Now(); now.Sub(purged) > time.Minute {
+		changed := a.book().Watch()
+		now := a.cfg.Now()
+		if err := a.book().Damage(); err != nil {
+			a.report(ctx, "nothing is decided", a.damaged(ctx, err))
+		} else {
+			a.hurt.Store(false)
+		}
+		if now.Sub(purged) > time.Minute {
 			purged = now
-			if err := a.cfg.Store.Purge(ctx, now); err != nil && ctx.Err() == nil {
-				a.cfg.Log.Error("cleaning up failed", "error", err.Error())
-			}
+			a.report(ctx, "cleaning up failed", a.purge(ctx, now))
 		}
-		if err := a.Resume(ctx); err != nil && ctx.Err() == nil {
-			a.cfg.Log.Error("orders wait", "error", err.Error())
+		if !a.led {
+			changed = nil
+			a.report(ctx, "orders wait", a.Resume(ctx))
+		} else if a.stirred.Swap(false) || now.Sub(judged) > judgeEvery || a.tokenWasAway() {
+			judged = now
+			a.report(ctx, "evidence waits to be judged", a.Reappraise(ctx))
+			a.report(ctx, "orders wait", errors.Join(a.Resume(ctx), a.equipAll(ctx)))
 		}
-		select {
-		case <-ctx.Done():
+		if !a.pause(ctx, tick.C, changed) {
 			return nil
-		case <-tick.C:
 		}
 	}
 }
 
-// Resume tries once to issue for every order that is "processing" and lacks nothing
-// but the token.
-func (a *Authority) Resume(ctx context.Context) error {
-	if a.cfg.CA.Device().Approvals > 0 {
-		return nil
-	}
-	var waiting []authority.Order
-	err := a.cfg.Store.View(ctx, func(tx *authority.Tx) (err error) {
-		waiting, err = tx.Orders(authority.Processing, workBatch)
-		return err
-	})
-	for _, o := range waiting {
-		if ctx.Err() != nil {
-			break
+// pause waits for the next tick, and notes a change of the record meanwhile: a burst of
+// statements has orders judged once. It reports whether to go on.
+func (a *Authority) pause(ctx context.Context, tick <-chan time.Time, changed <-chan struct{}) bool {
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-changed:
+			a.stirred.Store(true)
+			changed = nil
+		case <-tick:
+			return true
 		}
-		err = errors.Join(err, a.issue(ctx, o.ID))
 	}
-	return err
+}
+
+func (a *Authority) report(ctx context.Context, what string, err error) {
+	if err != nil && ctx.Err() == nil {
+		a.cfg.Log.Error(what, "error", err.Error())
+	}
+}
+
+func (a *Authority) purge(ctx context.Context, now time.Time) error {
+	return errors.Join(a.cfg.Store.Purge(ctx, now), a.cfg.Store.Update(ctx, func(tx *authority.Tx) error { return tx.PurgeApplications(now) }))
+}
+
+// tokenWasAway reports whether an order waits for nothing but the token.
+func (a *Authority) tokenWasAway() (is bool) {
+	a.announced.Range(func(any, any) bool { is = true; return false })
+	return is
+}
+
+// Resume tries once to issue for every order that is "processing".
+func (a *Authority) Resume(ctx context.Context) error {
+	if !a.led && a.cfg.CA.Device().Approvals > 0 {
+		return nil // nobody could approve
+	}
+	if a.led {
+		if err := a.book().Sync(ctx); err != nil {
+			return a.damaged(ctx, err)
+		}
+	}
+	var errs error
+	for last := (authority.Order{}); ctx.Err() == nil; {
+		var page []authority.Order
+		err := a.cfg.Store.View(ctx, func(tx *authority.Tx) (err error) {
+			page, err = tx.OrdersAfter(authority.Processing, last, workBatch)
+			return err
+		})
+		if err != nil || len(page) == 0 {
+			return errors.Join(errs, err)
+		}
+		for _, o := range page {
+			if ctx.Err() == nil {
+				errs = errors.Join(errs, a.issue(ctx, o.ID))
+			}
+		}
+		last = page[len(page)-1]
+	}
+	return errs
 }
 
 // checkNames lets a CSR name the device and the person that it is for, and nobody

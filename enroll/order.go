@@ -13,12 +13,16 @@ import (
 
 	"valise/attest"
 	"valise/enroll/acme"
+	"valise/enroll/ca"
 	"valise/identity"
 	"valise/internal/store/authority"
 )
 
 // NewOrder implements acme.Backend.
 func (a *Authority) NewOrder(ctx context.Context, account authority.Account, device identity.DeviceID) (authority.Order, authority.Authorization, error) {
+	if err := a.ready(); err != nil {
+		return authority.Order{}, authority.Authorization{}, err
+	}
 	now := a.cfg.Now().UTC().Truncate(time.Second)
 	profile := a.cfg.CA.Device()
 	order := authority.Order{
@@ -28,6 +32,9 @@ func (a *Authority) NewOrder(ctx context.Context, account authority.Account, dev
 	authz := authority.Authorization{
 		ID: rand.Text(), Order: order.ID, Token: rand.Text(), // at least 128 random bits
 		Status: authority.Pending, Expires: order.Expires,
+	}
+	if err := a.standing(account.Address, device); err != nil {
+		return order, authz, err
 	}
 	err := a.cfg.Store.Update(ctx, func(tx *authority.Tx) error {
 		if err := a.mayOrder(tx, account.ID, device, now); err != nil {
@@ -46,7 +53,7 @@ func (a *Authority) mayOrder(tx *authority.Tx, id int64, device identity.DeviceI
 	if err != nil {
 		return err
 	}
-	if err := onRoster(tx, account.Address); err != nil {
+	if err := a.onRoster(tx, account.Address); err != nil {
 		return err
 	}
 	if err := mayHave(tx, &account, device); err != nil {
@@ -78,7 +85,7 @@ func mayHave(tx *authority.Tx, account *authority.Account, device identity.Devic
 
 // Order implements acme.Backend.
 func (a *Authority) Order(ctx context.Context, account authority.Account, id string) (o authority.Order, z authority.Authorization, err error) {
-	err = a.cfg.Store.View(ctx, func(tx *authority.Tx) error {
+	err = a.cfg.Store.Read(ctx, func(tx *authority.Tx) error {
 		o, z, err = ownOrder(tx, account.ID, id)
 		return err
 	})
@@ -86,9 +93,7 @@ func (a *Authority) Order(ctx context.Context, account authority.Account, id str
 }
 
 func ownOrder(tx *authority.Tx, account int64, id string) (o authority.Order, z authority.Authorization, err error) {
-	if o, err = tx.Order(id); err == nil {
-		z, err = tx.OrderAuthorization(id)
-	}
+	o, z, err = tx.OrderOf(id)
 	return o, z, owned(o, account, err)
 }
 
@@ -112,7 +117,7 @@ func (a *Authority) Orders(ctx context.Context, account authority.Account, limit
 
 // Authorization implements acme.Backend.
 func (a *Authority) Authorization(ctx context.Context, account authority.Account, id string) (o authority.Order, z authority.Authorization, err error) {
-	err = a.cfg.Store.View(ctx, func(tx *authority.Tx) error {
+	err = a.cfg.Store.Read(ctx, func(tx *authority.Tx) error {
 		o, z, err = ownAuthorization(tx, account.ID, id)
 		return err
 	})
@@ -120,9 +125,7 @@ func (a *Authority) Authorization(ctx context.Context, account authority.Account
 }
 
 func ownAuthorization(tx *authority.Tx, account int64, id string) (o authority.Order, z authority.Authorization, err error) {
-	if z, err = tx.Authorization(id); err == nil {
-		o, err = tx.Order(z.Order)
-	}
+	o, z, err = tx.OrderOfAuthorization(id)
 	return o, z, owned(o, account, err)
 }
 
@@ -137,14 +140,18 @@ func (a *Authority) Attest(ctx context.Context, account authority.Account, id st
 	if err := openChallenge(&authz, now); err != nil {
 		return authz, err
 	}
-	result := a.cfg.Appraiser.Appraise(evidence, authz.Token+"."+account.Thumbprint, order.Device, now)
+	_, result := ca.Examine(a.cfg.CA.Appraisers(), evidence, authz.Token+"."+account.Thumbprint, order.Device, now)
 	authz.Evidence, authz.Validated = evidence, now
 	if authz.Result, err = marshalResult(result); err != nil {
 		return authz, err
 	}
 	reason := acme.Reason(result.Reason())
+	var barred *acme.Refusal
+	if errors.As(a.standing(account.Address, order.Device), &barred) && reason == "" {
+		reason = barred.Reason
+	}
 	err = a.cfg.Store.Update(ctx, func(tx *authority.Tx) error {
-		return closeChallenge(tx, &account, &authz, order.Device, reason)
+		return a.closeChallenge(tx, &account, &authz, order.Device, reason)
 	})
 	if errors.Is(err, authority.ErrState) {
 		return authz, errChallengeReused
@@ -173,13 +180,13 @@ func openChallenge(z *authority.Authorization, now time.Time) error {
 
 // closeChallenge stores the outcome. The account gets its device with the first
 // evidence that is accepted.
-func closeChallenge(tx *authority.Tx, account *authority.Account, z *authority.Authorization, device identity.DeviceID, reason acme.Reason) error {
+func (a *Authority) closeChallenge(tx *authority.Tx, account *authority.Account, z *authority.Authorization, device identity.DeviceID, reason acme.Reason) error {
 	if reason == "" {
 		fresh, err := tx.Account(account.ID)
 		if err != nil {
 			return err
 		}
-		err = errors.Join(onRoster(tx, fresh.Address), mayHave(tx, &fresh, device))
+		err = errors.Join(a.onRoster(tx, fresh.Address), mayHave(tx, &fresh, device))
 		var refusal *acme.Refusal
 		if errors.As(err, &refusal) {
 			reason = refusal.Reason

@@ -5,13 +5,10 @@ package enroll
 import (
 	"bufio"
 	"context"
-	"encoding/asn1"
 	"encoding/csv"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -103,69 +100,13 @@ func plainText(what, s string) (string, error) {
 	return s, nil
 }
 
-// classNames are RFC 5755's, Section 4.4.6, by number.
-var classNames = []string{"unmarked", "unclassified", "restricted", "confidential", "secret", "topsecret"}
-
 // ParseClearanceText reads a clearance as it stands in a roster; empty is nil.
 func ParseClearanceText(s string) (*identity.Clearance, error) {
-	if s == "" {
-		return nil, nil
-	}
-	policy, classes, found := strings.Cut(s, ":")
-	if !found || classes == "" {
-		return nil, errors.New("clearance: want POLICY-OID:CLASS+CLASS…, or nothing")
-	}
-	c := new(identity.Clearance)
-	for _, arc := range strings.Split(policy, ".") {
-		n, err := strconv.ParseUint(arc, 10, 31)
-		if err != nil || strconv.FormatUint(n, 10) != arc {
-			return nil, fmt.Errorf("clearance: %.60q is not an object identifier", policy)
-		}
-		c.PolicyID = append(c.PolicyID, int(n))
-	}
-	if _, err := asn1.Marshal(c.PolicyID); err != nil {
-		return nil, fmt.Errorf("clearance: %.60q is not an object identifier", policy)
-	}
-	var numbers []int
-	for _, name := range strings.Split(classes, "+") {
-		n := slices.Index(classNames, name)
-		if n < 0 {
-			v, err := strconv.ParseUint(name, 10, 8)
-			if err != nil {
-				return nil, fmt.Errorf("clearance: %.40q is neither a number nor one of %s", name, strings.Join(classNames, ", "))
-			}
-			n = int(v)
-		}
-		if slices.Contains(numbers, n) {
-			return nil, fmt.Errorf("clearance: %.40q stands twice", name)
-		}
-		numbers = append(numbers, n)
-	}
-	var err error
-	if c.ClassList, err = identity.NewClassList(numbers...); err != nil {
-		return nil, err
-	}
-	if _, err := c.Marshal(); err != nil {
-		return nil, err
-	}
-	return c, nil
+	return identity.ParseClearanceText(s)
 }
 
 // ClearanceText writes a clearance as ParseClearanceText reads it.
-func ClearanceText(c *identity.Clearance) string {
-	if c == nil {
-		return ""
-	}
-	var names []string
-	for _, n := range c.Classes() {
-		if n < len(classNames) {
-			names = append(names, classNames[n])
-		} else {
-			names = append(names, strconv.Itoa(n))
-		}
-	}
-	return c.PolicyID.String() + ":" + strings.Join(names, "+")
-}
+func ClearanceText(c *identity.Clearance) string { return c.Text() }
 
 // ImportRoster stores people, all or none, and counts those that are new or changed.
 // Who is not in the file stays on the roster.

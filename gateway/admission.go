@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"valise/bulletin"
 	"valise/gateway/group"
 	"valise/identity"
 	"valise/mls"
@@ -21,8 +22,9 @@ type snapshot struct {
 	now    time.Time
 	device *identity.Device // whom the connection's handshake proved
 	denied denyList
-	domain string      // the domain that this gateway serves
-	group  *group.View // nil: unknown
+	set    *bulletin.Set // standings, by the authority's word
+	domain string        // the domain that this gateway serves
+	group  *group.View   // nil: unknown
 	bucket *rate.Limiter
 }
 
@@ -68,6 +70,9 @@ func admit(s *snapshot, m *message) *refusal {
 		if id != s.device.ID && s.denied[id] {
 			return &refusal{code: wire.RecipientRefused, reason: "recipient_denied", about: id}
 		}
+		if id != s.device.ID && outOf(s.set, member.Device) != "" {
+			return &refusal{code: wire.RecipientRefused, reason: "recipient_denied", about: id}
+		}
 		if member.Device.Address.Domain() != s.domain {
 			return &refusal{code: wire.RecipientRefused, reason: "foreign_domain", about: id}
 		}
@@ -88,6 +93,9 @@ func admitDevice(s *snapshot) *refusal {
 	case s.denied[s.device.ID]:
 		return &refusal{code: wire.NotAllowed, reason: "denied"}
 	}
+	if reason := outOf(s.set, s.device); reason != "" {
+		return &refusal{code: wire.NotAllowed, reason: reason}
+	}
 	return nil
 }
 
@@ -95,7 +103,7 @@ func admitDevice(s *snapshot) *refusal {
 // device that may no longer have it. The timer that ends connections with their
 // certificates does not see the clock being set.
 func (s *session) stillAdmitted() error {
-	r := admitDevice(&snapshot{now: s.g.now(), device: s.device, denied: s.g.deniedNow()})
+	r := admitDevice(&snapshot{now: s.g.now(), device: s.device, denied: s.g.deniedNow(), set: s.g.Standings()})
 	if r == nil {
 		return nil
 	}

@@ -41,7 +41,7 @@ func (s *session) slot(direction int) (give func(), ok bool) {
 // mayUse says whether the device may exchange files in a group: it is in good
 // standing and a member now.
 func (s *session) mayUse(group []byte) *refusal {
-	if r := admitDevice(&snapshot{now: s.g.now(), device: s.device, denied: s.g.deniedNow()}); r != nil {
+	if r := admitDevice(&snapshot{now: s.g.now(), device: s.device, denied: s.g.deniedNow(), set: s.g.Standings()}); r != nil {
 		return r
 	}
 	view, err := s.g.groups.View(s.conn.Context(), group)

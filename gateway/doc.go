@@ -16,6 +16,9 @@
 //     acknowledged.
 //   - The first commit of an epoch wins, and its fan-out happens with it or
 //     not at all.
+//   - Whom the authority suspends, revokes or removes is out at once: connections
+//     end, nothing is delivered, nothing is sent to them ([Gateway.SetStandings];
+//     package gateway/feed follows the authority).
 //   - Every refusal stands in the audit stream with its full reason; the device
 //     learns a coarse code.
 //

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
 
+	"valise/bulletin"
 	"valise/gateway/blob"
 	"valise/gateway/group"
 	"valise/gateway/mailbox"
@@ -36,7 +37,8 @@ type Config struct {
 	Log         *slog.Logger          // nil: slog.Default()
 	Metrics     prometheus.Registerer // nil: none
 	Denied      map[identity.DeviceID]bool
-	Record      Record // of the authority; nil: none is served
+	Standings   *bulletin.Set // nil: nothing is known yet
+	Record      Record        // of the authority; nil: none is served
 	Limits      Limits
 	Batch       int // submissions in one transaction; 0 means mailbox.DefaultBatch
 }
@@ -56,6 +58,7 @@ type Gateway struct {
 	keys        transportKeys
 	certificate atomic.Pointer[tls.Certificate]
 	denied      atomic.Pointer[denyList]
+	set         atomic.Pointer[bulletin.Set]
 	open        atomic.Int64 // connections and handshakes
 	handshakes  atomic.Int64 // those that are not complete
 
@@ -85,6 +88,10 @@ func New(cfg Config) (*Gateway, error) {
 	g.strangers = newAuditor(cfg.Audit, g.log)
 	g.certificate.Store(cfg.Certificate)
 	g.SetDenied(cfg.Denied)
+	if cfg.Standings == nil {
+		cfg.Standings = bulletin.NewSet()
+	}
+	g.SetStandings(cfg.Standings)
 	var err error
 	if g.keys, err = loadTransportKeys(cfg.Dir); err != nil {
 		return nil, err
@@ -98,7 +105,7 @@ func New(cfg Config) (*Gateway, error) {
 	g.box = mailbox.New(mailbox.Config{Store: cfg.Store, Batch: cfg.Batch, Observe: g.metrics.batch})
 	g.groups = group.New(group.Config{
 		Trust: cfg.Trust, Store: cfg.Store, Box: g.box,
-		Denied: func(d identity.DeviceID) bool { return g.deniedNow()[d] },
+		Denied: func(d *identity.Device) bool { return g.deniedNow()[d.ID] || outOf(g.Standings(), d) != "" },
 	})
 	return g, nil
 }

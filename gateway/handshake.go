@@ -83,6 +83,10 @@ func (g *Gateway) verify(a *attempt, state tls.ConnectionState) error {
 		a.reason.Store(&reason)
 		return errors.New("gateway: device is on the deny list")
 	}
+	if reason := outOf(g.Standings(), device); reason != "" {
+		a.reason.Store(&reason)
+		return errors.New("gateway: device or person is not in good standing")
+	}
 	return nil
 }
 

@@ -122,6 +122,7 @@ type gatewayOptions struct {
 	denied    map[identity.DeviceID]bool
 	wrap      func(mailbox.Store) mailbox.Store
 	clock     func() time.Time
+	record    Record
 }
 
 func startGateway(t testing.TB, o gatewayOptions) *testGateway {
@@ -146,7 +147,7 @@ func startGateway(t testing.TB, o gatewayOptions) *testGateway {
 	audit := &auditLog{more: make(chan struct{}, 1)}
 	g, err := New(Config{
 		Trust: o.authority.trust(), Domain: o.authority.domain, Certificate: o.authority.gateway(t, "127.0.0.1"),
-		Store: kept, Dir: o.dir, Audit: audit.write, Denied: o.denied, Limits: o.limits,
+		Store: kept, Dir: o.dir, Audit: audit.write, Denied: o.denied, Limits: o.limits, Record: o.record,
 		Log: slog.New(slog.NewTextHandler(testWriter{t}, nil)),
 	})
 	if err != nil {

@@ -91,7 +91,7 @@ func (s *session) ask(ctx context.Context, request wire.Request) wire.Answer {
 // requests it counts for; the dearest one still passes with a full allowance.
 func (s *session) admitAsk(cost int) *refusal {
 	now := s.g.now()
-	if r := admitDevice(&snapshot{now: now, device: s.device, denied: s.g.deniedNow()}); r != nil {
+	if r := admitDevice(&snapshot{now: now, device: s.device, denied: s.g.deniedNow(), set: s.g.Standings()}); r != nil {
 		return r
 	}
 	if !s.bucket.AllowN(now, min(cost, s.g.limits.Burst)) {
@@ -127,10 +127,10 @@ func (s *session) getKeyPackages(ctx context.Context, r *wire.GetKeyPackages) (w
 	if err != nil {
 		return nil, err
 	}
-	denied := s.g.deniedNow()
+	address, _ := identity.ParseAddress(r.Address) // one that is none has no devices
 	wanted := devices[:0]
 	for _, d := range devices {
-		if d != s.device.ID && !denied[d] && (len(r.Devices) == 0 || contains(r.Devices, d)) && len(wanted) < wire.MaxDevices {
+		if d != s.device.ID && !s.g.barred(d, address) && (len(r.Devices) == 0 || contains(r.Devices, d)) && len(wanted) < wire.MaxDevices {
 			wanted = append(wanted, d)
 		}
 	}
@@ -185,8 +185,8 @@ func (s *session) getGroup(ctx context.Context, r *wire.GetGroup) (wire.Answer, 
 	return answer, nil
 }
 
-// getDirectory lists devices that can be written to. Those on the deny list
-// are left out; the asker judges the chains for itself.
+// getDirectory lists devices that can be written to. Those on the deny list or
+// out of good standing are left out; the asker judges the chains for itself.
 func (s *session) getDirectory(ctx context.Context, r *wire.GetDirectory) (wire.Answer, error) {
 	list, err := s.g.cfg.Store.Directory(ctx, r.Prefix, wire.MaxDirectory)
 	if err != nil {
@@ -194,9 +194,8 @@ func (s *session) getDirectory(ctx context.Context, r *wire.GetDirectory) (wire.
 	}
 	answer := new(wire.Directory)
 	answer.ID = r.ID
-	denied := s.g.deniedNow()
 	for _, l := range list {
-		if !denied[l.Device] && len(l.Chain) > 0 && len(l.Chain) <= wire.MaxChain {
+		if !s.g.barredListing(l) && len(l.Chain) > 0 && len(l.Chain) <= wire.MaxChain {
 			answer.Chains = append(answer.Chains, l.Chain)
 		}
 	}

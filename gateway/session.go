@@ -209,6 +209,10 @@ func (g *Gateway) replace(s *session) bool {
 		s.close(wire.CloseNotAdmitted, "denied")
 		return false
 	}
+	if reason := outOf(g.Standings(), s.device); reason != "" { // suspended meanwhile
+		s.close(wire.CloseNotAdmitted, reason)
+		return false
+	}
 	if old == nil {
 		return true
 	}

@@ -148,7 +148,7 @@ func (s *session) admitSend(sub *mailbox.Submission, req *wire.Send) (*group.Vie
 		return nil, &refusal{code: s.refusedBy(err), reason: "unavailable"}
 	}
 	r := admit(&snapshot{
-		now: sub.Time, device: s.device, denied: s.g.deniedNow(), domain: s.g.cfg.Domain, group: view, bucket: s.bucket,
+		now: sub.Time, device: s.device, denied: s.g.deniedNow(), set: s.g.Standings(), domain: s.g.cfg.Domain, group: view, bucket: s.bucket,
 	}, &message{group: req.Group, epoch: req.Epoch, info: info})
 	return view, r
 }

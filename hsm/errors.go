@@ -78,6 +78,8 @@ var (
 		"name the token by its label or serial: a wrong PIN on somebody else's token locks it")
 	ErrNoKey = sentinel("there is no such key",
 		"check the key's name or slot; a key is made with enroll or init")
+	ErrPINPolicy = sentinel("this key does not ask for the PIN at each signature",
+		"officers sign with a key in 9c that does: have one made by valise officer apply, or take another card")
 	ErrNoCertificate = sentinel("there is no certificate beside this key",
 		"the key works without; store a certificate first where one is wanted")
 	ErrNoEvidence = sentinel("the hardware gives no evidence for this key",

@@ -122,6 +122,10 @@ type GenerateOptions struct {
 	// It fails on hardware that has no such sensor.
 	Touch bool
 
+	// TouchOffered asks for such a key where the hardware takes it, and makes
+	// one without where it refuses. Evidence says which of both it became.
+	TouchOffered bool
+
 	// Agree makes the key good for ECDH too, where the hardware separates
 	// that from signing (PKCS#11). On a PIV card every key can do both.
 	Agree bool

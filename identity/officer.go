@@ -162,9 +162,8 @@ func (t *Trust) verifyOfficer(chain [][]byte) (*verifiedOfficer, error) {
 		return nil, err
 	}
 	leaf := p.leaf()
-	if leaf.KeyUsage != x509.KeyUsageDigitalSignature || len(leaf.ExtKeyUsage) != 0 ||
-		len(leaf.UnknownExtKeyUsage) != 1 || !leaf.UnknownExtKeyUsage[0].Equal(OIDOfficerUsage) {
-		return nil, refuse(0, ReasonWrongUsage, "an officer's certificate is for digitalSignature and %v alone", OIDOfficerUsage)
+	if err := checkOfficerUsage(leaf); err != nil {
+		return nil, err
 	}
 	address, id, err := deviceNames(leaf)
 	if err != nil {
@@ -185,6 +184,16 @@ func (t *Trust) verifyOfficer(chain [][]byte) (*verifiedOfficer, error) {
 		Address: address, Key: id, Role: role, Tier: appraisal.Tier, Appraisal: appraisal,
 		Root: sha256.Sum256(p.certs[len(p.certs)-1].Raw), Leaf: leaf, Chain: cloneChain(chain),
 	}}, nil
+}
+
+// checkOfficerUsage checks that a leaf is an officer's and for nothing else: no
+// standard usage lets its key open a connection.
+func checkOfficerUsage(leaf *x509.Certificate) error {
+	if leaf.KeyUsage != x509.KeyUsageDigitalSignature || len(leaf.ExtKeyUsage) != 0 ||
+		len(leaf.UnknownExtKeyUsage) != 1 || !leaf.UnknownExtKeyUsage[0].Equal(OIDOfficerUsage) {
+		return refuse(0, ReasonWrongUsage, "an officer's certificate is for digitalSignature and %v alone", OIDOfficerUsage)
+	}
+	return nil
 }
 
 func leafRole(leaf *x509.Certificate) (Role, error) {

@@ -118,6 +118,7 @@ func TestOpenCheckpointRefuses(t *testing.T) {
 		"other base64":     signed(strings.Replace(body, "uFU=", "uFV=", 1) + "\n"),
 		"short hash":       signed(strings.Replace(body, "G3hSuFU=", "G3hS", 1) + "\n"),
 		"extension":        signed(body + "\nmore\n"),
+		"a second text":    signed(body + "\n\nmore\n"),
 		"a line too few":   signed(origin + "\n300\n"),
 		"space in origin":  signed("a b" + strings.TrimPrefix(body, origin) + "\n"),
 		"other log":        signed("b.example/valise" + strings.TrimPrefix(body, origin) + "\n"),
@@ -127,6 +128,12 @@ func TestOpenCheckpointRefuses(t *testing.T) {
 	} {
 		if got, err := OpenCheckpoint([]byte(text), v); !errors.Is(err, ErrCheckpoint) {
 			t.Errorf("%s: %v, %v, want ErrCheckpoint", name, got, err)
+		}
+	}
+	// Whoever reads their own checkpoint is not told a tree in two ways either.
+	for _, size := range []string{"0300", "+300", "-300", " 300", "300 "} {
+		if _, h, err := ParseCheckpoint([]byte(strings.Replace(honest, "300", size, 1))); !errors.Is(err, ErrCheckpoint) {
+			t.Errorf("size %q: %v, %v, want ErrCheckpoint", size, h, err)
 		}
 	}
 	if _, err := OpenCheckpoint([]byte(honest), elsewhere); !errors.Is(err, ErrCheckpoint) {

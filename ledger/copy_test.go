@@ -327,9 +327,8 @@ func appendItem(e, p *bytes.Buffer, i Item) {
 func TestTilesAreTlogs(t *testing.T) {
 	const n = 70_000 // three levels
 	var (
-		m      memory
-		leaves []Leaf
-		made   = make(map[string][]byte)
+		m    memory
+		made = make(map[string][]byte)
 	)
 	tiles := tiler{put: func(t tile, data []byte) error { made[t.path()] = data; return nil }}
 	for i := range int64(n) {
@@ -338,7 +337,7 @@ func TestTilesAreTlogs(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		m, leaves = append(m, hashes...), append(leaves, leaf)
+		m = append(m, hashes...)
 		if err := tiles.add(leaf); err != nil {
 			t.Fatal(err)
 		}

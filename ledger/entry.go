@@ -38,9 +38,6 @@ func (k Kind) String() string {
 // EntrySize is the size of an encoded entry of version 2.
 const EntrySize = 2 + 8 + 32 + sha256.Size
 
-// entrySize1 is the size of an entry of version 1.
-const entrySize1 = 2 + 32 + sha256.Size
-
 const leafVersion = 1
 
 // An Entry is one decision.

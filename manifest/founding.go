@@ -82,12 +82,19 @@ func (f *Founding) payload() any {
 // all that it says, but for the officers' certificates: their issuer stands in
 // the first manifest.
 func ParseFounding(raw []byte, root *x509.Certificate) (*Founding, error) {
-	var b foundingBody
-	f := new(Founding)
-	if err := open(raw, root, f, &b); err != nil {
+	payload, err := open(raw, root, new(Founding))
+	if err != nil {
 		return nil, err
 	}
-	*f = Founding{
+	return decodeFounding(payload, root)
+}
+
+func decodeFounding(payload []byte, root *x509.Certificate) (*Founding, error) {
+	var b foundingBody
+	if err := jws.Decode(payload, &b); err != nil {
+		return nil, refuse("payload: %w", err)
+	}
+	f := &Founding{
 		Domain: b.Domain, Time: fromSeconds(b.Time), Officers: b.Officers,
 		Endorsements: []byte(b.Endorsements), Appraisal: []byte(b.Appraisal), Ceremony: b.Ceremony,
 	}

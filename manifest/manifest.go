@@ -103,12 +103,19 @@ func (m *Manifest) payload() any {
 // ParseManifest verifies a manifest's signature by the pinned root and all that
 // it says. Whether it is newer than what the caller holds is [Manifest.Follows].
 func ParseManifest(raw []byte, root *x509.Certificate) (*Manifest, error) {
-	var b manifestBody
-	m := new(Manifest)
-	if err := open(raw, root, m, &b); err != nil {
+	payload, err := open(raw, root, new(Manifest))
+	if err != nil {
 		return nil, err
 	}
-	*m = Manifest{Number: b.Number, Domain: b.Domain, Time: fromSeconds(b.Time), Origin: b.Origin, Previous: b.Previous}
+	return decodeManifest(payload, root)
+}
+
+func decodeManifest(payload []byte, root *x509.Certificate) (*Manifest, error) {
+	var b manifestBody
+	if err := jws.Decode(payload, &b); err != nil {
+		return nil, refuse("payload: %w", err)
+	}
+	m := &Manifest{Number: b.Number, Domain: b.Domain, Time: fromSeconds(b.Time), Origin: b.Origin, Previous: b.Previous}
 	for _, i := range b.Issuers {
 		m.Issuers = append(m.Issuers, Issuer{i.Certificate, fromSeconds(i.Until)})
 	}
@@ -118,14 +125,8 @@ func ParseManifest(raw []byte, root *x509.Certificate) (*Manifest, error) {
 	for _, k := range b.Ledger {
 		m.Ledger = append(m.Ledger, LedgerKey{k.Key, fromSeconds(k.Until)})
 	}
-	if err := m.check(root); err != nil {
-		return nil, err
-	}
-	var err error
-	if m.digest, err = Digest(raw); err != nil {
-		return nil, err
-	}
-	return m, nil
+	m.digest = sha256.Sum256(payload)
+	return m, m.check(root)
 }
 
 // Digest returns the name that the next manifest calls this one by. It is zero

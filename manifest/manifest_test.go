@@ -369,7 +369,7 @@ func TestFoundingRefused(t *testing.T) {
 	}
 }
 
-func FuzzParseManifest(f *testing.F) {
+func FuzzDecode(f *testing.F) {
 	a := newAuthority(f)
 	for _, m := range []Document{a.manifest(f, 1), a.founding(f)} {
 		raw, err := Sign(f.Context(), a.rootKey, a.root, m)
@@ -383,26 +383,20 @@ func FuzzParseManifest(f *testing.F) {
 		f.Add(parsed.Payload)
 	}
 	f.Add([]byte(`{}`))
-	// A signature would keep the fuzzer out: the payload is what is fuzzed, signed
-	// by the root. What is accepted marshals back to the same bytes.
+	// A signature would keep the fuzzer out: what it would cover is fuzzed. What is
+	// accepted marshals back to the same bytes.
 	f.Fuzz(func(t *testing.T, payload []byte) {
-		for _, typ := range []string{manifestType, foundingType} {
-			raw, err := jws.Sign(t.Context(), a.rootKey, jws.Header{Typ: typ, X5C: [][]byte{a.root.Raw}}, payload)
+		check := func(d Document, err error) {
 			if err != nil {
-				t.Fatal(err)
-			}
-			var d Document
-			if typ == manifestType {
-				d, err = ParseManifest(raw, a.root)
-			} else {
-				d, err = ParseFounding(raw, a.root)
-			}
-			if err != nil {
-				continue
+				return
 			}
 			if again, err := jws.Encode(d.payload()); err != nil || !bytes.Equal(again, payload) {
 				t.Errorf("%s comes back as %s, %v", payload, again, err)
 			}
 		}
+		m, err := decodeManifest(payload, a.root)
+		check(m, err)
+		founding, err := decodeFounding(payload, a.root)
+		check(founding, err)
 	})
 }

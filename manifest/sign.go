@@ -56,29 +56,26 @@ func Sign(ctx context.Context, root crypto.Signer, rootCert *x509.Certificate, d
 	return raw, nil
 }
 
-// open verifies a document's signature by the pinned root and reads its payload
-// into body.
-func open(raw []byte, root *x509.Certificate, d Document, body any) error {
+// open verifies a document's signature by the pinned root and returns its
+// payload.
+func open(raw []byte, root *x509.Certificate, d Document) ([]byte, error) {
 	if root == nil {
-		return fmt.Errorf("%w: no root to check it with", ErrRefused)
+		return nil, refuse("no root to check it with")
 	}
 	m, err := jws.Parse(raw, d.limit())
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrRefused, err)
+		return nil, refuse("%w", err)
 	}
 	if m.Header.Typ != d.typ() {
-		return fmt.Errorf("%w: its typ is %.40q, want %q", ErrRefused, m.Header.Typ, d.typ())
+		return nil, refuse("its typ is %.40q, want %q", m.Header.Typ, d.typ())
 	}
 	if len(m.Header.X5C) != 1 || !bytes.Equal(m.Header.X5C[0], root.Raw) {
-		return fmt.Errorf("%w: it does not name the pinned root as its signer", ErrRefused)
+		return nil, refuse("it does not name the pinned root as its signer")
 	}
 	if err := m.Verify(root.PublicKey); err != nil {
-		return fmt.Errorf("%w: %w", ErrRefused, err)
+		return nil, refuse("%w", err)
 	}
-	if err := jws.Decode(m.Payload, body); err != nil {
-		return fmt.Errorf("%w: payload: %w", ErrRefused, err)
-	}
-	return nil
+	return m.Payload, nil
 }
 
 // Digest names a document: the SHA-256 of its payload. The JWS itself would not

@@ -60,7 +60,7 @@ func (a *Approval) members(m *members) {
 	m.check(err == nil && id == a.Device, "device: it is not the id of the key")
 	var none [32]byte
 	m.check(a.Tier != identity.TierHardware || a.Evidence != none && a.Appraisal != none, "tier: hardware needs the hashes of evidence and appraisal policy")
-	m.check(!a.Witnessed || a.Tier == identity.TierWitnessed, "tier: a key that somebody saw being made is not of tier hardware")
+	m.check(a.Witnessed == (a.Tier == identity.TierWitnessed), "tier: witnessed is a key that the signer saw being made, and no other")
 }
 
 // Words implements Body.
@@ -73,7 +73,7 @@ func (a *Approval) Words() []string {
 		fmt.Sprintf("profile: %s, version %d", a.Profile, a.ProfileVersion),
 		"clearance: " + clearanceWords(a.Clearance),
 		"tier: " + string(a.Tier),
-		"valid for: " + a.Validity.String() + " each time",
+		"valid for: " + periodWords(a.Validity) + " each time",
 		"evidence: " + hashWords(a.Evidence),
 		"appraised under policy: " + hashWords(a.Appraisal),
 	}

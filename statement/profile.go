@@ -42,8 +42,8 @@ func (p *Profile) Words() []string {
 	return []string{
 		fmt.Sprintf("set the profile %s, version %d", p.Name, p.Version),
 		fmt.Sprintf("approvals: %d officers for each first certificate", p.Approvals),
-		"valid for: " + p.Validity.String(),
-		"grace after expiry: " + p.Grace.String(),
+		"valid for: " + periodWords(p.Validity),
+		"grace after expiry: " + periodWords(p.Grace),
 		fmt.Sprintf("tiers: %v", p.Tiers),
 		"takes the place of: " + hashWords(p.Previous),
 		"change: " + p.Change,

@@ -4,11 +4,22 @@ package statement
 
 import (
 	"encoding/hex"
+	"strconv"
+	"time"
 
 	"valise/identity"
 )
 
 func clearanceWords(c *identity.Clearance) string { return orNone(c.Text()) }
+
+// periodWords says whole days as such.
+func periodWords(d time.Duration) string {
+	const day = 24 * time.Hour
+	if d >= day && d%day == 0 {
+		return strconv.FormatInt(int64(d/day), 10) + " days"
+	}
+	return d.String()
+}
 
 func hashWords(sum [32]byte) string {
 	if sum == [32]byte{} {

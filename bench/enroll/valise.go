@@ -127,6 +127,8 @@ algorithm = %q
 root-key = "%s-root"
 issuer-key = "%s-issuer"
 tls-key = "%s-tls"
+bulletin-key = "%s-bulletin"
+ledger-key = "%s-ledger"
 
 [endorsements]
 roots = [%q]
@@ -134,7 +136,7 @@ roots = [%q]
 [limits]
 per-second = 100000
 burst = 100000
-`, b.token.Label, b.token.Module, b.pin, s.curve.Params().Name, s.name, s.name, s.name, b.vendorPEM)
+`, b.token.Label, b.token.Module, b.pin, s.curve.Params().Name, s.name, s.name, s.name, s.name, s.name, b.vendorPEM)
 }
 
 func pool(path string) (*x509.CertPool, error) {

@@ -9,9 +9,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
+	"path/filepath"
 
 	"valise/attest"
+	"valise/enroll/book"
 	"valise/enroll/ca"
 	"valise/hsm"
 	"valise/internal/daemon"
@@ -22,7 +25,8 @@ import (
 const (
 	databaseFile = "authority.db"
 	rootFile     = "root.pem"
-	chainFile    = "chain.pem" // issuing certificate, root
+	chainFile    = "chain.pem"  // issuing certificate, root
+	markFile     = "checkpoint" // the newest that this machine has seen; no backup holds it
 )
 
 // An office is everything that is open of an authority. Which parts are set depends
@@ -31,11 +35,16 @@ type office struct {
 	cfg       *Config
 	store     *authority.Store
 	audit     *daemon.Audit
+	log       *slog.Logger // nil but for serve
 	chain     []*x509.Certificate
 	token     hsm.Token
+	tlsToken  hsm.Token // the same, unless the HTTPS key is apart
 	issuerKey hsm.Key
-	ca        *ca.CA
-	appraiser *ca.Appraiser
+
+	bulletinKey, ledgerKey hsm.Key
+	book                   *book.Book
+	ca                     *ca.CA
+	appraiser              *ca.Appraiser
 }
 
 // openDesk opens what needs no token: configuration, database, audit stream, chain.
@@ -48,15 +57,12 @@ func openDesk(ctx context.Context, path string) (*office, error) {
 	if o.chain, err = readChain(cfg.path(chainFile)); err != nil {
 		return nil, err
 	}
-	// Only init makes a database: an empty one in the place of one that is lost
-	// would begin roster and ledger anew under the same root.
-	if _, err := os.Stat(cfg.path(databaseFile)); err != nil {
-		return nil, fmt.Errorf("the database is missing: restore %s, or check data in the configuration: %w", databaseFile, err)
-	}
 	if o.audit, err = daemon.OpenAudit(cfg.Audit); err != nil {
 		return nil, err
 	}
-	if o.store, err = authority.Open(ctx, cfg.path(databaseFile)); err != nil {
+	// Only init and restore make a database: an empty one in the place of one that
+	// is lost would begin roster and ledger anew under the same root.
+	if o.store, err = cfg.openDatabase(ctx); err != nil {
 		return nil, errors.Join(err, o.close())
 	}
 	return o, nil
@@ -75,19 +81,39 @@ func openOffice(ctx context.Context, path string) (*office, error) {
 }
 
 func (o *office) openCA(ctx context.Context) error {
+	if _, err := os.Stat(o.cfg.path(manifestFile)); errors.Is(err, fs.ErrNotExist) {
+		return notFounded(o.cfg) // before a key is missed that such an authority does not have
+	}
 	endorsements, err := loadEndorsements(&o.cfg.Endorsements)
 	if err != nil {
 		return err
 	}
-	o.appraiser = &ca.Appraiser{Endorsements: endorsements, Policy: &o.cfg.Appraisal}
+	activation, err := activationKey(o.cfg.path(activationFile))
+	if err != nil {
+		return fmt.Errorf("activation key: %w", err)
+	}
+	o.appraiser = &ca.Appraiser{Endorsements: endorsements, Policy: &o.cfg.Appraisal, ActivationKey: activation}
 	if o.token, err = openToken(ctx, o.cfg); err != nil {
 		return err
 	}
-	if o.issuerKey, err = o.token.Key(ctx, o.cfg.Token.IssuerKey); err != nil {
-		return fmt.Errorf("issuing key %q: %w", o.cfg.Token.IssuerKey, err)
+	for _, k := range []struct {
+		use, label string
+		into       *hsm.Key
+	}{
+		{useIssuing, o.cfg.Token.IssuerKey, &o.issuerKey}, {useBulletin, o.cfg.Token.BulletinKey, &o.bulletinKey}, {useLedger, o.cfg.Token.LedgerKey, &o.ledgerKey},
+	} {
+		if *k.into, err = o.token.Key(ctx, k.label); err != nil {
+			return fmt.Errorf("%s key %q: %w", k.use, k.label, err)
+		}
+	}
+	if err := o.checkManifest(); err != nil {
+		return err
+	}
+	if o.book, err = book.Open(ctx, book.Config{Store: o.store, Root: o.chain[1], LedgerKey: o.ledgerKey, Mark: o.cfg.path(markFile), Log: o.log}); err != nil {
+		return err
 	}
 	o.ca, err = ca.New(ca.Config{
-		Store: o.store, Domain: o.cfg.Domain, Chain: o.chain, Signer: o.issuerKey, Appraiser: o.appraiser,
+		Store: o.store, Book: o.book, Domain: o.cfg.Domain, Chain: o.chain, Signer: o.issuerKey, Appraiser: o.appraiser,
 		Device:  ca.Profile{Name: o.cfg.Device.Profile, Validity: o.cfg.Device.Validity.Duration, Approvals: o.cfg.Device.Approvals},
 		Gateway: ca.Profile{Name: "gateway", Validity: o.cfg.Gateway.Validity.Duration},
 	})
@@ -96,8 +122,13 @@ func (o *office) openCA(ctx context.Context) error {
 
 func (o *office) close() error {
 	var all []error
-	if o.issuerKey != nil {
-		all = append(all, o.issuerKey.Close())
+	for _, key := range []hsm.Key{o.issuerKey, o.bulletinKey, o.ledgerKey} {
+		if key != nil {
+			all = append(all, key.Close())
+		}
+	}
+	if o.tlsToken != nil && o.tlsToken != o.token {
+		all = append(all, o.tlsToken.Close())
 	}
 	if o.token != nil {
 		all = append(all, o.token.Close())
@@ -141,11 +172,19 @@ func loadEndorsements(cfg *EndorsementConfig) (*attest.Endorsements, error) {
 func readChain(path string) ([]*x509.Certificate, error) {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Lstat(filepath.Join(filepath.Dir(path), unfinishedFile)); err == nil {
+			return nil, fmt.Errorf("%s does not exist: an init that began did not finish: run init, which says what to do", path)
+		}
 		return nil, fmt.Errorf("%s does not exist: run init first, or check data in the configuration", path)
 	}
 	if err != nil {
 		return nil, err
 	}
+	return parseChain(path, data)
+}
+
+// parseChain reads chain.pem.
+func parseChain(path string, data []byte) ([]*x509.Certificate, error) {
 	var chain []*x509.Certificate
 	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
 		cert, err := x509.ParseCertificate(block.Bytes)

@@ -13,6 +13,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"valise/attest"
 	"valise/identity"
 	"valise/internal/store/authority"
 )
@@ -21,15 +22,22 @@ type gatewayCmd struct {
 	common
 	CSR  string   `name:"csr" required:"" type:"existingfile" placeholder:"FILE" help:"The gateway's certificate signing request, PEM or DER."`
 	Name []string `required:"" placeholder:"NAME" help:"DNS names or IP addresses of the gateway, separated by commas."`
+
+	Evidence     string `type:"existingfile" placeholder:"FILE" help:"The HSM's statement about the key, as Google Cloud HSM hands it out."`
+	Certificates string `type:"existingfile" placeholder:"FILE" help:"The certificates that came with --evidence, PEM."`
 }
 
 // maxCSRFile bounds the file; a CSR has below 1 KiB.
 const maxCSRFile = 64 << 10
 
-// Run issues with tier "witnessed": whoever runs it has seen that the gateway's key
-// is in its token.
+// Run issues with tier "hardware" on an HSM's evidence. Without, the tier is
+// "witnessed": whoever runs it has seen that the gateway's key is in its token.
 func (cmd *gatewayCmd) Run(ctx context.Context) (err error) {
 	csr, err := readCSR(cmd.CSR)
+	if err != nil {
+		return err
+	}
+	evidence, err := cmd.evidence()
 	if err != nil {
 		return err
 	}
@@ -38,11 +46,15 @@ func (cmd *gatewayCmd) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, o.close()) }()
-	attrs := []slog.Attr{slog.Any("names", cmd.Name), slog.String("tier", string(identity.TierWitnessed))}
+	tier := identity.TierWitnessed
+	if evidence != nil {
+		tier = identity.TierHardware
+	}
+	attrs := []slog.Attr{slog.Any("names", cmd.Name), slog.String("tier", string(tier))}
 	if err := o.audit.Event(ctx, "issuing", attrs...); err != nil {
 		return err
 	}
-	i, err := o.ca.IssueGateway(ctx, csr, cmd.Name)
+	i, err := o.ca.IssueGatewayOn(ctx, csr, cmd.Name, evidence)
 	if err != nil {
 		return err
 	}
@@ -52,6 +64,34 @@ func (cmd *gatewayCmd) Run(ctx context.Context) (err error) {
 	}
 	_, err = os.Stdout.Write(encodePEM(append([][]byte{i.Certificate}, o.ca.Chain()...)...))
 	return err
+}
+
+// evidence reads the HSM's files; nil if there are none.
+func (cmd *gatewayCmd) evidence() (*attest.Evidence, error) {
+	if (cmd.Evidence == "") != (cmd.Certificates == "") {
+		return nil, errors.New("--evidence and --certificates go together: the HSM's statement and the certificates that came with it")
+	}
+	if cmd.Evidence == "" {
+		return nil, nil
+	}
+	var files [2][]byte
+	for i, path := range []string{cmd.Evidence, cmd.Certificates} {
+		info, err := os.Stat(path)
+		if err != nil {
+			return nil, err
+		}
+		if info.Size() > attest.MaxFileSize {
+			return nil, fmt.Errorf("%s is larger than %d bytes", path, attest.MaxFileSize)
+		}
+		if files[i], err = os.ReadFile(path); err != nil {
+			return nil, err
+		}
+	}
+	certs, err := attest.ParseFile(files[1])
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", cmd.Certificates, err)
+	}
+	return &attest.Evidence{Format: attest.FormatMarvell, Chain: append([][]byte{files[0]}, certs...)}, nil
 }
 
 func readCSR(path string) ([]byte, error) {

@@ -42,6 +42,7 @@ type bureau struct {
 	env     []string
 	url     string
 	admin   string
+	listen  string // if it is not the URL's
 	vendor  *enrolltest.Vendor
 	daemon  *exec.Cmd
 }
@@ -135,9 +136,11 @@ func (b *bureau) start() {
 		b.t.Fatal(err)
 	}
 	listening := make(chan bool, 1)
+	var last string // read after listening is closed
 	go func() {
 		lines := bufio.NewScanner(pipe)
 		for lines.Scan() {
+			last = lines.Text()
 			if strings.Contains(lines.Text(), `"msg":"listening"`) {
 				listening <- true
 			}
@@ -148,7 +151,7 @@ func (b *bureau) start() {
 	select {
 	case ok := <-listening:
 		if !ok {
-			b.t.Fatal("the daemon ended at once")
+			b.t.Fatalf("the daemon ended at once: %s", last)
 		}
 	case <-time.After(30 * time.Second):
 		b.t.Fatal("the daemon does not listen")
@@ -275,7 +278,7 @@ func TestFirstDay(t *testing.T) {
 		t.Errorf("%d %s", code, body)
 	}
 	b.metrics(`valise_enroll_issued_total{kind="device"} 1`, `valise_enroll_refused_total{reason="invitation_used"} 1`,
-		`valise_enroll_orders{status="valid"} 1`, `valise_health{check="hsm"} 1`)
+		`valise_enroll_orders{status="valid"} 1`, `valise_health{check="hsm"} 1`, "valise_enroll_store_retries_total 0")
 	b.audit("authority founded", "roster imported", "invitation made", "account made", "order made", "evidence accepted",
 		"order finalized", "issuing", "certificate issued", "enrollment refused")
 	if err := b.stop(syscall.SIGTERM); err != nil {
@@ -432,7 +435,26 @@ func TestConfiguration(t *testing.T) {
 		"unknown rule":     {good + "[appraisal]\nmin_firmwares = \"5.7.0\"\n", "unknown key"},
 		"no roots":         {good + "[endorsements]\nbuilt-in = false\n", "nobody can enroll"},
 		"piv token":        {strings.Replace(good, "pkcs11:", "piv:", 1), "PKCS#11"},
-		"same labels":      {good + "root-key = \"k\"\nissuer-key = \"k\"\n", "three labels"},
+		"same labels":      {good + "root-key = \"k\"\nissuer-key = \"k\"\n", "a label of its own"},
+		"same labels too":  {good + "ledger-key = \"valise-bulletin\"\n", "a label of its own"},
+		"no label":         {good + "bulletin-key = \"\"\n", "bulletin-key is not set"},
+		"root token":       {good + "[root-token]\nuri = \"pkcs11:token=r?module-path=/x.so\"\n", "belong together"},
+		"same token":       {good + "[root-token]\nuri = \"pkcs11:token=x?module-path=/x.so\"\npin-source = \"p\"\n", "the token of all others"},
+		"TLS on a card":    {good + "[tls-token]\nuri = \"piv:\"\npin-source = \"p\"\n", "tls-token.uri"},
+		"TLS with root":    {good + "[root-token]\nuri = \"pkcs11:token=r?module-path=/x.so\"\npin-source = \"p\"\n[tls-token]\nuri = \"pkcs11:token=r?module-path=/x.so\"\npin-source = \"p\"\n", "in a safe"},
+		"root on a card":   {good + "[root-token]\nuri = \"piv:\"\npin-source = \"p\"\n", "root-token.uri"},
+		"heartbeat":        {good + "[bulletin]\nheartbeat = \"10ms\"\n", "bulletin.heartbeat"},
+		"no heartbeat":     {good + "[bulletin]\nheartbeat = \"0s\"\n", "bulletin.heartbeat"},
+		"long validity":    {good + "[device]\nvalidity = \"20000h\"\n", "device.validity"},
+		"short validity":   {good + "[device]\nvalidity = \"1ns\"\n", "device.validity"},
+		"gateway validity": {good + "[gateway]\nvalidity = \"200000h\"\n", "gateway.validity"},
+		"profile":          {good + "[device]\nprofile = \"A b\"\n", "device.profile"},
+		"NaN":              {good + "[limits]\nper-second = nan\n", "limits.per-second"},
+		"infinite":         {good + "[limits]\nper-second = inf\n", "limits.per-second"},
+		"negative":         {good + "[limits]\nper-second = -1.0\n", "limits.per-second"},
+		"burst":            {good + "[limits]\nburst = -1\n", "limits.burst"},
+		"no connection":    {good + "[limits]\nconnections-per-address = 0\n", "connections-per-address"},
+		"officers' PIN":    {good + "[officer-appraisal]\npin_policies = [\"once\"]\n", "officer-appraisal"},
 		"algorithm":        {good + "algorithm = \"RSA\"\n", "token.algorithm"},
 		"http":             {strings.Replace(good, "https:", "http:", 1), "url:"},
 		"path in url":      {strings.Replace(good, "enroll.interieur.example", "enroll.interieur.example/acme", 1), "url:"},

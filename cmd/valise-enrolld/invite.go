@@ -31,6 +31,9 @@ func (cmd *inviteCmd) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, o.close()) }()
+	if err := o.lone(ctx, "valise officer invite"); err != nil {
+		return err
+	}
 	address, err := identity.CanonicalAddress(cmd.Address)
 	if err != nil {
 		return err

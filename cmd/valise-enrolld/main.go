@@ -5,6 +5,9 @@
 // token.
 //
 //	valise-enrolld init         --config FILE            make the authority, once
+//	valise-enrolld init         --config FILE --ceremony FILE   the same, with officers
+//	valise-enrolld manifest show  --config FILE          print the keys in use
+//	valise-enrolld manifest renew --config FILE          replace a lost HSM, rotate keys
 //	valise-enrolld root         --config FILE            print the root and its fingerprint
 //	valise-enrolld roster import --config FILE FILE.csv  add or change people
 //	valise-enrolld roster list   --config FILE
@@ -13,6 +16,8 @@
 //	valise-enrolld serve        --config FILE            answer devices, until a signal
 //	valise-enrolld gateway-cert --config FILE --csr FILE --name NAME[,IP…]
 //	valise-enrolld list         --config FILE            print what was issued
+//	valise-enrolld backup       --config FILE --out FILE   copy everything but the HSM
+//	valise-enrolld restore      --config FILE --from FILE  into an empty place
 //
 // A first day goes like this:
 //
@@ -21,6 +26,35 @@
 //	valise-enrolld roster import --config enrolld.toml people.csv
 //	valise-enrolld serve --config enrolld.toml &
 //	valise-enrolld invite --config enrolld.toml alice@interieur.example
+//
+// # With officers
+//
+// An authority in which nobody alone can issue is founded in a ceremony. Beforehand
+// each officer applies with a card of their own, for the ceremony's name:
+//
+//	valise officer apply --role officer --for-ceremony "Founding of interieur.example" olga@interieur.example olga.json
+//
+// The plan of the ceremony, which names the applications, the tokens and the rules,
+// is described at the type ceremony.Plan. On its day, with everybody in the room:
+//
+//	valise-enrolld init --config enrolld.toml --ceremony plan.toml
+//
+// The officers take their certificates home (officers/ADDRESS.pem in the data
+// directory), all sign the printed ceremony-record.txt, and the root's token goes
+// into a safe. The daemon does not need it.
+//
+// # When the HSM is lost
+//
+// Bring the root's token and an empty one, name both in the configuration, and
+//
+//	valise-enrolld manifest renew --config enrolld.toml --replace
+//
+// makes new keys and signs the next manifest for them. Everybody who pins the root
+// goes on: devices renew, and the ledger continues under its new key. What the old
+// keys signed counts as long as it says, or not at all with --distrust-old, if the
+// HSM may be in other hands: devices and gateways need new certificates then.
+//
+// # Running it
 //
 // The other commands may run while the daemon does. The configuration file is
 // described field by field at the type Config.
@@ -39,17 +73,21 @@ import (
 	"github.com/alecthomas/kong"
 
 	"valise/hsm"
+	guard "valise/internal/memory"
 )
 
 // cli is the command line. Each command's Run method is in a file of its own.
 type cli struct {
-	Init        initCmd    `cmd:"" help:"Make the authority: root and issuing keys in the token, certificates in the data directory. Once."`
-	Serve       serveCmd   `cmd:"" help:"Answer devices (ACME over HTTPS) until SIGTERM."`
-	Invite      inviteCmd  `cmd:"" help:"Print an invitation for one person: one device, one use, 24 hours."`
-	Roster      rosterCmd  `cmd:"" help:"Import, list or remove the people who may enroll devices."`
-	GatewayCert gatewayCmd `cmd:"" help:"Issue a gateway's certificate from its CSR and print the chain."`
-	Root        rootCmd    `cmd:"" help:"Print the root certificate (standard output) and its fingerprint (standard error)."`
-	List        listCmd    `cmd:"" help:"List the certificates that were issued."`
+	Init        initCmd     `cmd:"" help:"Make the authority: root and issuing keys in the token, certificates in the data directory. Once."`
+	Manifest    manifestCmd `cmd:"" help:"Show or renew what the root signed about the keys in use."`
+	Serve       serveCmd    `cmd:"" help:"Answer devices (ACME over HTTPS) until SIGTERM."`
+	Invite      inviteCmd   `cmd:"" help:"Print an invitation for one person: one device, one use, 24 hours."`
+	Roster      rosterCmd   `cmd:"" help:"Import, list or remove the people who may enroll devices."`
+	GatewayCert gatewayCmd  `cmd:"" help:"Issue a gateway's certificate from its CSR and print the chain."`
+	Root        rootCmd     `cmd:"" help:"Print the root certificate (standard output) and its fingerprint (standard error)."`
+	List        listCmd     `cmd:"" help:"List the certificates that were issued."`
+	Backup      backupCmd   `cmd:"" help:"Write everything but the HSM into one file, while the daemon runs."`
+	Restore     restoreCmd  `cmd:"" help:"Restore a backup into an empty data directory and database, SQLite or PostgreSQL. The daemon stays read-only until gateways were asked."`
 }
 
 // common is what every command takes.
@@ -64,7 +102,10 @@ func main() {
 	// serve replaces this by the daemon's own handling of signals.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	parsed.BindTo(ctx, (*context.Context)(nil))
-	err := parsed.Run()
+	err := guard.Guard()
+	if err == nil {
+		err = parsed.Run()
+	}
 	stop()
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "valise-enrolld: %v\n", err)

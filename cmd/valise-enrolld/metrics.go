@@ -16,6 +16,7 @@ type metrics struct {
 	issued  *prometheus.CounterVec
 	refused *prometheus.CounterVec
 	orders  *prometheus.Desc
+	retries *prometheus.Desc
 	store   *authority.Store
 }
 
@@ -27,8 +28,9 @@ func newMetrics(store *authority.Store) *metrics {
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "valise_enroll_refused_total", Help: "Requests refused since the start, by reason code.",
 		}, []string{"reason"}),
-		orders: prometheus.NewDesc("valise_enroll_orders", "Orders in the database, by status.", []string{"status"}, nil),
-		store:  store,
+		orders:  prometheus.NewDesc("valise_enroll_orders", "Orders in the database, by status.", []string{"status"}, nil),
+		retries: prometheus.NewDesc("valise_enroll_store_retries_total", "Transactions run once more since the start, because they were in each other's way.", nil, nil),
+		store:   store,
 	}
 }
 
@@ -40,12 +42,14 @@ func (m *metrics) Describe(out chan<- *prometheus.Desc) {
 	m.issued.Describe(out)
 	m.refused.Describe(out)
 	out <- m.orders
+	out <- m.retries
 }
 
 // Collect implements prometheus.Collector.
 func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	m.issued.Collect(out)
 	m.refused.Collect(out)
+	out <- prometheus.MustNewConstMetric(m.retries, prometheus.CounterValue, float64(m.store.Retries()))
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	var counts map[string]int64

@@ -33,6 +33,9 @@ func (cmd *rosterImportCmd) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, o.close()) }()
+	if err := o.lone(ctx, "valise officer roster import"); err != nil {
+		return err
+	}
 	f, err := os.Open(cmd.File)
 	if err != nil {
 		return err
@@ -82,6 +85,9 @@ func (cmd *rosterRemoveCmd) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, o.close()) }()
+	if err := o.lone(ctx, "valise officer roster remove"); err != nil {
+		return err
+	}
 	for _, text := range cmd.Addresses {
 		address, err := identity.CanonicalAddress(text)
 		if err != nil {
@@ -99,4 +105,14 @@ func (cmd *rosterRemoveCmd) Run(ctx context.Context) (err error) {
 		}
 	}
 	return nil
+}
+
+// lone refuses a command that officers do at their desk, where there are any: what it
+// would write into the database counts for nothing there.
+func (o *office) lone(ctx context.Context, instead string) error {
+	led, err := enroll.LedByOfficers(ctx, o.store, o.chain[1])
+	if err == nil && led {
+		err = fmt.Errorf("%w: %s", enroll.ErrOfficers, instead)
+	}
+	return err
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 
 	"valise/gateway"
 	"valise/gateway/mailbox"
@@ -29,6 +30,7 @@ type Config struct {
 	Deny        string          `toml:"deny"`
 	LogLevel    daemon.Level    `toml:"log_level"`
 	Drain       daemon.Duration `toml:"drain"`
+	Authority   Authority       `toml:"authority"`
 	Limits      Limits          `toml:"limits"`
 }
 
@@ -52,7 +54,7 @@ func loadConfig(path string) (*Config, error) {
 		return nil, err
 	}
 	dir := filepath.Dir(path)
-	for _, field := range []*string{&cfg.Roots, &cfg.PINSource, &cfg.Certificate, &cfg.Data, &cfg.Audit, &cfg.Deny} {
+	for _, field := range []*string{&cfg.Roots, &cfg.PINSource, &cfg.Certificate, &cfg.Data, &cfg.Audit, &cfg.Deny, &cfg.Authority.Spool} {
 		if *field != "" && !filepath.IsAbs(*field) {
 			*field = filepath.Join(dir, *field)
 		}
@@ -81,6 +83,9 @@ func (c *Config) checkServe() error {
 	}
 	if c.Domain != "" {
 		all = append(all, identity.CheckDomain(c.Domain))
+	}
+	if u := c.Authority.URL; u != "" && !strings.HasPrefix(u, "https://") {
+		all = append(all, fmt.Errorf("configuration: authority: url %q: want https://HOST or https://HOST:PORT", u))
 	}
 	l := c.Limits
 	if l.MessagesPerSecond < 0 || l.Burst < 0 || l.Connections < 0 || l.MailboxMessages < 0 || l.MailboxBytes < 0 || l.KeyPackages < 0 || l.Batch < 0 {

@@ -31,7 +31,7 @@ func TestExample(t *testing.T) {
 	if want := filepath.Join(filepath.Dir(path), "audit.jsonl"); cfg.Audit != want {
 		t.Errorf("audit = %q, want %q: relative to the file", cfg.Audit, want)
 	}
-	for _, part := range []reflect.Type{reflect.TypeFor[Config](), reflect.TypeFor[Limits]()} {
+	for _, part := range []reflect.Type{reflect.TypeFor[Config](), reflect.TypeFor[Authority](), reflect.TypeFor[Limits]()} {
 		for i := range part.NumField() {
 			name := part.Field(i).Tag.Get("toml")
 			if !strings.Contains(string(exampleConfig), "\n"+name+" = ") && !strings.Contains(string(exampleConfig), "\n# "+name+" = ") &&
@@ -51,6 +51,7 @@ func TestConfigRefusals(t *testing.T) {
 		"nowhere":         {`listen = ["0.0.0.0:4433", "[::]:4433"]`, "", `"listen"`},
 		"bad domain":      {`domain = "interieur.example"`, `domain = "Interieur_"`, "domain"},
 		"negative limit":  {"burst = 1000", "burst = -1", "negative"},
+		"plain http":      {"# url = \"https:", "url = \"http:", "authority"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			text := strings.Replace(strings.Replace(good, "# deny = ", "deny = ", 1), test.old, test.new, 1)

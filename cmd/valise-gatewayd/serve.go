@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,11 +12,13 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sync/errgroup"
 
 	"valise/gateway"
+	"valise/gateway/feed"
 	"valise/gateway/mailbox"
 	"valise/hsm"
 	"valise/identity"
@@ -38,6 +41,9 @@ type server struct {
 	store   mailbox.Store
 	gateway *gateway.Gateway
 	sockets []net.PacketConn
+
+	feed        *feed.Feed                      // what the authority says; nil: nothing
+	certificate atomic.Pointer[tls.Certificate] // that the feed shows
 }
 
 // Run serves until a signal.
@@ -60,6 +66,7 @@ func (c *serveCommand) Run(ctx context.Context) (err error) {
 	}
 	return d.Run(ctx,
 		daemon.Part{Name: "gateway", Serve: s.serve, Drain: s.gateway.Drain},
+		daemon.Part{Name: "authority", Serve: s.follow},
 		daemon.Part{Name: "reload", Serve: s.reload})
 }
 
@@ -96,11 +103,21 @@ func (s *server) open(ctx context.Context, d *daemon.Daemon) error {
 		return err
 	}
 	s.store = db
-	if s.gateway, err = gateway.New(gateway.Config{
+	if err := s.openFeed(ctx, d, certificate); err != nil {
+		return err
+	}
+	config := gateway.Config{
 		Trust: s.trust, Domain: cfg.Domain, Certificate: certificate, Store: s.store, Dir: cfg.Data,
 		Audit: s.record, Log: s.log, Metrics: d.Metrics, Denied: denied, Limits: cfg.limits(), Batch: cfg.Limits.Batch,
-	}); err != nil {
+	}
+	if s.feed != nil {
+		config.Standings, config.Record = s.feed.Set(), s.feed
+	}
+	if s.gateway, err = gateway.New(config); err != nil {
 		return err
+	}
+	if s.feed != nil {
+		s.feed.Apply(s.gateway.SetStandings)
 	}
 	s.health(d)
 	return s.listen(ctx)
@@ -169,6 +186,7 @@ func (s *server) reload(ctx context.Context) error {
 		certificate, certErr := s.cfg.certificate(s.trust, s.key)
 		if certErr == nil {
 			s.gateway.SetCertificate(certificate)
+			s.certificate.Store(certificate)
 		} else {
 			s.log.Error("the certificate was not read; the old one stays in use", "error", certErr)
 		}
@@ -184,6 +202,9 @@ func (s *server) close() error {
 		if err := socket.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
 			all = append(all, err)
 		}
+	}
+	if s.feed != nil {
+		all = append(all, s.feed.Close())
 	}
 	if s.store != nil {
 		all = append(all, s.store.Close())

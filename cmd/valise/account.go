@@ -59,6 +59,21 @@ func pinProfile(ctx context.Context, v *vault.Vault, p *profile) error {
 	return v.Update(ctx, func(tx *vault.Tx) error { return tx.Put("account", nil, []byte("profile"), p.fixed()) })
 }
 
+// pinRecord keeps that the authority keeps a public record, which is demanded from then
+// on.
+func pinRecord(ctx context.Context, v *vault.Vault) error {
+	return v.Update(ctx, func(tx *vault.Tx) error { return tx.Put("account", nil, []byte("record"), []byte{1}) })
+}
+
+// recordPinned says whether a public record is demanded.
+func recordPinned(ctx context.Context, v *vault.Vault) (pinned bool, err error) {
+	err = v.View(ctx, func(tx *vault.Tx) error {
+		pinned, err = tx.Has("account", nil, []byte("record"))
+		return err
+	})
+	return pinned, err
+}
+
 // checkProfile compares the profile with what was pinned.
 func checkProfile(ctx context.Context, v *vault.Vault, p *profile) error {
 	return v.View(ctx, func(tx *vault.Tx) error {

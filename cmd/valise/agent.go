@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -162,8 +163,16 @@ func (a *agent) start(ctx context.Context, p *profile, c *card, v *vault.Vault) 
 	if err != nil {
 		return nil, err
 	}
+	root, err := x509.ParseCertificate(p.Root)
+	if err != nil {
+		return nil, err
+	}
+	recorded, err := recordPinned(ctx, v)
+	if err != nil {
+		return nil, err
+	}
 	engine, err := client.New(ctx, client.Config{
-		Address: p.Address, Chain: p.Chain, Signer: c.sign, Vault: v, Trust: trust,
+		Address: p.Address, Chain: p.Chain, Signer: c.sign, Vault: v, Trust: trust, RecordRoot: root, RecordRequired: recorded,
 		Gateway: p.Gateway, GatewayName: p.GatewayName, Agent: "valise", Log: a.log,
 	})
 	if err != nil {

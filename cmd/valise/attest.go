@@ -25,12 +25,14 @@ type AttestCmd struct {
 }
 
 // AttestShowCmd is `valise attest show FILE…`. The files together hold the
-// evidence of one card: certificates in PEM, DER or a certs-only PKCS #7.
+// evidence of one card: certificates in PEM, DER or a certs-only PKCS #7; or an
+// HSM's statement and the certificates that came with it; or one attestation
+// object, as it was sent to an authority, which is how a TPM's evidence is kept.
 //
 // Freshness cannot be shown: a stored attestation answers no challenge. What
 // is printed as accepted could be enrolled if its card were at hand.
 type AttestShowCmd struct {
-	Files  []string `arg:"" name:"file" help:"Certificates of one card: PEM, DER or certs-only PKCS #7."`
+	Files  []string `arg:"" name:"file" help:"Certificates of one card (PEM, DER or certs-only PKCS #7), an HSM's statement with its certificates, or an attestation object."`
 	Roots  string   `placeholder:"FILE" help:"Use the roots and intermediates in this PEM file instead of the built-in ones."`
 	Policy string   `placeholder:"FILE" help:"Appraise with the policy in this TOML file instead of the default one."`
 	JSON   bool     `help:"Print one JSON object."`
@@ -120,7 +122,7 @@ func (c *AttestShowCmd) endorsements() (*attest.Endorsements, error) {
 func (c *AttestShowCmd) policy() (*attest.AppraisalPolicy, error) {
 	policy := new(attest.AppraisalPolicy)
 	if c.Policy == "" {
-		policy.KeyManagement = attest.KeyManagementOptional
+		policy.KeyManagement, policy.TPM = attest.KeyManagementOptional, true
 		policy.Slots = append([]string{"9a", "9c", "9d"}, attest.RetiredSlots()...)
 		return policy, nil
 	}
@@ -143,16 +145,27 @@ func (c *AttestShowCmd) policy() (*attest.AppraisalPolicy, error) {
 
 func readEvidence(files []string) (attest.Evidence, error) {
 	var certs [][]byte
+	var statement []byte
 	for _, name := range files {
 		data, err := readBounded(name)
 		if err != nil {
 			return attest.Evidence{}, err
+		}
+		if o, err := attest.ParseAttestationObject(data); err == nil && len(files) == 1 {
+			return o.Evidence(), nil
+		}
+		if statement == nil && attest.IsHSMStatement(data) {
+			statement = data
+			continue
 		}
 		more, err := attest.ParseFile(data)
 		if err != nil {
 			return attest.Evidence{}, fmt.Errorf("%s: %w", name, err)
 		}
 		certs = append(certs, more...)
+	}
+	if statement != nil {
+		return attest.Evidence{Format: attest.FormatMarvell, Chain: append([][]byte{statement}, certs...)}, nil
 	}
 	return attest.Assemble(certs)
 }
@@ -212,6 +225,9 @@ func (s *showing) print(w io.Writer) {
 			printKey(line, "key management", s.Claims.KeyManagement)
 			line("same card", "%v", s.Claims.SameCard)
 		}
+		if s.Claims.Format == attest.FormatTPM {
+			line("activated", "%v: only the authority that sent the secret can tell that this TPM made it", s.Claims.Activated)
+		}
 		line("fresh", "%v: stored evidence answers no challenge", s.Claims.Fresh)
 		line("roots", "%s", s.Claims.Endorsements)
 		line("policy", "SHA-256 %s", s.PolicyHash)
@@ -234,12 +250,32 @@ func (s *showing) print(w io.Writer) {
 }
 
 func printKey(line func(name, format string, args ...any), title string, k *attest.KeyClaims) {
+	if k.Hardware.Said {
+		printHardwareKey(line, title, k)
+		return
+	}
 	line(title, "slot %v, %s, generated in the hardware: %v", k.Slot, k.Algorithm, k.Generated)
 	line("  card", "serial number %v, firmware %v, %v, FIPS: %v, CSPN: %v", k.Serial, k.Firmware, k.FormFactor, k.FIPS, k.CSPN)
 	line("  asks for", "PIN %v, touch %v", k.PINPolicy, k.TouchPolicy)
 	for i, link := range k.Path {
 		line("  "+roleInPath(i, len(k.Path)), "%s", link.Subject)
 		line("", "SHA-256 %s", link.Fingerprint)
+	}
+}
+
+// printHardwareKey prints what TPMs and HSMs say.
+func printHardwareKey(line func(name, format string, args ...any), title string, k *attest.KeyClaims) {
+	line(title, "%s, generated in the hardware: %v", k.Algorithm, k.Generated)
+	line("  hardware", "%v, FIPS: %v", k.Hardware, k.FIPS)
+	line("  can leave it", "%v, and never could: %v", k.Extractable, k.NeverExtractable)
+	if k.Sensitive != attest.Unstated || k.AlwaysSensitive != attest.Unstated {
+		line("  is sensitive", "%v, and always was: %v", k.Sensitive, k.AlwaysSensitive)
+	}
+	for _, path := range [][]attest.Link{k.Path, k.OwnerPath} {
+		for i, link := range path {
+			line(map[bool]string{true: "  certified", false: "  by"}[i == 0], "%s", link.Subject)
+			line("", "SHA-256 %s", link.Fingerprint)
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"crypto/aes"
+	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -242,5 +243,36 @@ func TestAttestShowOtherVendors(t *testing.T) {
 func TestPrintable(t *testing.T) {
 	if got := printable("CN=\x1b[2Jalice\u202e\n"); strings.ContainsAny(got, "\x1b\n\u202e") || !strings.Contains(got, "alice") {
 		t.Errorf("%q", got)
+	}
+}
+
+// TestAttestShowHSM shows what a real HSM said, under the real roots.
+func TestAttestShowHSM(t *testing.T) {
+	vectors := testenv.Vectors(t, "attest", "marvell")
+	dir := t.TempDir()
+	text, err := os.ReadFile(filepath.Join(vectors, "attestation.b64"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	statement, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "statement.dat")
+	if err := os.WriteFile(path, statement, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	chain, roots := filepath.Join(vectors, "chain.pem"), filepath.Join(vectors, "roots.pem")
+	out, exit := runShow(t, path, chain, "--roots", roots)
+	if exit != 0 {
+		t.Errorf("exit status %d\n%s", exit, out)
+	}
+	for _, want := range []string{"P-256, generated in the hardware: true", "5.3G1953-ICM001225, FIPS: true", "can leave it  false", "Hawksbill Root v1 prod", "localca.liquidsecurity.cavium.com", "verdict         accepted"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+	if out, exit := runShow(t, path, chain); exit != exitRefused || !strings.Contains(out, "unknown_root") {
+		t.Errorf("under the built-in roots: exit status %d\n%s", exit, out)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"fmt"
 
 	"valise/attest"
+	"valise/client"
 	"valise/hsm"
 	"valise/identity"
 	"valise/internal/keys"
@@ -63,17 +64,52 @@ func (c *card) warm() error {
 	return err
 }
 
-// evidence is what the card says about both keys.
-func (c *card) evidence(ctx context.Context) (attest.Evidence, error) {
+// prove tells an enrollment what this hardware says about both keys, or who makes it
+// say so. A witnessed key shows possession, and nothing else.
+func (c *card) prove(ctx context.Context, n *client.Enrollment, witnessed bool) error {
+	n.Device = c.sign
+	if witnessed {
+		var err error
+		n.Evidence, err = attest.WitnessedEvidence(c.sign.Public())
+		return err
+	}
+	if certifier, ok := c.token.(hsm.Certifier); ok {
+		n.Prover = &prover{c, certifier}
+		return nil
+	}
 	signing, err := c.sign.Evidence(ctx)
+	if errors.Is(err, hsm.ErrNoEvidence) {
+		return &hintError{
+			text: fmt.Sprintf("evidence of the signing key: %v", err),
+			hint: "use a card that can attest its keys; or, if your authority accepts that, have two officers see you make the key, with --witnessed",
+		}
+	}
 	if err != nil {
-		return attest.Evidence{}, fmt.Errorf("evidence of the signing key: %w", err)
+		return fmt.Errorf("evidence of the signing key: %w", err)
 	}
 	sealing, err := c.seal.Evidence(ctx)
 	if err != nil {
-		return attest.Evidence{}, fmt.Errorf("evidence of the key that opens the vault: %w", err)
+		return fmt.Errorf("evidence of the key that opens the vault: %w", err)
 	}
-	return attest.Evidence{Format: signing.Format, Chain: signing.Chain, KeyManagement: sealing.Chain}, nil
+	n.Evidence = attest.Evidence{Format: signing.Format, Chain: signing.Chain, KeyManagement: sealing.Chain}
+	return nil
+}
+
+// A prover is a TPM with this device's two keys.
+type prover struct {
+	card *card
+	hsm.Certifier
+}
+
+var _ client.Prover = (*prover)(nil)
+
+// Certify implements client.Prover.
+func (p *prover) Certify(ctx context.Context, nonce []byte) (key, second [][]byte, err error) {
+	if key, err = p.Certifier.Certify(ctx, p.card.sign, nonce); err != nil {
+		return nil, nil, err
+	}
+	second, err = p.Certifier.Certify(ctx, p.card.seal, nonce)
+	return key, second, err
 }
 
 // logout makes the card ask for its PIN again, and lets go of it.

@@ -113,6 +113,12 @@ func (cmd *StatusCmd) Run(ctx context.Context, e *env) error {
 		e.say("trouble   %s", line(s.Connection.Error))
 	}
 	e.say("expires   %s\nqueued    %d", s.Expires.Local().Format("2006-01-02 15:04"), s.Queued)
+	if r := s.Record; r != nil {
+		e.say("record    %d leaves, manifest %d", r.Leaves, r.Manifest)
+		if r.Trouble != "" {
+			e.say("trouble   %s (%s)", client.RecordText(r.Trouble), line(r.Trouble))
+		}
+	}
 	if s.ClockSkew != "" {
 		e.say("clock     differs from the gateway's by %s", s.ClockSkew)
 	}

@@ -27,12 +27,13 @@ type EnrollCmd struct {
 	Gateway    string `required:"" placeholder:"HOST:PORT" help:"The gateway that carries your messages."`
 
 	GatewayName          string `placeholder:"NAME" help:"The name in the gateway's certificate, if it is not HOST."`
-	Card                 string `default:"piv:" placeholder:"URI" help:"The card: piv:, piv:?serial=NUMBER, or a PKCS#11 URI."`
+	Card                 string `default:"piv:" placeholder:"URI" help:"The card: piv:, piv:?serial=NUMBER, tpm: for this computer's TPM, or a PKCS#11 URI."`
 	Slot                 string `placeholder:"SLOT" help:"Use the key that is in this slot, or make one there. Default: make one in 9a."`
 	VaultSlot            string `placeholder:"SLOT" help:"The same for the key that opens the vault. Default: make one in 9d."`
 	Algorithm            string `enum:"p384,p256" default:"p384" help:"Kind of keys to make: p384 or p256."`
 	PINFile              string `name:"pin-file" type:"path" placeholder:"FILE" help:"Read the PIN from a file that only you can read."`
 	ManagementKeyFile    string `type:"path" placeholder:"FILE" help:"The card's management key in hexadecimal, which making keys needs."`
+	Witnessed            bool   `help:"The card cannot attest its keys: two officers see them made in it, and say so. Only where the authority accepts that."`
 	DefaultManagementKey bool   `help:"The card still has the management key that it was delivered with."`
 }
 
@@ -88,6 +89,7 @@ func (cmd *EnrollCmd) invitation() (*identity.Invitation, error) {
 func (cmd *EnrollCmd) prepare(ctx context.Context, e *env, p *profile) (*card, error) {
 	pin := askOnce(cmd.PINFile)
 	if p.Card != "" {
+		p.Witnessed = cmd.Witnessed
 		c, err := openCard(ctx, p, pin)
 		if err == nil && c.id != p.Device {
 			err = errors.Join(&hintError{text: "this is another card than the one with which this enrollment began", hint: "insert that card, or choose another home with --home"}, c.close())
@@ -111,7 +113,7 @@ func (cmd *EnrollCmd) prepare(ctx context.Context, e *env, p *profile) (*card, e
 	if err := c.finish(); err != nil {
 		return nil, err
 	}
-	p.Card, p.Device = cmd.Card, c.id
+	p.Card, p.Device, p.Witnessed = cmd.Card, c.id, cmd.Witnessed
 	if info.Kind == "piv" && !strings.Contains(cmd.Card, "serial=") {
 		p.Card = "piv:?serial=" + info.Serial
 	}
@@ -138,7 +140,7 @@ func (cmd *EnrollCmd) key(ctx context.Context, e *env, token hsm.Token, ref *str
 	case !errors.Is(err, hsm.ErrNoKey):
 		return nil, err
 	}
-	o := hsm.GenerateOptions{Algorithm: hsm.P384, Name: "valise"}
+	o := hsm.GenerateOptions{Algorithm: hsm.P384, Name: "valise", Agree: usual == "9d"}
 	if cmd.Algorithm == "p256" {
 		o.Algorithm = hsm.P256
 	}
@@ -180,15 +182,18 @@ func (cmd *EnrollCmd) enroll(ctx context.Context, e *env, p *profile, c *card, i
 	if err != nil {
 		return err
 	}
-	evidence, err := c.evidence(ctx)
-	if err != nil {
+	n := &client.Enrollment{
+		URL: inv.URL, Root: inv.Root, Invitation: inv, Account: account,
+		Progress: func(step string) { e.say("%s", step) },
+	}
+	if err := c.prove(ctx, n, p.Witnessed); err != nil {
 		return err
 	}
 	e.say("fingerprint of this device, to read out to an officer: %s", c.id)
-	done, err := (&client.Enrollment{
-		URL: inv.URL, Root: inv.Root, Invitation: inv, Account: account, Device: c.sign, Evidence: evidence,
-		Progress: func(step string) { e.say("%s", step) },
-	}).Do(ctx)
+	if p.Witnessed {
+		e.say("this card is not asked for evidence: two officers must see it now, and say so when they approve")
+	}
+	done, err := n.Do(ctx)
 	if err != nil {
 		return err
 	}
@@ -196,6 +201,11 @@ func (cmd *EnrollCmd) enroll(ctx context.Context, e *env, p *profile, c *card, i
 	p.Authority, p.RootHash, p.Root, p.Chain = inv.URL, inv.Root[:], done.Root.Raw, done.Chain
 	if err := pinProfile(ctx, v, p); err != nil {
 		return err
+	}
+	if done.Record {
+		if err := pinRecord(ctx, v); err != nil {
+			return err
+		}
 	}
 	if err := p.save(e.home); err != nil {
 		return err

@@ -46,9 +46,10 @@ const (
 type profile struct {
 	Address     identity.Address  `json:"address"`
 	Device      identity.DeviceID `json:"device"`
-	Card        string            `json:"card"` // URI of the token
-	Sign        string            `json:"sign"` // slot or label of the signing key
-	Seal        string            `json:"seal"` // and of the one that opens the vault
+	Card        string            `json:"card"`                // URI of the token
+	Sign        string            `json:"sign"`                // slot or label of the signing key
+	Seal        string            `json:"seal"`                // and of the one that opens the vault
+	Witnessed   bool              `json:"witnessed,omitempty"` // officers saw the key made; the card cannot attest
 	Gateway     string            `json:"gateway"`
 	GatewayName string            `json:"gateway_name,omitempty"`
 	Authority   string            `json:"authority"`       // URL

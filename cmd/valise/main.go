@@ -12,6 +12,10 @@
 //	valise verify bob@interieur.example
 //	valise lock
 //
+// Security officers, administrators and auditors of an authority use "valise officer",
+// with a key in slot 9c that asks for its PIN each time; "valise officer --help" lists
+// what they do, and officer.go shows how it begins.
+//
 // An agent in the background owns card, vault and connection; the other commands start
 // it when it is needed and talk to it over a private socket. It stays until the
 // machine stops or "valise agent --stop"; it locks when the card is pulled, when nothing
@@ -20,8 +24,8 @@
 //
 // Everything is kept in one home directory: --home, or VALISE_HOME, or valise in the
 // user's state directory. Commands print for people; with --json they print one JSON
-// object a line. Exit status: 0 done, 1 not done, 2 wrong usage; "attest show" and
-// "policy" say in their help what theirs are.
+// object a line. Exit status: 0 done, 1 not done, 2 wrong usage; "attest show",
+// "audit" and "policy" say in their help what theirs are.
 package main
 
 import (
@@ -53,6 +57,8 @@ type cli struct {
 	Add           AddCmd           `cmd:"" help:"Add people, or their new devices, to a conversation."`
 	Remove        RemoveCmd        `cmd:"" help:"Remove people from a conversation."`
 	Attest        AttestCmd        `cmd:"" help:"Look at a card's evidence."`
+	Officer       OfficerCmd       `cmd:"" help:"What a security officer, an administrator or an auditor does."`
+	Audit         AuditCmd         `cmd:"" help:"Check an authority's public record from outside."`
 	Policy        PolicyCmd        `cmd:"" help:"Look at labels and clearances under security policies."`
 	Agent         AgentCmd         `cmd:"" help:"Run the agent in the foreground, or stop it."`
 }

@@ -133,6 +133,13 @@ func describe(ev *client.Event) string {
 		return fmt.Sprintf("%s%s * a message from %s was refused: %s", at, where, ev.From, line(ev.Reason))
 	case client.EventLost:
 		return fmt.Sprintf("%s%s * message %d of device %s cannot be obtained any more: ask for it to be sent anew", at, where, ev.Sequence, ev.Device.String()[:8])
+	case client.EventRecord:
+		if ev.Reason == "" {
+			return at + " * the authority's public record is in order again"
+		}
+		return fmt.Sprintf("%s * TROUBLE with the authority's public record: %s (%s); nobody new is let in. Tell your security officer", at, client.RecordText(ev.Reason), line(ev.Reason))
+	case client.EventUnrecorded:
+		return fmt.Sprintf("%s%s * the device %s of %s was NOT LET IN: %s (%s). Tell your security officer", at, where, ev.Device.String()[:8], ev.From, client.RecordText(ev.Reason), line(ev.Reason))
 	case client.EventResynced:
 		return at + " * this device's state was an older copy; it was brought up to date, and what is missing is asked for again"
 	}

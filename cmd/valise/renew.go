@@ -58,11 +58,10 @@ func (a *agent) renewNow(s *session) error {
 	if err != nil {
 		return err
 	}
-	evidence, err := s.card.evidence(ctx)
-	if err != nil {
+	n := client.Enrollment{URL: s.profile.Authority, Account: account}
+	if err := s.card.prove(ctx, &n, s.profile.Witnessed); err != nil {
 		return err
 	}
-	n := client.Enrollment{URL: s.profile.Authority, Account: account, Device: s.card.sign, Evidence: evidence}
 	copy(n.Root[:], s.profile.RootHash)
 	done, err := n.Do(ctx)
 	if err != nil {
@@ -70,6 +69,11 @@ func (a *agent) renewNow(s *session) error {
 	}
 	if done.Device.Address != s.profile.Address {
 		return fmt.Errorf("the renewed certificate is for %s", done.Device.Address)
+	}
+	if done.Record {
+		if err := pinRecord(ctx, s.vault); err != nil {
+			return err
+		}
 	}
 	next := *s.profile
 	next.Chain = done.Chain

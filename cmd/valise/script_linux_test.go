@@ -32,6 +32,7 @@ type office struct {
 	env     []string
 	gateway string
 	cards   []*testenv.CardReader
+	token   *testenv.Token // the daemons' keys
 	bin     map[string]string
 	serving []*exec.Cmd
 }
@@ -54,11 +55,16 @@ func freePort(t *testing.T, network string) string {
 	return ln.Addr().String()
 }
 
-func newOffice(t *testing.T) *office {
+func newOffice(t *testing.T) *office { return newOfficeFor(t, nil, "") }
+
+// newOfficeFor makes an office whose authority also trusts these roots, with more in
+// its configuration.
+func newOfficeFor(t *testing.T, roots []byte, more string) *office {
 	t.Helper()
 	config := testcard.Config{Firmware: testcard.Version{Major: 5, Minor: 7, Patch: 1}}
 	o := &office{t: t, dir: testenv.ShortDir(t), bin: map[string]string{}, cards: testenv.Reader(t, config, config)}
 	token := testenv.SoftHSM(t)
+	o.token = token
 	o.env = append(append(os.Environ(), token.Env()...), o.cards[0].Env()...)
 	for _, name := range []string{"valise", "valise-enrolld", "valise-gatewayd"} {
 		o.bin[name] = testenv.Build(t, "./cmd/"+name)
@@ -70,7 +76,7 @@ func newOffice(t *testing.T) *office {
 			t.Fatal(err)
 		}
 	}
-	write("card-roots.pem", string(o.cards[0].RootPEM))
+	write("card-roots.pem", string(o.cards[0].RootPEM)+string(roots))
 	write("people.csv", "address,name,unit,clearance\nalice@interieur.example,Alice,A,\nbob@interieur.example,Bob,B,\n")
 	write("pin", o.cards[0].PIN+"\n")
 	write("enrolld.toml", fmt.Sprintf(`domain = "interieur.example"
@@ -85,7 +91,7 @@ pin-source = "%s"
 [endorsements]
 built-in = false
 roots = ["card-roots.pem"]
-`, authority, authority, admin, token.URI(), token.PINFile))
+%s`, authority, authority, admin, token.URI(), token.PINFile, more))
 	write("gatewayd.toml", fmt.Sprintf(`listen = ["%s"]
 name = "127.0.0.1"
 domain = "interieur.example"
@@ -95,7 +101,9 @@ pin_source = "%s"
 certificate = "gateway.pem"
 data = "relay"
 audit = "gatewayd-audit.jsonl"
-`, o.gateway, token.URI("object=gateway"), token.PINFile))
+[authority]
+url = "https://%s"
+`, o.gateway, token.URI("object=gateway"), token.PINFile, authority))
 	enrolld, gatewayd := filepath.Join(o.dir, "enrolld.toml"), filepath.Join(o.dir, "gatewayd.toml")
 	o.run("valise-enrolld", "init", "--config", enrolld)
 	o.run("valise-enrolld", "roster", "import", "--config", enrolld, filepath.Join(o.dir, "people.csv"))

@@ -16,10 +16,14 @@
 //	POST new-account               JWK and binding by the invitation's key
 //	POST new-order                 identifier permanent-identifier = device id
 //	POST authorization/ID          (POST-as-GET) the challenge's token
+//	POST tpm                       for a TPM only: a credential that it must open
 //	POST challenge/ID              {attObj}: the attested key signs token.thumbprint
 //	POST order/ID/finalize         {csr}: of the attested key
 //	POST order/ID                  (POST-as-GET) until "valid"
 //	POST certificate/ID            (POST-as-GET) the chain in PEM, root included
+//
+// Besides there are key-change (Section 7.3.5) and renewal-info (RFC 9773). revoke-cert
+// is there to say who revokes: an officer.
 //
 // A refusal is a problem document; its member "reason" is the code that also stands
 // in the audit stream. Errors that are not refusals are logged, and the applicant
@@ -33,8 +37,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -47,10 +53,15 @@ import (
 // Backend decides what this front asks. Every method that refuses returns a
 // *Refusal; any other error is the authority's own trouble.
 type Backend interface {
+	Activator
+
 	NewNonce() string
 	// CheckNonce is UseNonce without a write: a first look.
 	CheckNonce(nonce string) error
 	UseNonce(ctx context.Context, nonce string) error
+	// UseNonceOf is UseNonce for a request that an account's key has signed; it
+	// returns the account as it is now.
+	UseNonceOf(ctx context.Context, nonce string, account int64) (authority.Account, error)
 
 	// Register makes an account, or returns the one that this key has already.
 	// A nil binding returns only an existing one.
@@ -69,6 +80,17 @@ type Backend interface {
 	Finalize(ctx context.Context, a authority.Account, order string, csr []byte) (authority.Order, authority.Authorization, error)
 	// Certificate returns a valid order's chain, leaf first, root last.
 	Certificate(ctx context.Context, a authority.Account, order string) ([][]byte, error)
+
+	// ChangeKey gives an account another key. If that key has an account, its
+	// number comes with the refusal.
+	ChangeKey(ctx context.Context, a authority.Account, thumbprint string, jwk []byte) (taken int64, err error)
+	// RenewalInfo says when a certificate should be renewed.
+	RenewalInfo(ctx context.Context, id CertID) (Window, error)
+	// MayReplace refuses an order for a device that is to replace a certificate
+	// which is not the account's, not the device's, or replaced already; Replace
+	// notes it for an order that was made.
+	MayReplace(ctx context.Context, a authority.Account, device identity.DeviceID, id CertID) error
+	Replace(ctx context.Context, order string, id CertID) error
 }
 
 // A Config says what a Server answers. BaseURL, Backend and Log are required.
@@ -90,6 +112,8 @@ type Server struct {
 	cfg     Config
 	mux     *http.ServeMux
 	limiter *limiter
+
+	accounts *accounts
 }
 
 // Paths below the base URL.
@@ -103,6 +127,9 @@ const (
 	pathAuthorization = "/acme/authorization"
 	pathChallenge     = "/acme/challenge"
 	pathCertificate   = "/acme/certificate"
+	pathKeyChange     = "/acme/key-change"
+	pathRevoke        = "/acme/revoke-cert"
+	pathRenewalInfo   = "/acme/renewal-info"
 )
 
 // New returns a front for a backend.
@@ -124,6 +151,7 @@ func New(cfg Config) (*Server, error) {
 		cfg.Refused = func(context.Context, *Refusal, ...slog.Attr) {}
 	}
 	s := &Server{cfg: cfg, mux: http.NewServeMux(), limiter: newLimiter(cfg.PerSecond, cfg.Burst)}
+	s.accounts = &accounts{backend: cfg.Backend, known: make(map[int64]*signatory)}
 	s.routes()
 	return s, nil
 }
@@ -140,6 +168,10 @@ func (s *Server) routes() {
 	s.mux.HandleFunc("POST "+pathAuthorization+"/{id}", s.signed(s.postAuthorization))
 	s.mux.HandleFunc("POST "+pathChallenge+"/{id}", s.signed(s.postChallenge))
 	s.mux.HandleFunc("POST "+pathCertificate+"/{id}", s.signed(s.postCertificate))
+	s.mux.HandleFunc("POST "+pathTPM, s.signed(s.postTPM))
+	s.mux.HandleFunc("POST "+pathKeyChange, s.signed(s.postKeyChange))
+	s.mux.HandleFunc("POST "+pathRevoke, s.signed(s.postRevoke))
+	s.mux.HandleFunc("GET "+pathRenewalInfo+"/{id}", s.getRenewalInfo)
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, Refuse(NotFound, "there is nothing here; ACME begins at "+PathDirectory))
 	})
@@ -153,8 +185,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("Link", "<"+s.cfg.BaseURL+PathDirectory+`>;rel="index"`)
 	if ok, report := s.limiter.allow(r.RemoteAddr, time.Now()); !ok {
-		w.Header().Set("Retry-After", "1")
-		refusal := &Refusal{RateLimited, "too many requests from this address; wait a moment"}
+		refusal := &Refusal{Reason: RateLimited, Detail: "too many requests from this address; wait a moment"}
 		if report {
 			s.cfg.Refused(r.Context(), refusal, auditAttrs(r)...)
 		}
@@ -170,6 +201,8 @@ func (s *Server) getDirectory(w http.ResponseWriter, _ *http.Request) {
 	base := s.cfg.BaseURL
 	writeJSON(w, http.StatusOK, "application/json", directory{
 		NewNonce: base + pathNewNonce, NewAccount: base + pathNewAccount, NewOrder: base + pathNewOrder,
+		KeyChange: base + pathKeyChange, RevokeCert: base + pathRevoke, RenewalInfo: base + pathRenewalInfo,
+		TPM:  base + pathTPM,
 		Meta: directoryMeta{ExternalAccountRequired: true},
 	})
 }
@@ -188,8 +221,7 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	refusal := asRefusal(err)
 	if refusal == nil {
 		s.cfg.Log.Error("request failed", "path", r.URL.Path, "error", err.Error())
-		refusal = &Refusal{Unavailable, "the authority cannot do this now; try again later"}
-		w.Header().Set("Retry-After", "5")
+		refusal = &Refusal{Reason: Unavailable, Detail: "the authority cannot do this now; try again later"}
 	} else {
 		s.cfg.Refused(r.Context(), refusal, auditAttrs(r)...)
 	}
@@ -198,7 +230,24 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 
 func (s *Server) answer(w http.ResponseWriter, r *Refusal) {
 	p := problemOf(r)
+	if after := s.retryAfter(r.Reason); after > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int(after.Seconds())))
+	}
 	writeJSON(w, p.Status, "application/problem+json", p)
+}
+
+// retryAfter is when a refused request is worth another attempt (RFC 8555, Section
+// 6.6); zero: never as it is.
+func (s *Server) retryAfter(reason Reason) time.Duration {
+	switch reason {
+	case RateLimited: // whole seconds until one more request is granted
+		return max(time.Second, time.Duration(math.Ceil(1/s.cfg.PerSecond))*time.Second)
+	case TooManyOrders:
+		return ordersRetry
+	case Unavailable, HSMUnavailable:
+		return 5 * time.Second
+	}
+	return 0
 }
 
 func auditAttrs(r *http.Request) []slog.Attr {

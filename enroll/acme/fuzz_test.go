@@ -37,6 +37,10 @@ type paper struct {
 func (p *paper) NewNonce() string                       { return "n" }
 func (p *paper) CheckNonce(string) error                { return nil }
 func (p *paper) UseNonce(context.Context, string) error { return nil }
+func (p *paper) UseNonceOf(context.Context, string, int64) (authority.Account, error) {
+	return p.account, nil
+}
+
 func (p *paper) order() (authority.Order, authority.Authorization) {
 	p.asked++
 	return authority.Order{ID: "o", Status: authority.Pending}, authority.Authorization{ID: "z", Status: authority.Pending}
@@ -92,6 +96,27 @@ func (p *paper) Certificate(context.Context, authority.Account, string) ([][]byt
 	return [][]byte{{1}}, nil
 }
 
+func (p *paper) ChangeKey(context.Context, authority.Account, string, []byte) (int64, error) {
+	p.asked++
+	return 0, nil
+}
+
+func (p *paper) RenewalInfo(context.Context, CertID) (Window, error) {
+	p.asked++
+	return Window{}, nil
+}
+
+func (p *paper) MayReplace(context.Context, authority.Account, identity.DeviceID, CertID) error {
+	p.asked++
+	return nil
+}
+func (p *paper) Replace(context.Context, string, CertID) error { p.asked++; return nil }
+
+func (p *paper) Activate(context.Context, authority.Account, string, [][]byte, []byte) ([]byte, []byte, error) {
+	p.asked++
+	return []byte{1}, []byte{2}, nil
+}
+
 func newPaper(t testing.TB) (*Server, *paper, *ecdsa.PrivateKey) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -102,7 +127,11 @@ func newPaper(t testing.TB) (*Server, *paper, *ecdsa.PrivateKey) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &paper{account: authority.Account{ID: 1, JWK: jwk, Status: authority.Valid}}
+	sum, err := thumbprint(&jose.JSONWebKey{Key: key.Public()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &paper{account: authority.Account{ID: 1, JWK: jwk, Thumbprint: sum, Status: authority.Valid}}
 	s, err := New(Config{BaseURL: base, Backend: p, Log: slog.New(slog.DiscardHandler), PerSecond: 1e9, Burst: 1e9})
 	if err != nil {
 		t.Fatal(err)
@@ -139,6 +168,7 @@ func post(s *Server, path string, body []byte) *httptest.ResponseRecorder {
 var paths = []string{
 	pathNewAccount, pathNewOrder, pathAccount + "/1", pathAccount + "/1/orders", pathOrder + "/o",
 	pathOrder + "/o/finalize", pathAuthorization + "/z", pathChallenge + "/z", pathCertificate + "/o",
+	pathKeyChange, pathRevoke, pathTPM,
 }
 
 // Whatever body arrives: an answer with a problem document, no panic, and nothing
@@ -175,6 +205,8 @@ func FuzzPayload(f *testing.F) {
 		`{"externalAccountBinding":{"protected":"e30","payload":"e30","signature":""}}`,
 		`{"identifiers":[{"type":"permanent-identifier","value":"` + strings.Repeat("0", 64) + `"}]}`,
 		`{"status":"deactivated"}`, ``, `{}`, `{"csr":"AAAA"}`, ``, `{"attObj":"AAAA"}`, `[]`,
+		`{"protected":"eyJhbGciOiJFUzI1NiJ9","payload":"e30","signature":""}`, `{"certificate":"AAAA","reason":1}`,
+		`{"authorization":"` + base + pathAuthorization + `/z","x5c":["AAAA"],"ak":"AAAA"}`,
 	} {
 		f.Add(i, []byte(seed))
 	}

@@ -127,20 +127,69 @@ func (s *Server) postNewOrder(w http.ResponseWriter, r *http.Request, c *call) e
 	if in.NotBefore != "" || in.NotAfter != "" {
 		return Refuse(MalformedRequest, "the validity is the profile's; leave notBefore and notAfter out")
 	}
-	if len(in.Identifiers) == 0 || len(in.Identifiers) > maxIdentifiers {
-		return Refuse(WrongIdentifier, "an order has exactly one identifier")
+	device, err := orderedDevice(in.Identifiers)
+	if err != nil {
+		return err
 	}
-	device, err := identity.ParseDeviceID(in.Identifiers[0].Value)
-	if err != nil || in.Identifiers[0].Type != IdentifierType {
-		return Refuse(WrongIdentifier, "the identifier must be a "+IdentifierType+" with a device id: the SHA-256 of the key's SubjectPublicKeyInfo in lower-case hexadecimal")
+	var replaced CertID
+	if in.Replaces != nil {
+		if replaced, err = ParseCertID(*in.Replaces); err == nil {
+			err = s.cfg.Backend.MayReplace(r.Context(), c.account, device, replaced)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	o, a, err := s.cfg.Backend.NewOrder(r.Context(), c.account, device)
 	if err != nil {
 		return err
 	}
+	if in.Replaces != nil {
+		if err := s.cfg.Backend.Replace(r.Context(), o.ID, replaced); err != nil {
+			return err
+		}
+		o.Replaces = *in.Replaces
+	}
 	w.Header().Set("Location", s.url(pathOrder, o.ID))
 	writeJSON(w, http.StatusCreated, jsonType, s.order(&o, &a))
 	return nil
+}
+
+// orderedDevice reads an order's only identifier. What is wrong with each one is told
+// in a subproblem (RFC 8555, Section 6.7.1).
+func orderedDevice(identifiers []identifier) (identity.DeviceID, error) {
+	var none identity.DeviceID
+	if len(identifiers) == 0 {
+		return none, Refuse(WrongIdentifier, "an order has exactly one identifier, and this one has none")
+	}
+	refusal := &Refusal{Reason: WrongIdentifier, Detail: "the identifier must be a " + IdentifierType + " with a device id"}
+	devices := make([]identity.DeviceID, 0, 1)
+	for i, id := range identifiers {
+		if i == maxSubproblems {
+			break
+		}
+		device, err := identity.ParseDeviceID(id.Value)
+		sub := subproblem{Identifier: id.clipped()}
+		switch {
+		case id.Type != IdentifierType:
+			sub.Type, sub.Detail = problemPrefix+"unsupportedIdentifier", "devices are enrolled here, by "+IdentifierType
+		case err != nil:
+			sub.Type, sub.Detail = problemPrefix+"rejectedIdentifier", "the value must be the SHA-256 of the key's SubjectPublicKeyInfo in lower-case hexadecimal"
+		case len(devices) == maxIdentifiers:
+			sub.Type, sub.Detail = problemPrefix+"rejectedIdentifier", "an order is for one device; make another order for this one"
+		default:
+			devices = append(devices, device)
+			continue
+		}
+		refusal.subproblems = append(refusal.subproblems, sub)
+	}
+	if len(refusal.subproblems) > 0 {
+		if len(identifiers) > maxIdentifiers {
+			refusal.Detail = "an order has exactly one identifier: a " + IdentifierType + " with a device id"
+		}
+		return none, refusal
+	}
+	return devices[0], nil
 }
 
 func (s *Server) postOrder(w http.ResponseWriter, r *http.Request, c *call) error {
@@ -179,11 +228,11 @@ func (s *Server) postAuthorization(w http.ResponseWriter, r *http.Request, c *ca
 // payload asks for the challenge's state.
 func (s *Server) postChallenge(w http.ResponseWriter, r *http.Request, c *call) error {
 	if len(c.payload) == 0 {
-		_, a, err := s.cfg.Backend.Authorization(r.Context(), c.account, c.id)
+		o, a, err := s.cfg.Backend.Authorization(r.Context(), c.account, c.id)
 		if err != nil {
 			return err
 		}
-		s.writeChallenge(w, &a)
+		s.writeChallenge(w, &o, &a)
 		return nil
 	}
 	evidence, err := attestationObject(c.payload)
@@ -195,15 +244,15 @@ func (s *Server) postChallenge(w http.ResponseWriter, r *http.Request, c *call) 
 		return err
 	}
 	if a.Status == authority.Invalid {
-		s.cfg.Refused(r.Context(), &Refusal{Reason(a.Reason), "the evidence was not accepted"}, auditAttrs(r)...)
+		s.cfg.Refused(r.Context(), &Refusal{Reason: Reason(a.Reason), Detail: "the evidence was not accepted"}, auditAttrs(r)...)
 	}
-	s.writeChallenge(w, &a)
+	s.writeChallenge(w, nil, &a)
 	return nil
 }
 
-func (s *Server) writeChallenge(w http.ResponseWriter, a *authority.Authorization) {
+func (s *Server) writeChallenge(w http.ResponseWriter, o *authority.Order, a *authority.Authorization) {
 	w.Header().Add("Link", "<"+s.url(pathAuthorization, a.ID)+`>;rel="up"`)
-	writeJSON(w, http.StatusOK, jsonType, s.challenge(a))
+	writeJSON(w, http.StatusOK, jsonType, s.challenge(o, a))
 }
 
 func attestationObject(payload []byte) ([]byte, error) {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"valise/internal/store/authority"
+	"valise/record"
 )
 
 // ChallengeType is draft-ietf-acme-device-attest-09's challenge; IdentifierType its
@@ -16,13 +17,16 @@ const (
 	IdentifierType = "permanent-identifier"
 )
 
-// directory is RFC 8555, Section 7.1.1's. keyChange and revokeCert are not offered:
-// an account's key is as good as its invitation, and revoking is for officers.
+// directory is RFC 8555, Section 7.1.1's, with RFC 9773's renewalInfo.
 type directory struct {
-	NewNonce   string        `json:"newNonce"`
-	NewAccount string        `json:"newAccount"`
-	NewOrder   string        `json:"newOrder"`
-	Meta       directoryMeta `json:"meta"`
+	NewNonce    string        `json:"newNonce"`
+	NewAccount  string        `json:"newAccount"`
+	NewOrder    string        `json:"newOrder"`
+	KeyChange   string        `json:"keyChange"`
+	RevokeCert  string        `json:"revokeCert"`
+	RenewalInfo string        `json:"renewalInfo"`
+	TPM         string        `json:"valiseTpm"` // ours: tpm.go
+	Meta        directoryMeta `json:"meta"`
 }
 
 type directoryMeta struct {
@@ -53,6 +57,7 @@ type newOrder struct {
 	Identifiers []identifier `json:"identifiers"`
 	NotBefore   string       `json:"notBefore"`
 	NotAfter    string       `json:"notAfter"`
+	Replaces    *string      `json:"replaces"` // RFC 9773, Section 5
 }
 
 // order is RFC 8555, Section 7.1.3's.
@@ -63,7 +68,17 @@ type order struct {
 	Authorizations []string     `json:"authorizations"`
 	Finalize       string       `json:"finalize"`
 	Certificate    string       `json:"certificate,omitempty"`
+	Replaces       string       `json:"replaces,omitempty"`
 	Error          *problem     `json:"error,omitempty"`
+
+	// Waiting is ours: what a "processing" order waits for besides the token.
+	Waiting *waiting `json:"valiseWaiting,omitempty"`
+}
+
+// waiting says to the applicant what officers have to decide, and why.
+type waiting struct {
+	Reason string `json:"reason"`
+	Detail string `json:"detail"`
 }
 
 // authorization is RFC 8555, Section 7.1.4's.
@@ -109,13 +124,16 @@ func (s *Server) order(o *authority.Order, a *authority.Authorization) order {
 		Status: o.Status, Expires: stamp(o.Expires),
 		Identifiers:    []identifier{{IdentifierType, o.Device.String()}},
 		Authorizations: []string{s.url(pathAuthorization, a.ID)},
-		Finalize:       s.url(pathOrder, o.ID) + "/finalize",
+		Finalize:       s.url(pathOrder, o.ID) + "/finalize", Replaces: o.Replaces,
 	}
 	if o.Status == authority.Valid {
 		out.Certificate = s.url(pathCertificate, o.ID)
 	}
 	if o.Status == authority.Invalid {
 		out.Error = orderProblem(o, a)
+	}
+	if o.Status == authority.Processing && o.Reason != "" {
+		out.Waiting = &waiting{o.Reason, record.Why(o.Reason).Text()}
 	}
 	return out
 }
@@ -124,36 +142,36 @@ func orderProblem(o *authority.Order, a *authority.Authorization) *problem {
 	reason := Reason(o.Reason)
 	atChallenge := a.Reason != "" && a.Reason == o.Reason && reason != OrderExpired
 	if atChallenge || !ours(reason) {
-		return attestationProblem(o.Reason)
+		return attestationProblem(o, a)
 	}
-	return problemOf(&Refusal{reason, "the order has come to an end without a certificate"})
+	return problemOf(&Refusal{Reason: reason, Detail: "the order has come to an end without a certificate"})
 }
 
 // ours reports whether an order's reason is the authority's own; all others are the
 // appraisal's, which judges again before a certificate is made.
 func ours(r Reason) bool {
 	_, listed := kinds[r]
-	return listed || r == NotOnRoster || r == AccountDeactivated
+	return listed || r == AccountDeactivated || record.Against(record.Reason(r))
 }
 
 func (s *Server) authorization(o *authority.Order, a *authority.Authorization) authorization {
 	return authorization{
 		Identifier: identifier{IdentifierType, o.Device.String()},
 		Status:     a.Status, Expires: stamp(a.Expires),
-		Challenges: []challenge{s.challenge(a)},
+		Challenges: []challenge{s.challenge(o, a)},
 	}
 }
 
-func (s *Server) challenge(a *authority.Authorization) challenge {
+func (s *Server) challenge(o *authority.Order, a *authority.Authorization) challenge {
 	c := challenge{Type: ChallengeType, URL: s.url(pathChallenge, a.ID), Status: a.Status, Token: a.Token}
 	switch a.Status {
 	case authority.Valid:
 		c.Validated = stamp(a.Validated)
 	case authority.Invalid:
-		c.Error = attestationProblem(a.Reason)
+		c.Error = attestationProblem(o, a)
 	case authority.Expired:
 		c.Status = authority.Invalid // a challenge has no such state (RFC 8555, Section 7.1.6)
-		c.Error = problemOf(&Refusal{ChallengeExpired, "the challenge was not answered in time"})
+		c.Error = problemOf(&Refusal{Reason: ChallengeExpired, Detail: "the challenge was not answered in time"})
 	}
 	return c
 }

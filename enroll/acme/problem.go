@@ -7,6 +7,8 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+
+	"valise/internal/store/authority"
 )
 
 // A Refusal says why a request is not granted. Reason is a code that stays the same
@@ -15,12 +17,14 @@ import (
 type Refusal struct {
 	Reason Reason
 	Detail string
+
+	subproblems []subproblem
 }
 
 func (r *Refusal) Error() string { return string(r.Reason) + ": " + r.Detail }
 
 // Refuse returns a Refusal as an error.
-func Refuse(reason Reason, detail string) error { return &Refusal{reason, detail} }
+func Refuse(reason Reason, detail string) error { return &Refusal{Reason: reason, Detail: detail} }
 
 // A Reason is the code of a refusal. Besides those below there are the appraisal's,
 // as package attest names them.
@@ -55,8 +59,15 @@ const (
 	BadCSR             Reason = "bad_csr"
 	CSRKeyMismatch     Reason = "csr_key_mismatch"
 	RateLimited        Reason = "rate_limited"
+	AccountKeyTaken    Reason = "account_key_taken"
+	AccountKeyInUse    Reason = "account_key_in_use"
+	AlreadyReplaced    Reason = "already_replaced"
 	NotSupported       Reason = "not_supported"
-	Unavailable        Reason = "unavailable"
+
+	RevocationByOfficers Reason = "revocation_by_officers"
+
+	Unavailable    Reason = "unavailable"
+	HSMUnavailable Reason = "hsm_unavailable"
 )
 
 // kind is an ACME error type (RFC 8555, Section 6.7) and its HTTP status.
@@ -86,8 +97,12 @@ var kinds = map[Reason]kind{
 	BadCSR:             {"badCSR", http.StatusBadRequest},
 	CSRKeyMismatch:     {"badCSR", http.StatusBadRequest},
 	RateLimited:        {"rateLimited", http.StatusTooManyRequests},
+	AccountKeyTaken:    {"malformed", http.StatusConflict}, // RFC 8555, Section 7.3.5
+	AccountKeyInUse:    {"malformed", http.StatusConflict},
+	AlreadyReplaced:    {"alreadyReplaced", http.StatusConflict}, // RFC 9773, Section 5
 	NotSupported:       {"malformed", http.StatusMethodNotAllowed},
 	Unavailable:        {"serverInternal", http.StatusServiceUnavailable},
+	HSMUnavailable:     {"serverInternal", http.StatusServiceUnavailable},
 	// All others are "unauthorized": see kindOf.
 }
 
@@ -108,11 +123,23 @@ type problem struct {
 	Status     int      `json:"status,omitempty"`
 	Algorithms []string `json:"algorithms,omitempty"` // RFC 8555, Section 6.2
 	Reason     Reason   `json:"reason,omitempty"`
+
+	Subproblems []subproblem `json:"subproblems,omitempty"`
 }
+
+// A subproblem is RFC 8555, Section 6.7.1's: what is wrong with one identifier.
+type subproblem struct {
+	Type       string      `json:"type"`
+	Detail     string      `json:"detail,omitempty"`
+	Identifier *identifier `json:"identifier,omitempty"`
+}
+
+// clipped is an identifier as it may be sent back.
+func (id identifier) clipped() *identifier { return &identifier{clip(id.Type), clip(id.Value)} }
 
 func problemOf(r *Refusal) *problem {
 	k := kindOf(r.Reason)
-	p := &problem{Type: problemPrefix + k.name, Detail: r.Detail, Status: k.status, Reason: r.Reason}
+	p := &problem{Type: problemPrefix + k.name, Detail: r.Detail, Status: k.status, Reason: r.Reason, Subproblems: r.subproblems}
 	if r.Reason == BadAlgorithm {
 		p.Algorithms = []string{"ES256", "ES384"}
 	}
@@ -120,12 +147,41 @@ func problemOf(r *Refusal) *problem {
 }
 
 // attestationProblem is the error of a challenge whose evidence was not accepted
-// (draft-ietf-acme-device-attest-09, Section 9.2).
-func attestationProblem(reason string) *problem {
-	return &problem{
-		Type: problemPrefix + "badAttestationStatement", Status: http.StatusForbidden, Reason: Reason(reason),
-		Detail: "the evidence was not accepted: " + strings.ReplaceAll(reason, "_", " "),
+// (draft-ietf-acme-device-attest-09, Section 9.2), with a subproblem for each rule of
+// the appraisal that failed. The order, which may be nil, has the reason if it ended
+// later than the challenge.
+func attestationProblem(o *authority.Order, a *authority.Authorization) *problem {
+	reason := a.Reason
+	var id *identifier
+	if o != nil {
+		id = &identifier{IdentifierType, o.Device.String()}
+		if o.Reason != "" {
+			reason = o.Reason
+		}
 	}
+	words := func(reason string) string { return strings.ReplaceAll(reason, "_", " ") }
+	p := &problem{
+		Type: problemPrefix + "badAttestationStatement", Status: http.StatusForbidden, Reason: Reason(reason),
+		Detail: "the evidence was not accepted: " + words(reason),
+	}
+	var result struct {
+		Rules []struct {
+			Rule   string
+			Passed bool
+			Reason string
+		}
+	}
+	if json.Unmarshal(a.Result, &result) != nil {
+		return p // none was stored
+	}
+	for _, r := range result.Rules {
+		if !r.Passed && len(p.Subproblems) < maxSubproblems {
+			p.Subproblems = append(p.Subproblems, subproblem{
+				Type: p.Type, Detail: "rule " + words(r.Rule) + ": " + words(r.Reason), Identifier: id,
+			})
+		}
+	}
+	return p
 }
 
 func asRefusal(err error) *Refusal {

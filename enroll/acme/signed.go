@@ -15,7 +15,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/go-jose/go-jose/v4"
 	"golang.org/x/time/rate"
 
 	"valise/internal/store/authority"
@@ -31,8 +30,10 @@ func (s *Server) signed(do action) http.HandlerFunc {
 		var who authority.Account
 		r = r.WithContext(context.WithValue(r.Context(), accountKey{}, &who))
 		c, err := s.authenticate(w, r)
+		if c != nil {
+			who = c.account // also of a request that is refused
+		}
 		if err == nil {
-			who = c.account
 			err = do(w, r, c)
 		}
 		if err != nil {
@@ -59,33 +60,10 @@ func (s *Server) authenticate(w http.ResponseWriter, r *http.Request) (*call, er
 		return nil, errBadNonce
 	}
 	c := &call{id: r.PathValue("id")}
-	key, err := s.accountKey(r, m, c)
-	if err != nil {
-		return nil, err
-	}
-	if c.payload, err = m.verify(key); err != nil {
-		return nil, err
-	}
-	if err := s.cfg.Backend.UseNonce(r.Context(), m.nonce); err != nil {
-		return nil, err
-	}
-	return c, nil
-}
-
-var errBadNonce = Refuse(BadNonce, "the nonce is unknown, expired or was used before")
-
-// accountKey finds the key that must have signed: the one in the message for
-// new-account, the account's for everything else (Section 6.2).
-func (s *Server) accountKey(r *http.Request, m *message, c *call) (*jose.JSONWebKey, error) {
 	if r.URL.Path == pathNewAccount {
-		if m.jwk == nil {
-			return nil, Refuse(MalformedRequest, "new-account is signed with a jwk, not a kid")
-		}
-		var err error
-		c.jwk = m.jwk
-		c.thumbprint, err = thumbprint(m.jwk)
-		return m.jwk, err
+		return c, s.newcomer(r, m, c)
 	}
+	// Section 6.2: everything else is signed by the account's key.
 	if m.kid == "" {
 		return nil, Refuse(MalformedRequest, "this request is signed with the account's kid, not a jwk")
 	}
@@ -93,17 +71,25 @@ func (s *Server) accountKey(r *http.Request, m *message, c *call) (*jose.JSONWeb
 	if err != nil {
 		return nil, err
 	}
-	if c.account, err = s.cfg.Backend.Account(r.Context(), id); err != nil {
-		return nil, err
+	c.account, c.payload, err = s.accounts.admit(r.Context(), m, id)
+	return c, err
+}
+
+var errBadNonce = Refuse(BadNonce, "the nonce is unknown, expired or was used before")
+
+// newcomer verifies a request for an account by the key in it (Section 6.2).
+func (s *Server) newcomer(r *http.Request, m *message, c *call) (err error) {
+	if m.jwk == nil {
+		return Refuse(MalformedRequest, "new-account is signed with a jwk, not a kid")
 	}
-	if c.account.Status != authority.Valid {
-		return nil, Refuse(AccountDeactivated, "the account is deactivated; ask for a new invitation")
+	c.jwk = m.jwk
+	if c.thumbprint, err = thumbprint(m.jwk); err != nil {
+		return err
 	}
-	var key jose.JSONWebKey
-	if err := key.UnmarshalJSON(c.account.JWK); err != nil {
-		return nil, err
+	if c.payload, err = m.verify(m.jwk); err != nil {
+		return err
 	}
-	return &key, nil
+	return s.cfg.Backend.UseNonce(r.Context(), m.nonce)
 }
 
 func (s *Server) accountID(kid string) (int64, error) {

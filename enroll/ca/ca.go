@@ -19,8 +19,11 @@
 // same leaf: no leaf, no certificate, and never two leaves for one.
 //
 // What is issued is decided from what is stored and proven, not from what a request
-// says: the address from the account's invitation, the clearance from the roster, the
-// appraisal from the evidence itself, judged anew.
+// says. Where there are officers, it is decided from what they signed: address from
+// their invitation, clearance from their roster, endorsements, policy and profile from
+// their record, and two approvals of exactly this certificate, whose bytes are verified
+// once more in tx 1. Rows of the database can only take something away. In a lone
+// authority roster and configuration count.
 //
 // Never sign anything with the issuing key but through this package.
 package ca
@@ -37,8 +40,11 @@ import (
 
 	"golang.org/x/sync/singleflight"
 
+	"valise/enroll/book"
 	"valise/identity"
 	"valise/internal/store/authority"
+	"valise/ledger"
+	"valise/record"
 )
 
 // A Profile says how certificates of one kind are issued.
@@ -48,14 +54,21 @@ type Profile struct {
 	// Validity is the certificates' life; zero means 7 days for devices, 90 days
 	// for gateways and for the authority's own server.
 	Validity time.Duration
-	// Approvals is how many officers must approve. Nothing records approvals yet,
-	// so with more than 0 an order stays "processing".
+	// Approvals is how many officers must approve. Where there are officers it can
+	// only ask for more than the profile in their record does; a lone authority has
+	// nobody who could approve, and with more than 0 its orders stay "processing".
 	Approvals int
 }
 
-// A Config holds what a CA needs; all but Now and the profiles is required.
+// A Config holds what a CA needs; all but Now, Book and the profiles is required. The
+// appraiser may be left out where there are officers; there its policy counts beside
+// theirs, if it is not the zero one, and its endorsements not at all.
 type Config struct {
-	Store     *authority.Store
+	Store *authority.Store
+	// Book is the record of this process, which must hold the founding. Left out, the
+	// CA opens one of its own, so that nobody forgets the officers, and an authority
+	// of which nothing is recorded yet counts as lone.
+	Book      *book.Book
 	Domain    string
 	Chain     []*x509.Certificate // issuing certificate, then root
 	Signer    crypto.Signer       // the issuing key
@@ -68,7 +81,10 @@ type Config struct {
 // A CA issues certificates. Its methods may be called by any goroutine.
 type CA struct {
 	cfg     Config
+	life    time.Duration // that the configuration asks for; zero: it does not
+	led     bool          // by officers: the founding never changes
 	issuer  *issuer
+	memory  memory
 	flights singleflight.Group // one signature at a time for each issuance
 
 	// interrupt, if set by a test, is called between steps; its error ends the
@@ -86,17 +102,15 @@ func New(cfg Config) (*CA, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	life := cfg.Device.Validity
 	if cfg.Device.Validity == 0 {
 		cfg.Device.Validity = 7 * day
 	}
 	if cfg.Gateway.Validity == 0 {
 		cfg.Gateway.Validity = 90 * day
 	}
-	if cfg.Store == nil || cfg.Signer == nil || cfg.Appraiser == nil {
-		return nil, errors.New("ca: store, signer and appraiser must be given")
-	}
-	if err := cfg.Appraiser.Policy.Check(); err != nil {
-		return nil, fmt.Errorf("ca: %w", err)
+	if cfg.Store == nil || cfg.Signer == nil {
+		return nil, errors.New("ca: store and signer must be given")
 	}
 	if err := checkChain(cfg.Chain, cfg.Signer.Public(), cfg.Now()); err != nil {
 		return nil, err
@@ -105,8 +119,40 @@ func New(cfg Config) (*CA, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &CA{cfg: cfg, issuer: is}, nil
+	led, err := cfg.openBook()
+	if err != nil {
+		return nil, err
+	}
+	return &CA{cfg: cfg, life: life, led: led, issuer: is}, nil
 }
+
+// openBook sees to it that there is a record, and that what it does not say is in the
+// configuration.
+func (cfg *Config) openBook() (officers bool, err error) {
+	given := cfg.Book != nil
+	if !given {
+		if cfg.Book, err = book.Open(context.Background(), book.Config{Store: cfg.Store, Root: cfg.Chain[1], Now: cfg.Now}); err != nil {
+			return false, err
+		}
+	}
+	founded := false
+	cfg.Book.View(func(s *record.State) { officers, founded = hasOfficers(s), s.Founding() != nil })
+	if given && !founded {
+		// Else whoever empties the ledger would be rid of the officers.
+		return officers, errors.New("ca: the record does not say how this authority was founded: restore its database, or run init")
+	}
+	if !officers && cfg.Appraiser == nil {
+		return officers, errors.New("ca: an authority without officers needs an appraiser")
+	}
+	if cfg.Appraiser != nil {
+		if err := cfg.Appraiser.Policy.Check(); err != nil {
+			return officers, fmt.Errorf("ca: %w", err)
+		}
+	}
+	return officers, nil
+}
+
+func hasOfficers(s *record.State) bool { return s.Founding() != nil && !s.Lone() }
 
 func checkChain(chain []*x509.Certificate, key crypto.PublicKey, now time.Time) error {
 	if len(chain) != 2 {
@@ -153,9 +199,10 @@ func (c *CA) validity(life time.Duration) (notBefore, notAfter time.Time) {
 }
 
 // finish signs a recorded issuance and stores the certificate. It may be called any
-// number of times for the same reference; all callers get the same certificate.
-// after, if not nil, runs in tx 2.
-func (c *CA) finish(ctx context.Context, i authority.Issuance, after func(*authority.Tx) error) (authority.Issuance, error) {
+// number of times for the same reference; all callers get the same certificate. last,
+// if not nil, runs in tx 2 on the record as of then: its error keeps the certificate
+// from anybody's eyes.
+func (c *CA) finish(ctx context.Context, i authority.Issuance, last func(*authority.Tx, *record.State) error) (authority.Issuance, error) {
 	if i.Done() {
 		return i, nil
 	}
@@ -166,14 +213,13 @@ func (c *CA) finish(ctx context.Context, i authority.Issuance, after func(*autho
 	if err := c.step("signed"); err != nil {
 		return i, err
 	}
-	err = c.cfg.Store.Update(ctx, func(tx *authority.Tx) error {
-		if err := tx.CompleteIssuance(i.Ref, der); err != nil {
-			return err
+	err = c.cfg.Book.Look(ctx, func(tx *authority.Tx, s *record.State) error {
+		if last != nil {
+			if err := last(tx, s); err != nil {
+				return err
+			}
 		}
-		if after != nil {
-			return after(tx)
-		}
-		return nil
+		return tx.CompleteIssuance(i.Ref, der)
 	})
 	if errors.Is(err, authority.ErrState) { // another process was faster: its certificate counts
 		if i, err = c.lookup(ctx, i.Ref); err == nil && !i.Done() {
@@ -189,7 +235,7 @@ func (c *CA) finish(ctx context.Context, i authority.Issuance, after func(*autho
 }
 
 func (c *CA) lookup(ctx context.Context, ref string) (i authority.Issuance, err error) {
-	err = c.cfg.Store.View(ctx, func(tx *authority.Tx) error {
+	err = c.cfg.Store.Read(ctx, func(tx *authority.Tx) error {
 		i, err = tx.Issuance(ref)
 		return err
 	})
@@ -203,10 +249,10 @@ func (c *CA) step(name string) error {
 	return c.interrupt(name)
 }
 
-// record appends the leaf for a TBSCertificate and stores both: all of tx 1 that is
-// the same for devices and gateways.
-func record(tx *authority.Tx, i authority.Issuance, now time.Time) (authority.Issuance, error) {
-	leaf, err := tx.AppendIssuance(i.TBS)
+// enter appends the leaf for a TBSCertificate and stores both: all of tx 1 that is
+// the same for devices, officers and gateways.
+func enter(tx *authority.Tx, add book.Append, i authority.Issuance, now time.Time) (authority.Issuance, error) {
+	leaf, err := add(ledger.KindIssuance, i.TBS)
 	if err != nil {
 		return i, err
 	}

@@ -8,17 +8,19 @@ import (
 	"fmt"
 	"reflect"
 
-	"valise/identity"
+	"valise/enroll/book"
 	"valise/internal/store/authority"
+	"valise/record"
 )
 
 // Errors for which an order stays, or ceases, to be worth another attempt.
 var (
-	// ErrApprovals: the order waits for officers.
+	// ErrApprovals: the order waits for officers. It comes with a
+	// *record.MissingError where there are any.
 	ErrApprovals = errors.New("ca: approvals are missing")
 	// ErrNotOnRoster: the person is not, or no more, on the roster.
 	ErrNotOnRoster = errors.New("ca: the address is not on the roster")
-	// ErrOrder: the order is not "processing", or its account is closed.
+	// ErrOrder: the order is not to be issued. It comes as an *OrderError.
 	ErrOrder = errors.New("ca: the order is not to be issued")
 	// ErrExpired: the recorded certificate's validity has passed unsigned.
 	ErrExpired = errors.New("ca: the certificate expired before it was signed")
@@ -32,6 +34,21 @@ type RefusedError struct{ Reason string }
 
 func (e *RefusedError) Error() string { return "ca: the evidence is not accepted: " + e.Reason }
 
+// An OrderError says why an order is not to be issued.
+type OrderError struct{ Reason, Detail string }
+
+func (e *OrderError) Error() string { return ErrOrder.Error() + ": " + e.Detail }
+func (e *OrderError) Unwrap() error { return ErrOrder }
+
+// Reasons of an OrderError; they stand in the audit stream.
+const (
+	AccountClosed = "account_deactivated"
+	OrderChanged  = "order_changed" // its rows do not fit each other
+	WrongProfile  = "wrong_profile" // the order's is not the one that is in force
+	WrongDomain   = "wrong_domain"  // the address is outside the authority's
+	WrongKey      = "csr_key_mismatch"
+)
+
 // evidenceExpired is the reason of evidence that waited longer than the policy's
 // valid_hours.
 const evidenceExpired = "evidence_expired"
@@ -39,13 +56,14 @@ const evidenceExpired = "evidence_expired"
 // orderRef is an order's reference in the table of issuances.
 func orderRef(id string) string { return "order:" + id }
 
-// facts is everything that a device's certificate is made from.
+// facts is everything in the database that a device's certificate is made from.
 type facts struct {
-	order   authority.Order
-	authz   authority.Authorization
-	account authority.Account
-	person  authority.Person
-	past    authority.Issuance // recorded already, if past.Ref is set
+	order    authority.Order
+	authz    authority.Authorization
+	account  authority.Account
+	person   authority.Person   // the row; only a lone authority heeds it
+	onRoster bool               // there is such a row
+	past     authority.Issuance // recorded already, if past.Ref is set
 }
 
 // IssueDevice issues the certificate of an order that is "processing", or returns
@@ -57,44 +75,46 @@ func (c *CA) IssueDevice(ctx context.Context, order string) (authority.Issuance,
 	return i, err
 }
 
-func (c *CA) issueDevice(ctx context.Context, order string) (authority.Issuance, error) {
-	var i authority.Issuance
+func (c *CA) issueDevice(ctx context.Context, order string) (i authority.Issuance, err error) {
+	var f *facts
+	var j *judgement
 	for attempt := 0; ; attempt++ {
-		f, err := c.load(ctx, order)
-		if err != nil {
+		if f, err = c.load(ctx, order); err != nil {
 			return i, err
 		}
 		if f.past.Done() {
 			return f.past, nil
 		}
-		if err := c.allowed(f); err != nil {
-			return i, err
+		if j, err = c.decide(f); err != nil {
+			return authority.Issuance{}, err
 		}
-		if i = f.past; i.Ref != "" {
+		if f.past.Ref != "" {
 			// Recorded before a crash, or while the token was away.
-			if err := c.holds(ctx, f); err != nil {
-				return authority.Issuance{}, err
-			}
-			break
+			i, err = f.past, c.holds(ctx, f, j)
+		} else {
+			i, err = c.recordDevice(ctx, f, j)
 		}
-		i, err = c.recordDevice(ctx, f)
 		if err == nil {
 			break
 		}
 		if !errors.Is(err, errChanged) && !errors.Is(err, authority.ErrExists) || attempt == 3 {
-			return i, err
+			return authority.Issuance{}, err
 		}
 	}
 	if err := c.step("recorded"); err != nil {
 		return i, err
 	}
-	return c.finish(ctx, i, func(tx *authority.Tx) error {
+	return c.finish(ctx, i, func(tx *authority.Tx, s *record.State) error {
+		if err := c.confirm(tx, s, f, j); err != nil {
+			return err
+		}
 		return tx.MoveOrder(order, authority.Processing, authority.Valid, "")
 	})
 }
 
+// load may see an order in two states; what counts is read again where it is recorded.
 func (c *CA) load(ctx context.Context, order string) (f *facts, err error) {
-	err = c.cfg.Store.View(ctx, func(tx *authority.Tx) error {
+	err = c.cfg.Store.Read(ctx, func(tx *authority.Tx) error {
 		f, err = loadFacts(tx, order)
 		return err
 	})
@@ -104,20 +124,10 @@ func (c *CA) load(ctx context.Context, order string) (f *facts, err error) {
 func loadFacts(tx *authority.Tx, order string) (*facts, error) {
 	f := new(facts)
 	var err error
-	if f.order, err = tx.Order(order); err != nil {
+	if f.order, f.authz, err = tx.OrderOf(order); err != nil {
 		return nil, err
 	}
-	if f.authz, err = tx.OrderAuthorization(order); err != nil {
-		return nil, err
-	}
-	if f.account, err = tx.Account(f.order.Account); err != nil {
-		return nil, err
-	}
-	f.person, err = tx.Person(f.account.Address)
-	if errors.Is(err, authority.ErrNotFound) {
-		err = ErrNotOnRoster
-	}
-	if err != nil {
+	if f.account, f.person, f.onRoster, err = tx.AccountOnRoster(f.order.Account); err != nil {
 		return nil, err
 	}
 	f.past, err = tx.Issuance(orderRef(order))
@@ -127,56 +137,72 @@ func loadFacts(tx *authority.Tx, order string) (*facts, error) {
 	return f, err
 }
 
-// allowed decides whether the HSM may sign for this order, now. The number of
-// approvals comes from the configured profile; what a row says can only ask for more.
-func (c *CA) allowed(f *facts) error {
-	if f.order.Status != authority.Processing || f.authz.Status != authority.Valid || f.account.Status != authority.Valid {
-		return ErrOrder
-	}
-	if f.account.Device == nil || *f.account.Device != f.order.Device {
-		return ErrOrder
-	}
-	if f.order.Profile != c.cfg.Device.Name {
-		return fmt.Errorf("%w: its profile %q is not configured", ErrOrder, f.order.Profile)
-	}
-	if approvals := 0; approvals < max(c.cfg.Device.Approvals, f.order.Approvals) {
-		return ErrApprovals
+// open decides whether an order's rows make an order at all.
+func (c *CA) open(f *facts) error {
+	switch {
+	case f.account.Status != authority.Valid:
+		return &OrderError{AccountClosed, "its account is closed"}
+	case f.order.Status != authority.Processing || f.authz.Status != authority.Valid:
+		return &OrderError{OrderChanged, "it is " + f.order.Status + ", its challenge " + f.authz.Status}
+	case f.account.Device == nil || *f.account.Device != f.order.Device:
+		return &OrderError{OrderChanged, "its account belongs to another device"}
+	case f.order.Profile != c.cfg.Device.Name:
+		return &OrderError{WrongProfile, fmt.Sprintf("its profile %q is not configured", f.order.Profile)}
+	case f.past.Ref != "" && c.cfg.Now().After(f.past.NotAfter):
+		return ErrExpired
 	}
 	return nil
 }
 
+// decide judges an order by everything but its approvals' bytes: what would be
+// issued, and that enough approvals of it are recorded.
+func (c *CA) decide(f *facts) (*judgement, error) {
+	if err := c.open(f); err != nil {
+		return nil, err
+	}
+	j, err := c.judge(f)
+	if err != nil {
+		return nil, err
+	}
+	if !c.led {
+		_, err = c.carriers(nil, j)
+		return j, err
+	}
+	c.cfg.Book.View(func(s *record.State) { _, err = c.carriers(s, j) })
+	return j, err
+}
+
 // recordDevice builds the certificate and runs tx 1.
-func (c *CA) recordDevice(ctx context.Context, f *facts) (authority.Issuance, error) {
-	i, err := c.buildDevice(f)
+func (c *CA) recordDevice(ctx context.Context, f *facts, j *judgement) (authority.Issuance, error) {
+	i, err := c.buildDevice(f, j)
 	if err != nil {
 		return i, err
 	}
 	if err := c.step("built"); err != nil {
 		return i, err
 	}
-	order := f.order.ID
-	err = c.cfg.Store.Update(ctx, func(tx *authority.Tx) error {
-		again, err := loadFacts(tx, order)
+	err = c.cfg.Book.Update(ctx, func(tx *authority.Tx, s *record.State, add book.Append) error {
+		again, err := loadFacts(tx, f.order.ID)
 		if err != nil {
 			return err
 		}
 		if !reflect.DeepEqual(f, again) {
 			return errChanged
 		}
-		i, err = record(tx, i, c.cfg.Now())
+		if err := c.confirm(tx, s, f, j); err != nil {
+			return err
+		}
+		i, err = enter(tx, add, i, c.cfg.Now())
 		return err
 	})
 	return i, err
 }
 
-func (c *CA) buildDevice(f *facts) (authority.Issuance, error) {
+func (c *CA) buildDevice(f *facts, j *judgement) (authority.Issuance, error) {
 	none := authority.Issuance{}
-	profile, err := c.judge(f)
-	if err != nil {
-		return none, err
-	}
+	profile := j.profile
 	profile.Serial = newSerial()
-	profile.NotBefore, profile.NotAfter = c.validity(c.cfg.Device.Validity)
+	profile.NotBefore, profile.NotAfter = c.validity(j.rules.life)
 	template, err := profile.Template()
 	if err != nil {
 		return none, err
@@ -186,38 +212,8 @@ func (c *CA) buildDevice(f *facts) (authority.Issuance, error) {
 		return none, err
 	}
 	return authority.Issuance{
-		Ref: orderRef(f.order.ID), Kind: "device", Subject: f.person.Address.String(),
+		Ref: orderRef(f.order.ID), Kind: "device", Subject: profile.Address.String(),
 		Request: digest(f.order.CSR), Serial: profile.Serial.Bytes(), TBS: tbs, NotAfter: profile.NotAfter,
-	}, nil
-}
-
-// judge decides what a device's certificate says, all but serial number and
-// validity: from the evidence itself, and not from what a row says about it.
-func (c *CA) judge(f *facts) (identity.DeviceProfile, error) {
-	none := identity.DeviceProfile{}
-	csr, err := CheckCSR(f.order.CSR)
-	if err != nil {
-		return none, err
-	}
-	if id, err := identity.DeviceIDOf(csr.PublicKey); err != nil || id != f.order.Device {
-		return none, fmt.Errorf("%w: the CSR is for another key", ErrOrder)
-	}
-	now := c.cfg.Now()
-	keyAuthorization := f.authz.Token + "." + f.account.Thumbprint
-	result := c.cfg.Appraiser.Appraise(f.authz.Evidence, keyAuthorization, f.order.Device, now)
-	if !result.Accepted() || identity.Tier(result.Tier) != identity.TierHardware {
-		return none, &RefusedError{string(result.Reason())}
-	}
-	// What the policy grants from now on, it granted from the challenge's answer on.
-	if usable := result.Expiry.Sub(now); now.After(f.authz.Validated.Add(usable)) {
-		return none, &RefusedError{evidenceExpired}
-	}
-	if f.person.Address.Domain() != c.cfg.Domain {
-		return none, fmt.Errorf("%w: %s is outside %s", ErrOrder, f.person.Address, c.cfg.Domain)
-	}
-	return identity.DeviceProfile{
-		Address: f.person.Address, PublicKey: csr.PublicKey, Clearance: f.person.Clearance,
-		Tier: identity.TierHardware, EvidenceHash: result.EvidenceHash, PolicyHash: result.PolicyHash,
 	}, nil
 }
 

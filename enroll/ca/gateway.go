@@ -12,17 +12,27 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 
+	"valise/attest"
+	"valise/enroll/book"
 	"valise/identity"
 	"valise/internal/store/authority"
+	"valise/record"
 )
 
-// IssueGateway issues a gateway's certificate from its CSR. A gateway's token gives
-// no evidence, so whoever calls this has seen where the key is, and the certificate
-// says so: tier "witnessed". The names come from the caller, not from the CSR.
+// IssueGateway issues a gateway's certificate from its CSR, without evidence: whoever
+// calls this has seen where the key is, and the certificate says so: tier
+// "witnessed". The names come from the caller, not from the CSR.
 //
 // If a crash left the same request unsigned, that one is finished.
 func (c *CA) IssueGateway(ctx context.Context, csrDER []byte, names []string) (authority.Issuance, error) {
+	return c.IssueGatewayOn(ctx, csrDER, names, nil)
+}
+
+// IssueGatewayOn is IssueGateway with the HSM's evidence for the key, if it is not
+// nil: the appraisal must accept it, and the certificate's tier is "hardware".
+func (c *CA) IssueGatewayOn(ctx context.Context, csrDER []byte, names []string, evidence *attest.Evidence) (authority.Issuance, error) {
 	none := authority.Issuance{}
 	csr, err := CheckCSR(csrDER)
 	if err != nil {
@@ -35,6 +45,19 @@ func (c *CA) IssueGateway(ctx context.Context, csrDER []byte, names []string) (a
 		Name: names[0], More: names[1:], PublicKey: csr.PublicKey,
 		Tier: identity.TierWitnessed, Serial: newSerial(),
 	}
+	if evidence != nil {
+		all := c.Appraisers()
+		result := all[0].AppraiseGateway(*evidence, csr.PublicKey, c.cfg.Now())
+		for _, other := range all[1:] {
+			if again := other.AppraiseGateway(*evidence, csr.PublicKey, c.cfg.Now()); result.Accepted() && !again.Accepted() {
+				result = again
+			}
+		}
+		if !result.Accepted() {
+			return none, &RefusedError{string(result.Reason())}
+		}
+		profile.Tier, profile.EvidenceHash, profile.PolicyHash = identity.Tier(result.Tier), result.EvidenceHash, result.PolicyHash
+	}
 	profile.NotBefore, profile.NotAfter = c.validity(c.cfg.Gateway.Validity)
 	template, err := profile.Template()
 	if err != nil {
@@ -45,7 +68,9 @@ func (c *CA) IssueGateway(ctx context.Context, csrDER []byte, names []string) (a
 
 // IssueServer returns a certificate for the authority's own HTTPS listener, whose key
 // is in the token as well: the newest one for the same key and names, until two
-// thirds of its life are over, then a new one.
+// thirds of its life are over, then a new one. An authority that was restored and may
+// not issue yet gets the newest one until it expires: gateways must reach it to tell
+// what it lacks.
 func (c *CA) IssueServer(ctx context.Context, key crypto.PublicKey, names []string) (authority.Issuance, error) {
 	none := authority.Issuance{}
 	if err := identity.CheckKey(key); err != nil {
@@ -56,7 +81,8 @@ func (c *CA) IssueServer(ctx context.Context, key crypto.PublicKey, names []stri
 		return none, err
 	}
 	request := digest(spki)
-	old, err := c.newest(ctx, "server", strings.Join(names, " "), request)
+	subject := strings.Join(names, " ")
+	old, err := c.newest(ctx, "server", subject, request)
 	if err != nil || old.Done() {
 		return old, err
 	}
@@ -64,11 +90,22 @@ func (c *CA) IssueServer(ctx context.Context, key crypto.PublicKey, names []stri
 	if err != nil {
 		return none, err
 	}
-	return c.issueDirect(ctx, "server", names, request, template)
+	i, err := c.issueDirect(ctx, "server", names, request, template)
+	if errors.Is(err, authority.ErrRestored) {
+		if old, oldErr := c.younger(ctx, "server", subject, request, 1, 1); oldErr == nil && old.Done() {
+			return old, nil
+		}
+	}
+	return i, err
 }
 
 // newest finds a certificate that is good for another while.
-func (c *CA) newest(ctx context.Context, kind, subject string, request []byte) (found authority.Issuance, err error) {
+func (c *CA) newest(ctx context.Context, kind, subject string, request []byte) (authority.Issuance, error) {
+	return c.younger(ctx, kind, subject, request, 2, 3)
+}
+
+// younger finds the newest certificate, if less than this part of its life is over.
+func (c *CA) younger(ctx context.Context, kind, subject string, request []byte, part, of time.Duration) (found authority.Issuance, err error) {
 	err = c.cfg.Store.View(ctx, func(tx *authority.Tx) error {
 		found, err = tx.LatestIssuance(kind, subject, request)
 		return err
@@ -77,7 +114,7 @@ func (c *CA) newest(ctx context.Context, kind, subject string, request []byte) (
 		return authority.Issuance{}, nil
 	}
 	life := found.NotAfter.Sub(found.Created)
-	if err == nil && c.cfg.Now().After(found.Created.Add(life*2/3)) {
+	if err == nil && c.cfg.Now().After(found.Created.Add(life*part/of)) {
 		found = authority.Issuance{}
 	}
 	if err == nil && found.Done() && c.issuer.verify(found.Certificate, found.TBS) != nil {
@@ -131,8 +168,11 @@ func (c *CA) issueDirect(ctx context.Context, kind string, names []string, reque
 		return fresh, err
 	}
 	var i authority.Issuance
-	err = c.cfg.Store.Update(ctx, func(tx *authority.Tx) error {
+	err = c.cfg.Book.Update(ctx, func(tx *authority.Tx, s *record.State, add book.Append) error {
 		left, err := tx.OpenIssuance(kind, fresh.Subject, request)
+		if err == nil {
+			err = known(s, left)
+		}
 		if err == nil {
 			if err = c.same(tx, left, template, c.cfg.Gateway.Validity); err == nil {
 				i = left
@@ -142,7 +182,7 @@ func (c *CA) issueDirect(ctx context.Context, kind string, names []string, reque
 		if !errors.Is(err, authority.ErrNotFound) && !errors.Is(err, ErrStale) && !errors.Is(err, ErrExpired) {
 			return err
 		}
-		i, err = record(tx, fresh, c.cfg.Now())
+		i, err = enter(tx, add, fresh, c.cfg.Now())
 		return err
 	})
 	if err != nil {

@@ -148,14 +148,18 @@ func TestNewChecksTheChain(t *testing.T) {
 		"bad policy":     func(c *Config) { c.Appraiser = &Appraiser{Policy: &attest.AppraisalPolicy{MinFirmware: "x"}} },
 		"wrong way up":   func(c *Config) { c.Chain = []*x509.Certificate{o.chain[1], o.chain[0]} },
 		"no self-signed": func(c *Config) { c.Chain = []*x509.Certificate{o.chain[0], o.chain[0]} },
+		"no founding":    func(c *Config) { c.Book = o.ca.cfg.Book },
 	} {
 		cfg := o.ca.cfg
+		cfg.Book = nil
 		spoil(&cfg)
 		if _, err := New(cfg); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
 	}
-	if _, err := New(o.ca.cfg); err != nil {
+	cfg := o.ca.cfg
+	cfg.Book = nil
+	if _, err := New(cfg); err != nil {
 		t.Errorf("control: %v", err)
 	}
 }

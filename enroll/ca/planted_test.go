@@ -44,7 +44,7 @@ func (o *office) plant(t *testing.T, kind string, i authority.Issuance, leaf boo
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.forge(t, "UPDATE leaves SET entry = ?", entry.Marshal())
+	o.forge(t, "UPDATE leaves SET entry = ?, payload = ?", entry.Marshal(), i.TBS)
 }
 
 // crashAfterRecording leaves an order recorded and unsigned.
@@ -71,7 +71,7 @@ func TestPlantedCertificateIsNotSigned(t *testing.T) {
 		spoil func(t *testing.T, o *office, f *facts)
 	}{
 		"without a leaf":  {false, func(*testing.T, *office, *facts) {}},
-		"another address": {true, func(_ *testing.T, _ *office, f *facts) { f.person.Address = address(t, "minister@"+domain) }},
+		"another address": {true, func(_ *testing.T, _ *office, f *facts) { f.account.Address = address(t, "minister@"+domain) }},
 		"more clearance": {true, func(t *testing.T, _ *office, f *facts) {
 			list, err := identity.NewClassList(1, 3, 5)
 			if err != nil {
@@ -93,7 +93,11 @@ func TestPlantedCertificateIsNotSigned(t *testing.T) {
 			}
 			now := o.now
 			c.spoil(t, o, f)
-			forged, err := o.ca.buildDevice(f)
+			j, err := o.ca.decide(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			forged, err := o.ca.buildDevice(f, j)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -34,14 +34,56 @@ func Found(domain string, root, issuing crypto.Signer, now time.Time) (rootCert,
 	if rootCert, err = certify(template, template, root); err != nil {
 		return nil, nil, fmt.Errorf("root: %w", err)
 	}
-	profile.PublicKey, profile.Serial, profile.NotAfter = issuing.Public(), newSerial(), now.Add(issuerLife)
-	if template, err = identity.IssuerTemplate(profile); err != nil {
-		return nil, nil, err
+	issuingCert, err = NewIssuing(domain, rootCert, root, issuing.Public(), now)
+	return rootCert, issuingCert, err
+}
+
+// NewIssuing makes an issuing certificate under a root for a key: the first one, or
+// the one that takes the place of a lost one's. Its root must be at hand for it.
+func NewIssuing(domain string, rootCert *x509.Certificate, root crypto.Signer, issuing crypto.PublicKey, now time.Time) (*x509.Certificate, error) {
+	if now.After(rootCert.NotAfter) {
+		return nil, fmt.Errorf("ca: the root expired on %s: found a new authority", rootCert.NotAfter.Format(time.DateOnly))
 	}
-	if issuingCert, err = certify(template, rootCert, root); err != nil {
-		return nil, nil, fmt.Errorf("issuing certificate: %w", err)
+	profile := identity.CAProfile{
+		Domain: domain, PublicKey: issuing, Serial: newSerial(),
+		NotBefore: latest(now.Add(-ownersHeadway), rootCert.NotBefore), NotAfter: now.Add(issuerLife),
 	}
-	return rootCert, issuingCert, checkChain([]*x509.Certificate{issuingCert, rootCert}, issuing.Public(), now)
+	if profile.NotAfter.After(rootCert.NotAfter) {
+		profile.NotAfter = rootCert.NotAfter
+	}
+	template, err := identity.IssuerTemplate(profile)
+	if err != nil {
+		return nil, err
+	}
+	cert, err := certify(template, rootCert, root)
+	if err != nil {
+		return nil, fmt.Errorf("issuing certificate: %w", err)
+	}
+	return cert, checkChain([]*x509.Certificate{cert, rootCert}, issuing, now)
+}
+
+// SignOfficer makes an officer's certificate at a ceremony: when the authority is
+// founded, and when its issuing key is replaced. It lives as long as those of
+// IssueOfficer, which renews it. The caller fills in all of p but serial number and validity, and records
+// the TBSCertificate in the ledger before anybody gets the certificate.
+func SignOfficer(issuing *x509.Certificate, signer crypto.Signer, p identity.OfficerProfile, now time.Time) (*x509.Certificate, error) {
+	p.Serial = newSerial()
+	p.NotBefore, p.NotAfter = latest(now.Add(-backdate), issuing.NotBefore), now.Add(officerLife)
+	if p.NotAfter.After(issuing.NotAfter) {
+		p.NotAfter = issuing.NotAfter
+	}
+	template, err := p.Template()
+	if err != nil {
+		return nil, err
+	}
+	return certify(template, issuing, signer)
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 func certify(template, parent *x509.Certificate, signer crypto.Signer) (*x509.Certificate, error) {

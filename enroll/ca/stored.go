@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"valise/internal/store/authority"
+	"valise/record"
 )
 
 // What waits for a signature lies in the database, and the database has no token:
@@ -18,29 +19,43 @@ import (
 // TBSCertificate counts only for its serial number and its dates; everything else
 // is built again, and has to come out byte for byte.
 
-// holds judges a recorded order again, as if nothing were recorded.
-func (c *CA) holds(ctx context.Context, f *facts) error {
-	if c.cfg.Now().After(f.past.NotAfter) {
-		return ErrExpired
-	}
-	profile, err := c.judge(f)
-	if err != nil {
-		return err
-	}
+// holds looks at a recorded order as if nothing were recorded: the judgement is made
+// anew, and what is recorded has to be what it comes to.
+func (c *CA) holds(ctx context.Context, f *facts, j *judgement) error {
+	profile := j.profile
 	profile.Serial = newSerial()
-	profile.NotBefore, profile.NotAfter = c.validity(c.cfg.Device.Validity)
+	profile.NotBefore, profile.NotAfter = c.validity(j.rules.life)
 	template, err := profile.Template()
 	if err != nil {
 		return err
 	}
-	return c.cfg.Store.View(ctx, func(tx *authority.Tx) error {
-		return c.same(tx, f.past, template, c.cfg.Device.Validity)
+	return c.cfg.Book.Look(ctx, func(tx *authority.Tx, s *record.State) error {
+		if err := c.confirm(tx, s, f, j); err != nil {
+			return err
+		}
+		if err := known(s, f.past); err != nil {
+			return err
+		}
+		return c.same(tx, f.past, template, j.rules.life)
 	})
+}
+
+// known checks that the record, which is in memory, has what is recorded at its leaf:
+// rows and leaves of the database can be exchanged together. Where there are no
+// officers the record does not look into certificates.
+func known(s *record.State, i authority.Issuance) error {
+	if leaf, ok := s.Serial(i.Serial); hasOfficers(s) && (!ok || leaf != i.Leaf) {
+		return fmt.Errorf("%w: the record does not know it", ErrStale)
+	}
+	return nil
 }
 
 // same checks that what is recorded is what the template says, with another serial
 // number and earlier dates, and that it stands in the ledger.
 func (c *CA) same(tx *authority.Tx, i authority.Issuance, template *x509.Certificate, life time.Duration) error {
+	if err := tx.Writable(); err != nil {
+		return err // a restored copy signs nothing, not even what it has recorded
+	}
 	stored, err := parseTBS(i.TBS)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrStale, err)

@@ -25,6 +25,9 @@ const (
 	// maxProfiles bounds the profiles of a plan.
 	maxProfiles = 16
 
+	// maxProfileName is the founding record's own bound.
+	maxProfileName = 32
+
 	// maxApprovals bounds the approvals of a profile; more officers than that
 	// are never at hand.
 	maxApprovals = 16

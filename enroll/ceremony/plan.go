@@ -259,6 +259,12 @@ func (p *Plan) checkProfiles() error {
 	return nil
 }
 
+// CheckProfileName reports whether a founding record takes a profile of this name.
+func CheckProfileName(name string) bool {
+	bad := func(r rune) bool { return !('a' <= r && r <= 'z' || '0' <= r && r <= '9' || r == '-') }
+	return name != "" && len(name) <= maxProfileName && strings.IndexFunc(name, bad) < 0
+}
+
 func (f *Profile) fill() {
 	if f.Version == 0 {
 		f.Version = 1
@@ -278,8 +284,8 @@ func (f *Profile) fill() {
 }
 
 func (f *Profile) check() error {
-	if err := checkName(f.Name); err != nil {
-		return err
+	if !CheckProfileName(f.Name) {
+		return fmt.Errorf("its name takes 1 to %d of a-z 0-9 and hyphens", maxProfileName)
 	}
 	switch {
 	case f.Version < 1:

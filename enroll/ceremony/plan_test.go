@@ -80,6 +80,7 @@ func TestPlanIsRefused(t *testing.T) {
 		"no application":        {replace(`"olga.json"`, `""`), "application"},
 		"one approval":          {plan + "[[profiles]]\nname = \"device\"\napprovals = 1\n", "nobody alone"},
 		"no device profile":     {plan + "[[profiles]]\nname = \"other\"\n", `no profile "device"`},
+		"profile's name":        {plan + "[[profiles]]\nname = \"Device\"\n", "a-z"},
 		"profile twice":         {plan + strings.Repeat("[[profiles]]\nname = \"device\"\n", 2), "twice"},
 		"long validity":         {plan + "[[profiles]]\nname = \"device\"\nvalidity = \"20000h\"\n", "validity"},
 		"short validity":        {plan + "[[profiles]]\nname = \"device\"\nvalidity = \"1ns\"\n", "validity"},
@@ -133,6 +134,7 @@ func TestApplicationsFitThePlan(t *testing.T) {
 	if err := DistinctKeys([]*Application{a, application(t, officerCard(t, v, nil))}); err != nil {
 		t.Error(err)
 	}
+	b.Address = p.Officers[1].Address
 	if err := DistinctKeys([]*Application{a, &b}); err == nil {
 		t.Error("two people with one key")
 	}

@@ -4,11 +4,15 @@ package desk
 
 import (
 	"context"
+	"errors"
 
 	"valise/enroll/desk/call"
 	"valise/identity"
 	"valise/statement"
 )
+
+// ErrNonce says that a nonce is unknown, expired or was used before.
+var ErrNonce = errors.New("desk: the nonce is unknown, expired or was used before")
 
 // A Backend knows the record and decides. Every method that refuses returns a
 // *Refusal, or an error that wraps a *statement.Error; any other error is the
@@ -16,7 +20,8 @@ import (
 // their fault. What it returns is sent as it is.
 type Backend interface {
 	// NewNonce, CheckNonce and UseNonce are those of the ACME front: nonces of
-	// this authority, single use across all its processes.
+	// this authority, single use across all its processes. What UseNonce returns
+	// for one that was used, or is none, is ErrNonce or wraps it.
 	NewNonce() string
 	CheckNonce(nonce string) error
 	UseNonce(ctx context.Context, nonce string) error
@@ -41,6 +46,14 @@ type Backend interface {
 	// Devices finds the devices behind a person, a card's serial number or a
 	// vendor's root, ascending, at most statement.MaxDevices.
 	Devices(ctx context.Context, t statement.Target) ([]identity.DeviceID, error)
+
+	// Nonce draws a nonce for an application to an appointment; it is good for
+	// call.ApplicationLife. Application takes the file that was made with it
+	// (package ceremony), appraises it under the officers' policy, keeps the
+	// evidence, and returns the Appointment that administrators would sign.
+	// What the policy does not accept is refused.
+	Nonce(ctx context.Context) (string, error)
+	Application(ctx context.Context, file []byte) (call.Application, error)
 
 	Rules(ctx context.Context) (call.Rules, error)
 	Profiles(ctx context.Context) ([]call.Profile, error)

@@ -212,14 +212,37 @@ func (c *Client) NewOrder(device string) (*Order, *Response) {
 	}
 	o := &Order{URL: r.Location}
 	r.Into(c.t, o)
+	c.FillOrder(o)
+	return o, r
+}
+
+// FillOrder fetches the authorization of an order for its challenge.
+func (c *Client) FillOrder(o *Order) {
+	c.t.Helper()
 	var authz struct {
 		Challenges []struct {
 			Type, URL, Token string
 		}
 	}
-	c.Post(o.Authorizations[0], nil).Into(c.t, &authz)
+	r := c.Post(o.Authorizations[0], nil)
+	if r.Status != http.StatusOK {
+		c.t.Fatalf("authorization: %d %s", r.Status, r.Body)
+	}
+	r.Into(c.t, &authz)
 	o.ChallengeURL, o.Token = authz.Challenges[0].URL, authz.Challenges[0].Token
-	return o, r
+}
+
+// KeyChange is the inner JWS of an honest change to another account key (RFC 8555,
+// Section 7.3.5).
+func (c *Client) KeyChange(url string, next *ecdsa.PrivateKey) []byte {
+	c.t.Helper()
+	alg := jose.ES256
+	if next.Curve == elliptic.P384() {
+		alg = jose.ES384
+	}
+	inner := payload(c.t, map[string]any{"account": c.KID, "oldKey": &jose.JSONWebKey{Key: c.Key.Public()}})
+	return flattenedJWS(c.t, jose.SigningKey{Algorithm: alg, Key: jose.JSONWebKey{Key: next}},
+		(&jose.SignerOptions{EmbedJWK: true}).WithHeader("url", url), inner)
 }
 
 // KeyAuthorization is RFC 8555, Section 8.1's.

@@ -156,7 +156,7 @@ func (r *Registry) checkAdded(ctx context.Context, staged *mls.PublicStaged, wel
 			if err != nil {
 				return nil, refuse(wire.InvalidCommit, "credential_refused", err)
 			}
-			if r.cfg.Denied(device.ID) {
+			if r.cfg.Denied(device) {
 				return nil, refuse(wire.RecipientRefused, "added_device_denied", nil)
 			}
 			added = append(added, device.ID)

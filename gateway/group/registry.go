@@ -44,7 +44,7 @@ type Config struct {
 	Store mailbox.Store
 	Box   *mailbox.Box
 	// Denied says whether a device must not enter a group.
-	Denied func(identity.DeviceID) bool
+	Denied func(*identity.Device) bool
 	// Loaded bounds the groups in memory; 0 means maxLoaded.
 	Loaded int
 }
@@ -77,7 +77,7 @@ type group struct {
 // asked for.
 func New(cfg Config) *Registry {
 	if cfg.Denied == nil {
-		cfg.Denied = func(identity.DeviceID) bool { return false }
+		cfg.Denied = func(*identity.Device) bool { return false }
 	}
 	if cfg.Loaded == 0 {
 		cfg.Loaded = maxLoaded

@@ -35,6 +35,16 @@ func parseSlot(ref string) (pivgo.Slot, error) {
 	return pivgo.Slot{}, fmt.Errorf("piv: slot %q: %w", ref, hsm.ErrSlot)
 }
 
+// checkPolicy holds a key to what its slot is for: a key in 9c that was made by
+// others to ask once, or never, signs no statements. On firmware before 5.3 the
+// policy of an imported key cannot be read, and counts as one that does not ask.
+func checkPolicy(slot pivgo.Slot, policy pivgo.PINPolicy) error {
+	if slot != pivgo.SlotSignature || policy == pivgo.PINPolicyAlways || policy == pivgo.PINPolicyMatchAlways {
+		return nil
+	}
+	return hsm.ErrPINPolicy
+}
+
 // pinPolicyFor is the policy that a new key gets: officers' statements (9c)
 // want the PIN every time, as SP 800-73-4, Part 1, Table 2 asks; all others
 // want it once.

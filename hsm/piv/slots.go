@@ -8,6 +8,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/x509"
+	"encoding/asn1"
 	"errors"
 	"fmt"
 	"strings"
@@ -17,7 +18,8 @@ import (
 	"valise/hsm"
 )
 
-// Key finds the key in a slot.
+// Key finds the key in a slot. A key in 9c that does not ask for the PIN every
+// time is refused with ErrPINPolicy.
 func (t *Token) Key(ctx context.Context, ref string) (hsm.Key, error) {
 	slot, err := parseSlot(ref)
 	if err != nil {
@@ -27,6 +29,9 @@ func (t *Token) Key(ctx context.Context, ref string) (hsm.Key, error) {
 	err = t.use(ctx, func(_ context.Context, yk *pivgo.YubiKey) error {
 		pub, policy, err := inspect(yk, slot)
 		if err != nil {
+			return err
+		}
+		if err := checkPolicy(slot, policy); err != nil {
 			return err
 		}
 		k, err = newKey(t, ref, slot, pub, policy)
@@ -52,9 +57,10 @@ func inspect(yk *pivgo.YubiKey, slot pivgo.Slot) (crypto.PublicKey, pivgo.PINPol
 		return nil, 0, err
 	}
 	cert, err := yk.Attest(slot)
-	if err != nil {
-		cert, err = yk.Certificate(slot)
+	if err == nil {
+		return cert.PublicKey, attestedPolicy(cert), nil
 	}
+	cert, err = yk.Certificate(slot)
 	if errors.Is(err, pivgo.ErrNotFound) {
 		return nil, 0, hsm.ErrNoKey
 	}
@@ -62,6 +68,21 @@ func inspect(yk *pivgo.YubiKey, slot pivgo.Slot) (crypto.PublicKey, pivgo.PINPol
 		return nil, 0, err
 	}
 	return cert.PublicKey, 0, nil
+}
+
+// oidPolicies is Yubico's extension of attestation certificates that holds PIN
+// and touch policy, a byte each.
+var oidPolicies = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 41482, 3, 8}
+
+// attestedPolicy reads the PIN policy from an attestation certificate: zero if
+// it is not there. The values are piv-go's own.
+func attestedPolicy(cert *x509.Certificate) pivgo.PINPolicy {
+	for _, ext := range cert.Extensions {
+		if ext.Id.Equal(oidPolicies) && len(ext.Value) == 2 {
+			return pivgo.PINPolicy(ext.Value[0])
+		}
+	}
+	return 0
 }
 
 // occupied tells whether making a key in slot could destroy something. Only a
@@ -102,6 +123,10 @@ func (t *Token) Generate(ctx context.Context, ref string, o hsm.GenerateOptions)
 			}
 		}
 		pub, err := yk.GenerateKey(managementKey(o.ManagementKey), slot, spec)
+		if o.TouchOffered && !o.Touch && refusesTouch(err) {
+			spec.TouchPolicy = pivgo.TouchPolicyNever
+			pub, err = yk.GenerateKey(managementKey(o.ManagementKey), slot, spec)
+		}
 		if err != nil {
 			return managementError(err)
 		}
@@ -116,7 +141,7 @@ func (t *Token) Generate(ctx context.Context, ref string, o hsm.GenerateOptions)
 
 func keySpec(slot pivgo.Slot, o hsm.GenerateOptions) (pivgo.Key, error) {
 	spec := pivgo.Key{PINPolicy: pinPolicyFor(slot), TouchPolicy: pivgo.TouchPolicyNever}
-	if o.Touch {
+	if o.Touch || o.TouchOffered {
 		spec.TouchPolicy = pivgo.TouchPolicyAlways
 	}
 	switch o.Algorithm {
@@ -128,6 +153,13 @@ func keySpec(slot pivgo.Slot, o hsm.GenerateOptions) (pivgo.Key, error) {
 		return spec, fmt.Errorf("piv: %v: %w", o.Algorithm, hsm.ErrAlgorithm)
 	}
 	return spec, nil
+}
+
+// refusesTouch tells whether a card has no such policy: it refuses the command's
+// data, and makes no key.
+func refusesTouch(err error) bool {
+	sw, ok := statusOf(err)
+	return ok && sw == swBadData
 }
 
 // managementKey is the key that cards are delivered with, unless one is given.

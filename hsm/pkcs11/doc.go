@@ -37,6 +37,9 @@
 // back unattended reads it from a file. A refused PIN is never sent again by
 // itself.
 //
+// Ed25519 keys (CKM_EDDSA) sign the ledger's checkpoints. p11-kit 0.24 does not relay
+// that mechanism: such a key needs the HSM's own module.
+//
 // Attributes like CKA_SENSITIVE are not evidence, and this package gives none.
 //
 // It needs cgo; without it, it is empty.

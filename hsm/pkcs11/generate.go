@@ -23,6 +23,9 @@ func (t *Token) Generate(ctx context.Context, ref string, o hsm.GenerateOptions)
 		return nil, fmt.Errorf("pkcs11: generate in token %q: %w", t.cfg.Label, hsm.ErrEmptyLabel)
 	}
 	params, mechanism, err := marshalParams(o.Algorithm)
+	if err == nil && o.Agree && o.Algorithm.Curve() == nil {
+		err = fmt.Errorf("%v signs only: %w", o.Algorithm, hsm.ErrAlgorithm)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("pkcs11: generate key %q: %w", ref, err)
 	}

@@ -103,8 +103,8 @@ func (k *key) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, 
 	h := opts.HashFunc()
 	ec, ok := k.pub.(*ecdsa.PublicKey)
 	switch {
-	case !ok && h != 0:
-		return nil, fmt.Errorf("pkcs11: key %s: Ed25519 signs messages, not digests", naturally(k.label, k.id))
+	case !ok && (h != 0 || variant(opts)):
+		return nil, fmt.Errorf("pkcs11: key %s: Ed25519 signs messages, not digests, and has no context", naturally(k.label, k.id))
 	case !ok:
 		mechanism = ckmEdDSA
 	case h == 0 || len(digest) != h.Size():
@@ -130,6 +130,13 @@ func (k *key) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, 
 		return nil, fmt.Errorf("pkcs11: sign with key %s: %w", naturally(k.label, k.id), err)
 	}
 	return signature, nil
+}
+
+// variant tells whether a mode of RFC 8032 is asked for that is not plain Ed25519:
+// the same bytes would be signed under another meaning.
+func variant(opts crypto.SignerOpts) bool {
+	o, ok := opts.(*ed25519.Options)
+	return ok && (o.Hash != 0 || o.Context != "")
 }
 
 // do runs f with a session and the key's present handle.

@@ -4,6 +4,7 @@ package daemon
 
 import (
 	"net"
+	"net/netip"
 	"sync"
 )
 
@@ -48,4 +49,66 @@ func (p *placed) Close() error {
 	err := p.Conn.Close()
 	p.leave()
 	return err
+}
+
+// LimitEach bounds how many connections one address has open: a further one is
+// closed at once. Without it, a single stranger takes all places of Limit. Addresses
+// of IPv6 count by their /64, which is what one customer gets (RFC 6177).
+func LimitEach(ln net.Listener, most int) net.Listener {
+	return &limitedEach{Listener: ln, most: most, open: make(map[netip.Prefix]int)}
+}
+
+type limitedEach struct {
+	net.Listener
+	most int
+
+	mu   sync.Mutex // guards open
+	open map[netip.Prefix]int
+}
+
+func (l *limitedEach) Accept() (net.Conn, error) {
+	for {
+		conn, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		from := origin(conn.RemoteAddr())
+		if l.enter(from) {
+			return &placed{Conn: conn, leave: sync.OnceFunc(func() { l.leave(from) })}, nil
+		}
+		_ = conn.Close()
+	}
+}
+
+func (l *limitedEach) enter(from netip.Prefix) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.open[from] >= l.most {
+		return false
+	}
+	l.open[from]++
+	return true
+}
+
+func (l *limitedEach) leave(from netip.Prefix) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.open[from]--; l.open[from] <= 0 {
+		delete(l.open, from)
+	}
+}
+
+// origin is the network that counts as one stranger. What is no IP address counts
+// as one all together.
+func origin(addr net.Addr) netip.Prefix {
+	ap, err := netip.ParseAddrPort(addr.String())
+	if err != nil {
+		return netip.Prefix{}
+	}
+	ip := ap.Addr().Unmap().WithZone("")
+	bits := 32
+	if ip.Is6() {
+		bits = 64
+	}
+	return netip.PrefixFrom(ip, bits).Masked()
 }

@@ -5,7 +5,9 @@ package daemon
 import (
 	"errors"
 	"net"
+	"os"
 	"testing"
+	"time"
 )
 
 func TestLimit(t *testing.T) {
@@ -53,3 +55,84 @@ func TestLimit(t *testing.T) {
 	}
 	_ = second.Close()
 }
+
+// One address gets its share and no more; closing one connection frees its place.
+func TestLimitEach(t *testing.T) {
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln := LimitEach(inner, 2)
+	defer ln.Close()
+	accepted := make(chan net.Conn, 8)
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				close(accepted)
+				return
+			}
+			accepted <- c
+		}
+	}()
+	// from dials with a source address of the loopback network.
+	from := func(ip string) net.Conn {
+		t.Helper()
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}}
+		c, err := d.Dial("tcp", inner.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	from("127.0.0.2")
+	from("127.0.0.2")
+	first := <-accepted
+	<-accepted
+	closed := func(c net.Conn) bool {
+		_ = c.SetReadDeadline(time.Now().Add(2 * time.Second))
+		_, err := c.Read(make([]byte, 1))
+		return err != nil && !errors.Is(err, os.ErrDeadlineExceeded)
+	}
+	if !closed(from("127.0.0.2")) {
+		t.Fatal("a third connection of one address is open")
+	}
+	from("127.0.0.3") // control: another address has a share of its own
+	if c := <-accepted; c.RemoteAddr().(*net.TCPAddr).IP.String() != "127.0.0.3" {
+		t.Errorf("accepted %v", c.RemoteAddr())
+	}
+	first.Close()
+	_ = first.Close() // twice must not free two places
+	from("127.0.0.2")
+	<-accepted
+	if !closed(from("127.0.0.2")) {
+		t.Fatal("closing one connection twice freed two places")
+	}
+	ln.Close()
+	if _, open := <-accepted; open {
+		t.Error("a connection was accepted that should not be")
+	}
+}
+
+// An IPv6 customer has 2^64 addresses, and one share.
+func TestOriginOfConnections(t *testing.T) {
+	for pair, same := range map[[2]string]bool{
+		{"192.0.2.1:1", "192.0.2.1:2"}:                 true,
+		{"192.0.2.1:1", "192.0.2.2:1"}:                 false,
+		{"[::ffff:192.0.2.1]:1", "192.0.2.1:1"}:        true,
+		{"[2001:db8:0:1::1]:1", "[2001:db8:0:1::2]:1"}: true,
+		{"[2001:db8:0:1::1]:1", "[2001:db8:0:2::1]:1"}: false,
+		{"[fe80::1%eth0]:1", "[fe80::2%eth1]:1"}:       true,
+	} {
+		a, b := origin(text(pair[0])), origin(text(pair[1]))
+		if (a == b) != same {
+			t.Errorf("%s and %s: %v and %v", pair[0], pair[1], a, b)
+		}
+	}
+}
+
+type text string
+
+func (t text) Network() string { return "tcp" }
+func (t text) String() string  { return string(t) }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 
 	"valise/hsm"
+	"valise/hsm/tpm"
 )
 
 // OpenToken opens the token that a URI names; a key in the URI is ignored. The
@@ -26,9 +27,21 @@ func (u *URI) OpenToken(ctx context.Context, pin hsm.PINFunc) (hsm.Token, error)
 	if u.PINSource != "" {
 		pin = PINFromFile(u.PINSource)
 	}
-	token, err := openToken(ctx, u, pin)
+	token, err := u.openToken(ctx, pin)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", u, err)
+	}
+	return token, nil
+}
+
+// openToken opens what needs no cgo itself, and leaves the rest to openToken.
+func (u *URI) openToken(ctx context.Context, pin hsm.PINFunc) (hsm.Token, error) {
+	if u.Scheme != "tpm" {
+		return openToken(ctx, u, pin)
+	}
+	token, err := tpm.Open(ctx, tpm.Config{Path: u.Path, PIN: pin})
+	if err != nil {
+		return nil, err // a nil pointer in an interface is not nil
 	}
 	return token, nil
 }

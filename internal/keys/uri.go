@@ -15,8 +15,8 @@ import (
 
 // A URI names a token, and a key in it if Ref or ID is set.
 type URI struct {
-	Scheme string // "piv" or "pkcs11"
-	Ref    string // PIV slot, or the object's label
+	Scheme string // "piv", "pkcs11" or "tpm"
+	Ref    string // PIV slot, the object's label, or a place in a TPM
 	ID     []byte // CKA_ID of the object; pkcs11 only
 
 	Serial string
@@ -24,6 +24,7 @@ type URI struct {
 
 	Token, Manufacturer, Model string // pkcs11 only
 	Module                     string // pkcs11 only: path of the library
+	Path                       string // tpm only: device or socket; empty: the usual one
 	PINSource                  string // path of a file that holds the PIN
 }
 
@@ -60,8 +61,10 @@ func Parse(text string) (*URI, error) {
 		u, err = parsePIV(rest)
 	case colon && scheme == "pkcs11":
 		u, err = parsePKCS11(text)
+	case colon && scheme == "tpm":
+		u, err = parseTPM(rest)
 	default:
-		err = errors.New("it must begin with piv: or pkcs11: before all else")
+		err = errors.New("it must begin with piv:, pkcs11: or tpm: before all else")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("keys: %w: %w", ErrURI, err)
@@ -88,31 +91,45 @@ func holdsPIN(text string) bool {
 }
 
 func parsePIV(rest string) (*URI, error) {
-	slot, query, _ := strings.Cut(rest, "?")
-	if strings.ContainsAny(slot, "/;&=%#") {
-		return nil, errors.New("after piv: comes a slot like 9a, and ? before all else")
+	u := &URI{Scheme: "piv"}
+	err := u.parseQuery(rest, map[string]*string{"serial": &u.Serial, "reader": &u.Reader, "pin-source": &u.PINSource},
+		"after piv: comes a slot like 9a, and ? before all else", "serial, reader and pin-source are known")
+	return u, err
+}
+
+func parseTPM(rest string) (*URI, error) {
+	u := &URI{Scheme: "tpm"}
+	err := u.parseQuery(rest, map[string]*string{"path": &u.Path, "pin-source": &u.PINSource},
+		"after tpm: comes a place like 9a or 81000100, and ? before all else", "path and pin-source are known")
+	if err == nil && u.Path != "" && !filepath.IsAbs(u.Path) {
+		err = errors.New("path must be absolute")
+	}
+	return u, err
+}
+
+// parseQuery reads REF?NAME=VALUE&… with the names that into has.
+func (u *URI) parseQuery(rest string, into map[string]*string, shape, known string) error {
+	ref, query, _ := strings.Cut(rest, "?")
+	if strings.ContainsAny(ref, "/;&=%#") {
+		return errors.New(shape)
 	}
 	values, err := url.ParseQuery(query)
 	if err != nil {
-		return nil, errors.New("its query is malformed")
+		return errors.New("its query is malformed")
 	}
-	u := &URI{Scheme: "piv", Ref: slot}
+	u.Ref = ref
 	for name, value := range values {
 		if len(value) != 1 || value[0] == "" {
-			return nil, fmt.Errorf("%q must be given once, with a value", printable(name))
+			return fmt.Errorf("%q must be given once, with a value", printable(name))
 		}
-		switch name {
-		case "serial":
-			u.Serial = value[0]
-		case "reader":
-			u.Reader = value[0]
-		case "pin-source":
-			u.PINSource = strings.TrimPrefix(value[0], "file:")
-		default:
-			return nil, fmt.Errorf("%q is unknown; serial, reader and pin-source are known", printable(name))
+		field := into[name]
+		if field == nil {
+			return fmt.Errorf("%q is unknown; %s", printable(name), known)
 		}
+		*field = value[0]
 	}
-	return u, nil
+	u.PINSource = strings.TrimPrefix(u.PINSource, "file:")
+	return nil
 }
 
 // printable shortens what may be a slip of the keyboard with a PIN in it.
@@ -178,8 +195,11 @@ func checkNames(part, separator string, known []string) error {
 
 // String is the URI in canonical form. It never holds a PIN.
 func (u *URI) String() string {
-	if u.Scheme == "piv" {
+	switch u.Scheme {
+	case "piv":
 		return "piv:" + u.Ref + query("serial", u.Serial, "reader", u.Reader, "pin-source", u.PINSource)
+	case "tpm":
+		return "tpm:" + u.Ref + query("path", u.Path, "pin-source", u.PINSource)
 	}
 	var path []string
 	for _, a := range [][2]string{

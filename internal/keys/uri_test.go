@@ -19,6 +19,9 @@ func TestParse(t *testing.T) {
 		"piv:9c?serial=9681620":     {Scheme: "piv", Ref: "9c", Serial: "9681620"},
 		"piv:?reader=Yubico%20Yubi": {Scheme: "piv", Reader: "Yubico Yubi"},
 		"piv:82?serial=1&reader=y&pin-source=/p/pin": {Scheme: "piv", Ref: "82", Serial: "1", Reader: "y", PINSource: "/p/pin"},
+		"tpm:":   {Scheme: "tpm"},
+		"tpm:9a": {Scheme: "tpm", Ref: "9a"},
+		"tpm:81000100?path=/dev/tpmrm1&pin-source=/p": {Scheme: "tpm", Ref: "81000100", Path: "/dev/tpmrm1", PINSource: "/p"},
 		// RFC 7512, Section 3, as far as we use it
 		"pkcs11:token=The%20Software%20PKCS%2311%20Softtoken": {Scheme: "pkcs11", Token: "The Software PKCS#11 Softtoken"},
 		"pkcs11:token=Software%20PKCS%2311%20softtoken;manufacturer=Snake%20Oil,%20Inc.;model=1.0;object=my-certificate;id=%69%95%3E%5C%F4%BD%EC%91?pin-source=file:/etc/token_pin": {
@@ -48,6 +51,7 @@ func TestParseRefuses(t *testing.T) {
 		"pkcs11:token", "pkcs11:token=", "pkcs11:token=a;token=b", "pkcs11:slot-id=0", "pkcs11:colour=red",
 		"pkcs11:token=a?module-path=m.so", "pkcs11:token=a?module-name=x", "pkcs11:token=a?pin-source=pin",
 		"pkcs11:token=a?pin-source=|/bin/pin", "pkcs11:token=%zz", "pkcs11:token=a;type=public",
+		"tpm", "tpm:/dev/tpmrm0", "tpm:9a?path=tpm", "tpm:9a?serial=1", "tpm:9a?path=/a&path=/b", "tpm:9a?pin-source=p",
 		"pkcs11:" + strings.Repeat("a", maxURI),
 	} {
 		if u, err := Parse(text); !errors.Is(err, ErrURI) || hsm.Hint(err) == "" {
@@ -90,7 +94,7 @@ func TestPINNeverInMessages(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	for _, s := range []string{
 		"piv:", "piv:9a?serial=1&reader=x&pin-source=/p", "pkcs11:token=a;object=b;id=%01?module-path=/m.so&pin-source=/p",
-		"pkcs11:?", "pkcs11:;", "piv:?&", "pkcs11:token=%00%ff",
+		"tpm:9a?path=/dev/tpmrm0&pin-source=/p", "pkcs11:?", "pkcs11:;", "piv:?&", "pkcs11:token=%00%ff",
 	} {
 		f.Add(s)
 	}

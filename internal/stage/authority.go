@@ -13,11 +13,13 @@ import (
 
 // An Authority is an enrollment authority with its keys in a token of its own.
 type Authority struct {
-	Domain string
-	Root   string // PEM file of the root's certificate
-	Audit  string // file of the audit stream
-	URL    string
-	Token  *Token
+	Domain    string
+	Root      string // PEM file of the root's certificate
+	Audit     string // file of the audit stream
+	URL       string
+	Token     *Token
+	RootToken *Token     // of a ministry
+	Officers  []*Officer // of a ministry; an authority that has none approves nothing
 
 	stage   *Stage
 	name    string
@@ -25,25 +27,13 @@ type Authority struct {
 	process *Process
 }
 
-// NewAuthority founds an authority, imports its roster and starts it. Evidence
-// under the attestation roots (PEM files) is accepted besides the vendors'.
+// NewAuthority founds an authority without officers, imports its roster and starts
+// it. Evidence under the attestation roots (PEM files) is accepted besides the
+// vendors'.
 func (s *Stage) NewAuthority(ctx context.Context, name, domain string, roster []string, attestationRoots ...string) (*Authority, error) {
-	dir := filepath.Join(s.Dir, name)
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return nil, err
-	}
-	token, err := s.NewToken(ctx, name)
+	a, port, err := s.prepare(ctx, name, domain)
 	if err != nil {
 		return nil, err
-	}
-	port, err := freePort("tcp")
-	if err != nil {
-		return nil, err
-	}
-	a := &Authority{
-		Domain: domain, Token: token, stage: s, name: name, config: filepath.Join(dir, "enrolld.toml"),
-		Root: filepath.Join(dir, "data", "root.pem"), Audit: filepath.Join(dir, "audit.jsonl"),
-		URL: fmt.Sprintf("https://localhost:%d", port),
 	}
 	if err := os.WriteFile(a.config, []byte(a.toml(port, attestationRoots)), 0o600); err != nil {
 		return nil, err
@@ -51,17 +41,44 @@ func (s *Stage) NewAuthority(ctx context.Context, name, domain string, roster []
 	if _, err := a.run(ctx, "init"); err != nil {
 		return nil, err
 	}
-	if err := a.importRoster(ctx, filepath.Join(dir, "people.csv"), roster); err != nil {
+	if err := a.importRoster(ctx, filepath.Join(filepath.Dir(a.config), "people.csv"), roster); err != nil {
 		return nil, err
 	}
 	return a, a.Start(ctx)
 }
 
-func (a *Authority) toml(port int, roots []string) string {
-	quoted := make([]string, len(roots))
-	for i, r := range roots {
-		quoted[i] = fmt.Sprintf("%q", r)
+// prepare makes a folder, a token and an address.
+func (s *Stage) prepare(ctx context.Context, name, domain string) (*Authority, int, error) {
+	dir := filepath.Join(s.Dir, name)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return nil, 0, err
 	}
+	token, err := s.NewToken(ctx, name)
+	if err != nil {
+		return nil, 0, err
+	}
+	port, err := freePort("tcp")
+	if err != nil {
+		return nil, 0, err
+	}
+	return &Authority{
+		Domain: domain, Token: token, stage: s, name: name, config: filepath.Join(dir, "enrolld.toml"),
+		Root: filepath.Join(dir, "data", "root.pem"), Audit: filepath.Join(dir, "audit.jsonl"),
+		URL: fmt.Sprintf("https://localhost:%d", port),
+	}, port, nil
+}
+
+func (a *Authority) data() string { return filepath.Dir(a.Root) }
+
+func quoted(list []string) string {
+	out := make([]string, len(list))
+	for i, s := range list {
+		out[i] = fmt.Sprintf("%q", s)
+	}
+	return strings.Join(out, ", ")
+}
+
+func (a *Authority) toml(port int, roots []string) string {
 	return fmt.Sprintf(`domain = %q
 url = %q
 listen = "127.0.0.1:%d"
@@ -79,7 +96,7 @@ roots = [%s]
 # Virtual cards say that they have firmware 5.4.3; below 5.7.0 only configured
 # roots are accepted, never a vendor's.
 min_firmware = "5.4.3"
-`, a.Domain, a.URL, port, a.Token.Label, a.Token.Module, a.stage.pinFile(), strings.Join(quoted, ", "))
+`, a.Domain, a.URL, port, a.Token.Label, a.Token.Module, a.stage.pinFile(), quoted(roots))
 }
 
 func (a *Authority) importRoster(ctx context.Context, file string, people []string) error {
@@ -103,10 +120,19 @@ func (a *Authority) Start(ctx context.Context) (err error) {
 // Process is the running daemon.
 func (a *Authority) Process() *Process { return a.process }
 
-// Invite makes an invitation for one device of a person.
+// Invite makes an invitation for one device of a person: by an officer, or by the
+// operator where there is none.
 func (a *Authority) Invite(ctx context.Context, address string) (string, error) {
-	out, err := a.run(ctx, "invite", address)
-	return strings.TrimSpace(out), err
+	if len(a.Officers) == 0 {
+		out, err := a.run(ctx, "invite", address)
+		return strings.TrimSpace(out), err
+	}
+	file := filepath.Join(filepath.Dir(a.config), "invitation-"+address)
+	if _, err := a.deciders()[0].Sign(ctx, "invite", address, "--out", file); err != nil {
+		return "", err
+	}
+	code, err := os.ReadFile(file)
+	return strings.TrimSpace(string(code)), err
 }
 
 // CertifyGateway issues a gateway's certificate for a CSR in a file.

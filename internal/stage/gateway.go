@@ -66,7 +66,10 @@ certificate = "gateway.pem"
 data = "data"
 audit = "audit.jsonl"
 admin = %q
-`, port, authority.Domain, authority.Root, g.Token.URI("tls"), g.stage.pinFile(), g.admin)
+
+[authority]
+url = %q
+`, port, authority.Domain, authority.Root, g.Token.URI("tls"), g.stage.pinFile(), g.admin, authority.URL)
 }
 
 // certify carries the request to the authority and its certificate back.

@@ -56,7 +56,33 @@ func (o *Official) Enroll(ctx context.Context, authority *Authority, gateway *Ga
 	if err != nil {
 		return "", err
 	}
-	return o.EnrollWith(ctx, code, gateway)
+	if len(authority.Officers) == 0 {
+		return o.EnrollWith(ctx, code, gateway)
+	}
+	// The command waits until two officers have approved.
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type result struct {
+		out string
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		out, err := o.EnrollWith(ctx, code, gateway)
+		if err != nil {
+			cancel() // nobody has to wait for the request
+		}
+		done <- result{out, err}
+	}()
+	err = authority.Approve(ctx, o.Address)
+	if err != nil {
+		cancel()
+	}
+	r := <-done
+	if r.err != nil {
+		return r.out, r.err
+	}
+	return r.out, err
 }
 
 // EnrollWith enrolls with an invitation; what failed can be repeated.

@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"valise/internal/p11relay"
 )
 
 // A Token is a SoftHSM token with its own configuration.
@@ -21,7 +23,7 @@ type Token struct {
 	stage  *Stage
 	server *Process // p11-kit's server, where the stage has TokenServers
 	socket string
-	soft   string // SoftHSM's module
+	soft   string // SoftHSM's module, behind package p11relay where a server loads it
 }
 
 // URI names an object in the token, RFC 7512.
@@ -48,12 +50,34 @@ func (s *Stage) NewToken(ctx context.Context, label string) (*Token, error) {
 	if !s.cfg.TokenServers {
 		return t, nil
 	}
-	if t.Module, err = installed("/usr/lib*/*/pkcs11/p11-kit-client.so", "p11-kit-modules"); err != nil {
+	client, err := installed("/usr/lib*/*/pkcs11/p11-kit-client.so", "p11-kit-modules")
+	if err != nil {
+		return nil, err
+	}
+	if t.Module, err = p11relay.Build(ctx, dir, client, p11relay.Client); err != nil {
+		return nil, err
+	}
+	if t.soft, err = p11relay.Build(ctx, dir, soft, p11relay.Server); err != nil {
 		return nil, err
 	}
 	t.socket = filepath.Join(dir, "hsm")
 	t.Env = append(t.Env, "P11_KIT_SERVER_ADDRESS=unix:path="+t.socket)
 	return t, t.Start(ctx)
+}
+
+// NewTokenBeside makes a token that a process which sees another one sees too. Where
+// tokens have servers it is the other one: a client of p11-kit knows one server.
+func (s *Stage) NewTokenBeside(ctx context.Context, other *Token, label string) (*Token, error) {
+	if s.cfg.TokenServers {
+		return other, nil
+	}
+	return s.newTokenIn(ctx, other, label)
+}
+
+// newTokenIn makes a token in the folder of another one, without a server.
+func (s *Stage) newTokenIn(ctx context.Context, other *Token, label string) (*Token, error) {
+	_, err := Output(ctx, other.Env, "softhsm2-util", "--init-token", "--free", "--label", label, "--pin", PIN, "--so-pin", PIN)
+	return &Token{Label: label, Module: other.soft, Env: other.Env, stage: s, soft: other.soft}, err
 }
 
 // Start starts the token's server, again after Kill; it returns when the server

@@ -22,9 +22,16 @@ type Dialect int
 const (
 	// SQLite is the embedded default.
 	SQLite Dialect = iota
-	// PostgreSQL serves many nodes. Only its words are here; Open does not offer it yet.
+	// PostgreSQL serves many nodes.
 	PostgreSQL
 )
+
+func (d Dialect) String() string {
+	if d == PostgreSQL {
+		return "PostgreSQL"
+	}
+	return "SQLite"
+}
 
 // words are exchanged in migrations, upper case and as whole words only. SQLite's
 // STRICT tables refuse BIGINT and BOOLEAN, and take "12x" for a number when they
@@ -34,10 +41,17 @@ var words = map[Dialect]map[string]string{
 	PostgreSQL: {"STRICT": "", "BLOB": "BYTEA"},
 }
 
-var wordPattern = regexp.MustCompile(`\b[A-Z]+\b`)
+var (
+	wordPattern = regexp.MustCompile(`\b[A-Z]+\b`)
+	// blobPattern finds x'00ff', which is a bit string to PostgreSQL.
+	blobPattern = regexp.MustCompile(`\bx'((?:[0-9a-f]{2})*)'`)
+)
 
 // Translate returns a migration's text in the words of the dialect.
 func Translate(d Dialect, text []byte) []byte {
+	if d == PostgreSQL {
+		text = blobPattern.ReplaceAll(text, []byte(`'\x$1'`))
+	}
 	return wordPattern.ReplaceAllFunc(text, func(w []byte) []byte {
 		if to, ok := words[d][string(w)]; ok {
 			return []byte(to)
@@ -49,7 +63,11 @@ func Translate(d Dialect, text []byte) []byte {
 // migrate brings the schema up to date. Another process may do the same at the same
 // time: then one of them fails and finds the work done when it looks again.
 func migrate(ctx context.Context, db *sql.DB, source fs.FS, d Dialect) error {
-	p, err := goose.NewProvider(goose.DialectSQLite3, db, translated{source, d}, goose.WithDisableGlobalRegistry(true))
+	dialect := goose.DialectSQLite3
+	if d == PostgreSQL {
+		dialect = goose.DialectPostgres
+	}
+	p, err := goose.NewProvider(dialect, db, translated{source, d}, goose.WithDisableGlobalRegistry(true))
 	if err != nil {
 		return fmt.Errorf("read migrations: %w", err)
 	}

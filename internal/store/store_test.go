@@ -14,7 +14,15 @@ import (
 	"testing"
 	"testing/fstest"
 	"time"
+
+	"valise/internal/testenv"
 )
+
+// eachDatabase runs a test on both databases; path is an empty one of its own.
+func eachDatabase(t *testing.T, f func(t *testing.T, path string)) {
+	t.Run("SQLite", func(t *testing.T) { f(t, filepath.Join(t.TempDir(), "x.db")) })
+	t.Run("PostgreSQL", func(t *testing.T) { f(t, testenv.Postgres(t).DSN) })
+}
 
 func testMigrations(t testing.TB) fs.FS {
 	t.Helper()
@@ -62,15 +70,17 @@ func TestOpenSetsWhatTheDocumentationSays(t *testing.T) {
 	}
 }
 
-func TestUpdateAndView(t *testing.T) {
+func TestUpdateAndView(t *testing.T) { eachDatabase(t, testUpdateAndView) }
+
+func testUpdateAndView(t *testing.T, path string) {
 	ctx := t.Context()
-	db := testOpen(t, filepath.Join(t.TempDir(), "x.db"))
+	db := testOpen(t, path)
 	if err := db.Update(ctx, exec(ctx, "INSERT INTO parent VALUES ($1, $2, $3)", 1, true, []byte("x"))); err != nil {
 		t.Fatal(err)
 	}
 	boom := errors.New("boom")
 	err := db.Update(ctx, func(tx *Tx) error {
-		if err := exec(ctx, "INSERT INTO parent VALUES (2, 0, $1)", []byte{})(tx); err != nil {
+		if err := exec(ctx, "INSERT INTO parent VALUES ($1, $2, $3)", 2, false, []byte{})(tx); err != nil {
 			return err
 		}
 		return boom
@@ -81,27 +91,32 @@ func TestUpdateAndView(t *testing.T) {
 	var n int
 	var ok bool
 	err = db.View(ctx, func(tx *Tx) error {
-		return tx.QueryRowContext(ctx, "SELECT count(*), max(ok) FROM parent").Scan(&n, &ok)
+		return tx.QueryRowContext(ctx, "SELECT count(*), sum(id) = $1 FROM parent", 1).Scan(&n, &ok)
 	})
 	if err != nil || n != 1 || !ok {
 		t.Fatalf("n=%d ok=%t err=%v", n, ok, err)
 	}
 }
 
-func TestConstraints(t *testing.T) {
+func TestConstraints(t *testing.T) { eachDatabase(t, testConstraints) }
+
+func testConstraints(t *testing.T, path string) {
 	ctx := t.Context()
-	db := testOpen(t, filepath.Join(t.TempDir(), "x.db"))
-	if err := db.Update(ctx, exec(ctx, "INSERT INTO parent VALUES (1, 1, x'00')")); err != nil {
+	db := testOpen(t, path)
+	if err := db.Update(ctx, insertParent(ctx)); err != nil {
 		t.Fatal(err)
 	}
-	for name, q := range map[string]string{
-		"foreign key": "INSERT INTO child VALUES (1, 7, 1)",
-		"unique":      "INSERT INTO parent VALUES (1, 1, x'00')",
-		"strict type": "INSERT INTO child VALUES (1, 1, '12x')",
+	for name, f := range map[string]func(*Tx) error{
+		"foreign key": exec(ctx, "INSERT INTO child VALUES (1, 7, 1)"),
+		"unique":      insertParent(ctx),
 	} {
-		if err := db.Update(ctx, exec(ctx, q)); !IsConstraint(err) || Retryable(err) {
+		if err := db.Update(ctx, f); !IsConstraint(err) || Retryable(err) {
 			t.Errorf("%s: got %v", name, err)
 		}
+	}
+	// A number is a number: SQLite says constraint, PostgreSQL a syntax error.
+	if err := db.Update(ctx, exec(ctx, "INSERT INTO child VALUES (1, 1, '12x')")); err == nil || Retryable(err) {
+		t.Errorf("strict type: got %v", err)
 	}
 	if err := db.Update(ctx, exec(ctx, "INSERT INTO child VALUES (1, 1, 1)")); err != nil {
 		t.Errorf("honest control: %v", err)
@@ -111,12 +126,17 @@ func TestConstraints(t *testing.T) {
 	}
 }
 
-// Writers of one process never see SQLITE_BUSY, and no increment is lost.
-func TestWritersAreSerialized(t *testing.T) {
+func insertParent(ctx context.Context) func(*Tx) error {
+	return exec(ctx, "INSERT INTO parent VALUES ($1, $2, $3)", 1, true, []byte{0})
+}
+
+// Writers never see SQLITE_BUSY or a serialization failure, and no increment is lost.
+func TestWritersAreSerialized(t *testing.T) { eachDatabase(t, testWritersAreSerialized) }
+
+func testWritersAreSerialized(t *testing.T, path string) {
 	ctx := t.Context()
-	path := filepath.Join(t.TempDir(), "x.db")
 	dbs := []*DB{testOpen(t, path), testOpen(t, path)} // two pools, as two processes have them
-	if err := dbs[0].Update(ctx, exec(ctx, "INSERT INTO parent VALUES (1, 1, x'00')")); err != nil {
+	if err := dbs[0].Update(ctx, insertParent(ctx)); err != nil {
 		t.Fatal(err)
 	}
 	if err := dbs[0].Update(ctx, exec(ctx, "INSERT INTO child VALUES (1, 1, 0)")); err != nil {
@@ -167,27 +187,28 @@ func TestRetryOnBusy(t *testing.T) {
 		done <- other.Update(ctx, func(*Tx) error { close(holding); <-release; return nil })
 	}()
 	<-holding
-	err = db.Update(ctx, exec(ctx, "INSERT INTO parent VALUES (1, 1, x'00')"))
+	err = db.Update(ctx, insertParent(ctx))
 	if !Retryable(err) || !strings.Contains(err.Error(), "given up after 10 attempts") {
 		t.Errorf("got %v", err)
 	}
 	expired, cancel := context.WithTimeout(ctx, 5*time.Millisecond)
 	defer cancel()
-	if err := db.Update(expired, exec(ctx, "INSERT INTO parent VALUES (1, 1, x'00')")); err == nil {
+	if err := db.Update(expired, insertParent(ctx)); err == nil {
 		t.Error("got no error after the context ended")
 	}
 	close(release)
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	if err := db.Update(ctx, exec(ctx, "INSERT INTO parent VALUES (1, 1, x'00')")); err != nil {
+	if err := db.Update(ctx, insertParent(ctx)); err != nil {
 		t.Errorf("after the lock went: %v", err)
 	}
 }
 
-func TestOpenRefuses(t *testing.T) {
+func TestOpenRefuses(t *testing.T) { eachDatabase(t, testOpenRefuses) }
+
+func testOpenRefuses(t *testing.T, path string) {
 	ctx := t.Context()
-	path := filepath.Join(t.TempDir(), "x.db")
 	cfg := Config{Path: path, Migrations: testMigrations(t), ApplicationID: 7}
 	db, err := Open(ctx, cfg)
 	if err != nil {
@@ -229,7 +250,47 @@ func TestOpenRefuses(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
-	t.Run("not a database", func(t *testing.T) {
+}
+
+// Only who asks for it makes a database, or takes one that is there.
+func TestOpenExpects(t *testing.T) {
+	eachDatabase(t, func(t *testing.T, path string) {
+		try := func(e Expectation) error {
+			db, err := Open(t.Context(), Config{Path: path, Migrations: testMigrations(t), Expect: e})
+			if err == nil {
+				err = db.Close()
+			}
+			return err
+		}
+		if err := try(Existing); !errors.Is(err, ErrMissing) {
+			t.Errorf("existing, of none: %v", err)
+		}
+		if !IsPostgreSQL(path) {
+			if err := os.WriteFile(path, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := try(Existing); !errors.Is(err, ErrMissing) {
+				t.Errorf("existing, of an empty file: %v", err)
+			}
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := try(Fresh); err != nil {
+			t.Errorf("fresh, of none: %v", err)
+		}
+		if err := try(Fresh); !errors.Is(err, ErrPresent) {
+			t.Errorf("fresh, of one: %v", err)
+		}
+		if err := errors.Join(try(Existing), try(Either)); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestOpenRefusesWhatIsNoDatabase(t *testing.T) {
+	ctx := t.Context()
+	t.Run("junk", func(t *testing.T) {
 		junk := filepath.Join(t.TempDir(), "junk.db")
 		if err := os.WriteFile(junk, []byte(strings.Repeat("junk", 1000)), 0o600); err != nil {
 			t.Fatal(err)
@@ -269,14 +330,16 @@ func TestCheckpointTruncates(t *testing.T) {
 	}
 }
 
-func TestPanicGivesTheWriterBack(t *testing.T) {
+func TestPanicGivesTheWriterBack(t *testing.T) { eachDatabase(t, testPanicGivesTheWriterBack) }
+
+func testPanicGivesTheWriterBack(t *testing.T, path string) {
 	ctx := t.Context()
-	db := testOpen(t, filepath.Join(t.TempDir(), "x.db"))
+	db := testOpen(t, path)
 	func() {
 		defer func() { _ = recover() }()
 		_ = db.Update(ctx, func(*Tx) error { panic("boom") })
 	}()
-	if err := db.Update(ctx, exec(ctx, "INSERT INTO parent VALUES (1, 1, x'00')")); err != nil {
+	if err := db.Update(ctx, insertParent(ctx)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -290,11 +353,11 @@ func TestURIPath(t *testing.T) {
 }
 
 func TestTranslate(t *testing.T) {
-	in := "CREATE TABLE t (a BIGINT, b BOOLEAN, c BLOB, bigint_ BIGINT) STRICT;"
-	if got, want := string(Translate(SQLite, []byte(in))), "CREATE TABLE t (a INTEGER, b INTEGER, c BLOB, bigint_ INTEGER) STRICT;"; got != want {
+	in := "CREATE TABLE t (a BIGINT, b BOOLEAN, c BLOB DEFAULT x'', bigint_ BIGINT) STRICT;"
+	if got, want := string(Translate(SQLite, []byte(in))), "CREATE TABLE t (a INTEGER, b INTEGER, c BLOB DEFAULT x'', bigint_ INTEGER) STRICT;"; got != want {
 		t.Errorf("sqlite: %s", got)
 	}
-	if got, want := string(Translate(PostgreSQL, []byte(in))), "CREATE TABLE t (a BIGINT, b BOOLEAN, c BYTEA, bigint_ BIGINT) ;"; got != want {
+	if got, want := string(Translate(PostgreSQL, []byte(in))), `CREATE TABLE t (a BIGINT, b BOOLEAN, c BYTEA DEFAULT '\x', bigint_ BIGINT) ;`; got != want {
 		t.Errorf("postgresql: %s", got)
 	}
 }

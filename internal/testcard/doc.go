@@ -27,7 +27,8 @@
 //
 // Nobody can touch a virtual card. Touch policies are stored, reported and
 // attested; a key that asks for touch acts as if it had been touched at once,
-// or, with Config.Untouched, as if nobody ever did (status 6982). The same
+// or, with Config.Untouched, as if nobody ever did (status 6982); a card made
+// with Config.NoSensor refuses to make such a key (status 6A80). The same
 // goes for the finger of a card made with Config.Bio: it always matches.
 //
 // Attestation carries the extensions for firmware, serial number, policies and

@@ -412,3 +412,51 @@ func TestImportMalformed(t *testing.T) {
 	c.want(swWrongParameters, insImport, 0x55, 0x9a, nil)
 	c.want(swWrongParameters, insImport, algP256, slotAttestation, appendField(nil, 6, randomBytes(32)))
 }
+
+// SP 800-73-4 Part 2, Section 3.2.4 with "always": one VERIFY serves one private key
+// operation in 9c, the very next one; whatever uses a key in between, or another
+// VERIFY that fails, takes it away. Status 6982 otherwise.
+func TestFreshPINServesOneSignature(t *testing.T) {
+	c := newClient(t, Config{})
+	c.admin()
+	c.generate(0x9c, algP384)
+	c.generate(0x9a, algP384)
+	sign := func(slot byte, want status) {
+		t.Helper()
+		if _, sw := c.use(slot, algP384, 0x81, make([]byte, 48)); sw != want {
+			t.Errorf("slot %02x: status %04x, want %04x", slot, sw, want)
+		}
+	}
+	sign(0x9c, 0x6982) // no PIN at all
+	c.login()
+	sign(0x9c, swOK)
+	sign(0x9c, 0x6982) // the PIN is spent
+	sign(0x9a, swOK)   // and for 9a it is not
+	c.login()
+	sign(0x9a, swOK)
+	sign(0x9c, 0x6982) // a use of another key came between
+	c.login()
+	if sw := c.verify("000000"); sw == swOK {
+		t.Fatal("a wrong PIN was accepted")
+	}
+	sign(0x9c, 0x6982) // a refused PIN ends the login
+	c.login()
+	if _, sw := c.use(0x9c, algP384, 0x85, make([]byte, 97)); sw == swOK {
+		t.Error("a point of zeros was agreed with")
+	}
+	sign(0x9c, 0x6982) // a failed use spends it too
+	c.login()
+	sign(0x9c, swOK)
+}
+
+// A card without a sensor takes no key that wants to be touched.
+func TestNoSensor(t *testing.T) {
+	for noSensor, want := range map[bool]status{false: swOK, true: swWrongData} {
+		c := newClient(t, Config{NoSensor: noSensor})
+		c.admin()
+		for _, touch := range []byte{touchAlways, touchCached} {
+			c.want(want, insGenerate, 0, 0x9c, []byte{0xac, 9, 0x80, 1, algP256, 0xaa, 1, pinAlways, 0xab, 1, touch})
+		}
+		c.generate(0x9c, algP256, pinAlways, touchNever) // control
+	}
+}

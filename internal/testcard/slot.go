@@ -69,6 +69,9 @@ func (c *Card) policies(ref byte, fields []field) (pin, touch byte, ok bool) {
 	if c.state.Bio {
 		highest = pinMatchAlways
 	}
+	if c.state.NoSensor && touch != touchNever {
+		return 0, 0, false
+	}
 	return pin, touch, pin <= highest && touch <= touchCached
 }
 

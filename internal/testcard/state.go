@@ -21,6 +21,7 @@ type Config struct {
 	PIN, PUK      string  // "": the factory's
 	ManagementKey []byte  // nil: the factory's; else 16, 24 or 32 bytes of AES, or 24 of 3DES before 5.7
 	Untouched     bool    // nobody ever touches this card
+	NoSensor      bool    // the card cannot be touched: it refuses keys that want it
 	Bio           bool    // the card has a fingerprint reader; the virtual finger always matches
 	Root          *Root   // signs the card's attestation key
 }
@@ -32,6 +33,7 @@ type state struct {
 	Firmware    Version             `json:"firmware"`
 	FormFactor  byte                `json:"form_factor"`
 	Untouched   bool                `json:"untouched,omitempty"`
+	NoSensor    bool                `json:"no_sensor,omitempty"`
 	Bio         bool                `json:"bio,omitempty"`
 	PIN         reference           `json:"pin"`
 	PUK         reference           `json:"puk"`
@@ -70,7 +72,7 @@ func newState(cfg Config) (*state, error) {
 	}
 	s := &state{
 		Format: stateFormat, Serial: cfg.Serial, Firmware: cfg.Firmware, FormFactor: cfg.FormFactor,
-		Untouched: cfg.Untouched, Bio: cfg.Bio,
+		Untouched: cfg.Untouched, NoSensor: cfg.NoSensor, Bio: cfg.Bio,
 	}
 	if s.Serial == 0 {
 		s.Serial = 10_000_000 + binary.BigEndian.Uint32(randomBytes(4))%90_000_000

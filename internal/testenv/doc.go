@@ -8,6 +8,8 @@
 //	cards := testenv.Reader(t, testcard.Config{})  // a reader for commands that the test runs
 //	token := testenv.SoftHSM(t)                    // a token of its own
 //	server := testenv.SoftHSMServer(t)             // the same, in a server that can be killed
+//	db := testenv.Postgres(t)                      // a database of its own in a private server
+//	tpm := testenv.TPM(t)                          // a TPM 2.0 with an endorsement key that its maker certified
 //	valise := testenv.Build(t, "./cmd/valise")     // a command of this module
 //
 // Under VALISE_REQUIRE=all (as in make test) a missing part fails the test

@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"valise/internal/p11relay"
 )
 
 // A Token is a SoftHSM token made for one test.
@@ -73,12 +75,14 @@ func SoftHSM(t testing.TB) *Token {
 }
 
 // A Server is a SoftHSM token behind p11-kit's server: an HSM on a network
-// that can be killed and started again. Its Module is p11-kit's client.
+// that can be killed and started again. Its Module is p11-kit's client, behind
+// package p11relay.
 type Server struct {
 	Token
 	Backing Token // the same token without the server in between
 
 	program, socket string
+	provider        string // what the server loads
 	cmd             *exec.Cmd
 	done            chan struct{}
 }
@@ -91,7 +95,13 @@ func SoftHSMServer(t testing.TB) *Server {
 	client := Need(t, "/usr/lib*/*/pkcs11/p11-kit-client.so", "p11-kit-modules")
 	backing := SoftHSM(t)
 	s := &Server{Token: *backing, Backing: *backing, program: program}
-	s.Module = client
+	var err error
+	if s.provider, err = p11relay.Build(t.Context(), backing.Dir, backing.Module, p11relay.Server); err != nil {
+		t.Fatalf("testenv: %v", err)
+	}
+	if s.Module, err = p11relay.Build(t.Context(), backing.Dir, client, p11relay.Client); err != nil {
+		t.Fatalf("testenv: %v", err)
+	}
 	s.socket = filepath.Join(backing.Dir, "hsm")
 	address := "unix:path=" + s.socket
 	t.Setenv("P11_KIT_SERVER_ADDRESS", address)
@@ -111,7 +121,7 @@ func (s *Server) Start(t testing.TB) {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(s.program, "--foreground", "--name", s.socket,
-		"--provider", s.Backing.Module, "pkcs11:token="+url.PathEscape(s.Label))
+		"--provider", s.provider, "pkcs11:token="+url.PathEscape(s.Label))
 	cmd.Env = append(os.Environ(), s.Backing.env...)
 	// Its children die with its group, and it dies with this process.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}

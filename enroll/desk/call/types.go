@@ -141,7 +141,17 @@ type Officer struct {
 	Key      identity.DeviceID `json:"key"`
 	State    string            `json:"state"` // "active", "suspended", "dismissed"
 	Expires  time.Time         `json:"expires"`
-	Previous string            `json:"previous"` // hexadecimal digest of the last Appointment or Dismissal
+	Previous string            `json:"previous"`        // hexadecimal digest of the last Appointment or Dismissal
+	Chain    [][]byte          `json:"chain,omitempty"` // DER: certificate and issuer; empty while it is not issued
+}
+
+// ApplicationLife is how long an applicant may take with a nonce.
+const ApplicationLife = 24 * time.Hour
+
+// An Application is what the desk found in an applicant's file.
+type Application struct {
+	Appointment Signable `json:"appointment"`
+	Evidence    Evidence `json:"evidence"`
 }
 
 // A Proposal has signatures and needs more.

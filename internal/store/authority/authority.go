@@ -11,6 +11,10 @@
 //		…
 //	})
 //
+// The same tables stand in an SQLite file or in a PostgreSQL database, which several
+// processes may use at once. Whoever appends to the ledger says so with Append in
+// place of Update; an Update that does so all the same is run a second time.
+//
 // A method that looks one thing up returns ErrNotFound when there is none. Methods
 // that change a state name the state that they expect, and return ErrState when
 // another request was faster; that is what makes things single-use.
@@ -20,12 +24,12 @@ package authority
 
 import (
 	"context"
-	"crypto/rand"
 	"database/sql"
 	"embed"
 	"errors"
 	"fmt"
 	"io/fs"
+	"sync/atomic"
 	"time"
 
 	"valise/internal/store"
@@ -48,69 +52,119 @@ var (
 // A Store is the open database. Its methods may be called by any goroutine.
 type Store struct {
 	db     *store.DB
-	secret [32]byte // authenticates nonces; the same for all processes on this database
+	nonces atomic.Pointer[nonceState]
 }
 
 // A Tx is a running transaction. It must not outlive the function it is given to.
 type Tx struct {
 	ctx     context.Context
-	tx      *store.Tx
+	tx      store.Statements
+	appends bool // the ledger's lock is held
 	recover bool // FlagRestored does not stop it
+	loose   bool // each question sees its own moment: nothing is kept between them
+
+	// What this transaction has been told, or has done, and so need not ask again.
+	writable bool
+	tail     *tail
 }
 
-// Open opens or creates the database file.
-func Open(ctx context.Context, path string) (*Store, error) {
+// Open opens or creates the database: an SQLite file, or one in a PostgreSQL server
+// by its connection string.
+func Open(ctx context.Context, database string) (*Store, error) {
+	return open(ctx, database, store.Either)
+}
+
+// OpenExisting opens the database, and never makes an empty one in the place of one
+// that is lost: roster and ledger would begin anew under the same root.
+func OpenExisting(ctx context.Context, database string) (*Store, error) {
+	return open(ctx, database, store.Existing)
+}
+
+// Create makes the database, and refuses where there is one.
+func Create(ctx context.Context, database string) (*Store, error) {
+	return open(ctx, database, store.Fresh)
+}
+
+// Vacant reports, as an error, that there is a database already, or that there
+// cannot be one.
+func Vacant(ctx context.Context, database string) error {
+	s, err := OpenExisting(ctx, database)
+	switch {
+	case errors.Is(err, store.ErrMissing):
+		return nil
+	case err != nil:
+		return err
+	}
+	return errors.Join(store.ErrPresent, s.Close())
+}
+
+func open(ctx context.Context, database string, expect store.Expectation) (*Store, error) {
 	sub, err := fs.Sub(migrations, "migrations")
 	if err != nil {
 		return nil, err
 	}
-	db, err := store.Open(ctx, store.Config{Path: path, Migrations: sub, ApplicationID: applicationID, SecureDelete: true})
+	db, err := store.Open(ctx, store.Config{
+		Path: database, Migrations: sub, ApplicationID: applicationID, SecureDelete: true, Expect: expect,
+	})
 	if err != nil {
 		return nil, err
 	}
 	s := &Store{db: db}
-	secret, err := s.constant(ctx, "nonce-secret")
-	if err != nil {
+	if err := s.loadNonces(ctx); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	copy(s.secret[:], secret)
 	return s, nil
 }
 
 // Close closes the database.
 func (s *Store) Close() error { return s.db.Close() }
 
-// Update runs f in a serialized read-write transaction; f may run several times.
+// Retries returns how many transactions had to be run once more since Open.
+func (s *Store) Retries() int64 { return s.db.Retries() }
+
+// Update runs f in a serializable read-write transaction; f may run several times.
 func (s *Store) Update(ctx context.Context, f func(tx *Tx) error) error {
-	return s.db.Update(ctx, func(tx *store.Tx) error { return f(&Tx{ctx: ctx, tx: tx}) })
+	err := s.db.Update(ctx, func(tx *store.Tx) error { return f(&Tx{ctx: ctx, tx: tx, appends: s.db.Dialect() == store.SQLite}) })
+	if errors.Is(err, errAppends) {
+		return s.Append(ctx, f)
+	}
+	return err
 }
 
-// Recover is Update for taking in what a restored backup does not know: FlagRestored
+// Append is Update for transactions that append to the ledger. They run one after the
+// other, whichever process they belong to, and see what those before them did.
+func (s *Store) Append(ctx context.Context, f func(tx *Tx) error) error {
+	return s.db.UpdateLocked(ctx, ledgerLock, func(tx *store.Tx) error { return f(&Tx{ctx: ctx, tx: tx, appends: true}) })
+}
+
+// Recover is Append for taking in what a restored backup does not know: FlagRestored
 // does not stop it. Whoever has taken in everything clears the flag.
 func (s *Store) Recover(ctx context.Context, f func(tx *Tx) error) error {
-	return s.db.Update(ctx, func(tx *store.Tx) error { return f(&Tx{ctx: ctx, tx: tx, recover: true}) })
+	return s.db.UpdateLocked(ctx, ledgerLock, func(tx *store.Tx) error {
+		return f(&Tx{ctx: ctx, tx: tx, appends: true, recover: true})
+	})
 }
+
+// ledgerLock is the table that Append locks.
+const ledgerLock = "ledger_lock"
+
+// errAppends makes Update begin anew behind the ledger's lock.
+var errAppends = errors.New("authority: an append outside of Append")
 
 // View runs f on one consistent state.
 func (s *Store) View(ctx context.Context, f func(tx *Tx) error) error {
 	return s.db.View(ctx, func(tx *store.Tx) error { return f(&Tx{ctx: ctx, tx: tx}) })
 }
 
-// constant returns 32 random bytes that are drawn once in the database's life.
-func (s *Store) constant(ctx context.Context, name string) ([]byte, error) {
-	var value []byte
-	err := s.Update(ctx, func(tx *Tx) error {
-		fresh := make([]byte, 32)
-		rand.Read(fresh)
-		if err := tx.exec("INSERT INTO meta (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING", name, fresh); err != nil {
-			return err
-		}
-		return tx.row("SELECT value FROM meta WHERE name = $1", name)(&value)
-	})
-	if err == nil && len(value) != 32 {
-		err = fmt.Errorf("authority: %s is damaged", name)
-	}
-	return value, err
+// Read runs f with questions that are each answered as of their own moment. For a
+// single question it is a cheaper View.
+func (s *Store) Read(ctx context.Context, f func(tx *Tx) error) error {
+	return s.db.Read(ctx, func(q store.Statements) error { return f(&Tx{ctx: ctx, tx: q, loose: true}) })
+}
+
+// write runs one statement that is a transaction by itself.
+func (s *Store) write(ctx context.Context, f func(tx *Tx) error) error {
+	return s.db.Write(ctx, func(q store.Statements) error { return f(&Tx{ctx: ctx, tx: q, loose: true}) })
 }
 
 func (tx *Tx) exec(query string, args ...any) error {

@@ -10,7 +10,7 @@ const FlagRestored = "restored"
 // Writable returns ErrRestored while FlagRestored is set, outside Recover. Whoever is
 // about to sign anything asks it in the transaction that decides.
 func (tx *Tx) Writable() error {
-	if tx.recover {
+	if tx.recover || tx.writable {
 		return nil
 	}
 	var n int
@@ -18,11 +18,13 @@ func (tx *Tx) Writable() error {
 	if err == nil && n != 0 {
 		err = ErrRestored
 	}
+	tx.writable = err == nil && !tx.loose
 	return err
 }
 
 // SetFlag stores a named value, in place of an earlier one.
 func (tx *Tx) SetFlag(name string, value []byte) error {
+	tx.writable = false
 	return tx.exec("INSERT INTO meta (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
 		"flag:"+name, blob(value))
 }

@@ -32,6 +32,7 @@ type Order struct {
 	Created   time.Time
 	Expires   time.Time
 	CSR       []byte
+	Replaces  string // the certificate that it is to replace (RFC 9773, Section 5), or ""
 }
 
 // An Authorization holds an order's only challenge and what came back.
@@ -58,7 +59,8 @@ func (tx *Tx) AddOrder(o Order, a Authorization) error {
 		a.ID, o.ID, a.Token, a.Status, unix(a.Expires))
 }
 
-const orderColumns = "SELECT id, account, device, profile, approvals, status, reason, created, expires, csr FROM orders "
+const orderColumns = "SELECT id, account, device, profile, approvals, status, reason, created, expires, csr, " +
+	"coalesce((SELECT certificate FROM replacements WHERE order_id = orders.id), '') FROM orders "
 
 // Order finds an order.
 func (tx *Tx) Order(id string) (Order, error) {
@@ -131,6 +133,34 @@ func (tx *Tx) OrderAuthorization(order string) (Authorization, error) {
 	return scanAuthorization(tx.row(authorizationColumns+"WHERE order_id = $1", order))
 }
 
+// OrderOf finds an order with its authorization, by the order's id, in one question.
+func (tx *Tx) OrderOf(id string) (Order, Authorization, error) {
+	return tx.orderPair("orders.id = $1", id)
+}
+
+// OrderOfAuthorization is OrderOf by the authorization's id.
+func (tx *Tx) OrderOfAuthorization(id string) (Order, Authorization, error) {
+	return tx.orderPair("authorizations.id = $1", id)
+}
+
+func (tx *Tx) orderPair(where string, id string) (o Order, z Authorization, err error) {
+	err = tx.each(func(scan func(...any) error) error {
+		o, err = scanOrder(func(order ...any) error {
+			z, err = scanAuthorization(func(authorization ...any) error { return scan(append(order, authorization...)...) })
+			return err
+		})
+		return err
+	}, `SELECT orders.id, account, device, profile, approvals, orders.status, orders.reason, created, orders.expires, csr,
+		coalesce((SELECT certificate FROM replacements WHERE replacements.order_id = orders.id), ''),
+		authorizations.id, authorizations.order_id, token, authorizations.status, authorizations.reason, authorizations.expires,
+		validated, evidence, result
+		FROM orders JOIN authorizations ON authorizations.order_id = orders.id WHERE `+where, id)
+	if err == nil && o.ID == "" {
+		err = ErrNotFound
+	}
+	return o, z, err
+}
+
 // CloseAuthorization stores what a challenge brought, once.
 func (tx *Tx) CloseAuthorization(a Authorization) error {
 	return tx.change(`UPDATE authorizations SET status = $1, reason = $2, validated = $3, evidence = $4, result = $5
@@ -148,7 +178,7 @@ func scanOrder(scan func(...any) error) (Order, error) {
 	var o Order
 	var device []byte
 	var created, expires int64
-	err := scan(&o.ID, &o.Account, &device, &o.Profile, &o.Approvals, &o.Status, &o.Reason, &created, &expires, &o.CSR)
+	err := scan(&o.ID, &o.Account, &device, &o.Profile, &o.Approvals, &o.Status, &o.Reason, &created, &expires, &o.CSR, &o.Replaces)
 	if err != nil {
 		return o, wrapScan(err)
 	}
@@ -205,7 +235,7 @@ func (tx *Tx) CompleteIssuance(ref string, certificate []byte) error {
 	if err := tx.Writable(); err != nil {
 		return err
 	}
-	return tx.change("UPDATE issuances SET certificate = $1 WHERE ref = $2 AND certificate = x''", certificate, ref)
+	return tx.change("UPDATE issuances SET certificate = $1 WHERE ref = $2 AND length(certificate) = 0", certificate, ref)
 }
 
 const issuanceColumns = "SELECT id, ref, kind, subject, request, serial, leaf, tbs, certificate, created, not_after FROM issuances "
@@ -217,7 +247,7 @@ func (tx *Tx) Issuance(ref string) (Issuance, error) {
 
 // OpenIssuance finds the unsigned issuance for a request, if a crash left one.
 func (tx *Tx) OpenIssuance(kind, subject string, request []byte) (Issuance, error) {
-	return scanIssuance(tx.row(issuanceColumns+"WHERE request = $1 AND kind = $2 AND subject = $3 AND certificate = x'' ORDER BY id LIMIT 1",
+	return scanIssuance(tx.row(issuanceColumns+"WHERE request = $1 AND kind = $2 AND subject = $3 AND length(certificate) = 0 ORDER BY id LIMIT 1",
 		request, kind, subject))
 }
 

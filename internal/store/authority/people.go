@@ -143,7 +143,7 @@ func (tx *Tx) Invitation(kid string) (Invitation, error) {
 // UseInvitation marks an unused invitation as used and erases its key. It returns
 // ErrState if it was used before.
 func (tx *Tx) UseInvitation(kid string, now time.Time) error {
-	return tx.change("UPDATE invitations SET used = $1, key = x'' WHERE kid = $2 AND used = 0", unix(now), kid)
+	return tx.change("UPDATE invitations SET used = $1, key = $2 WHERE kid = $3 AND used = 0", unix(now), []byte{}, kid)
 }
 
 // An Account is an ACME account: a software key of a device that may ask for
@@ -163,8 +163,8 @@ type Account struct {
 func (tx *Tx) AddAccount(a Account) (int64, error) {
 	var id int64
 	err := tx.row(`INSERT INTO accounts (id, thumbprint, jwk, address, kid, status, device, created)
-		SELECT coalesce(max(id), 0) + 1, $1, $2, $3, $4, $5, x'', $6 FROM accounts WHERE true RETURNING id`,
-		a.Thumbprint, a.JWK, a.Address.String(), a.KID, a.Status, unix(a.Created))(&id)
+		SELECT coalesce(max(id), 0) + 1, $1, $2, $3, $4, $5, $6, $7 FROM accounts WHERE true RETURNING id`,
+		a.Thumbprint, a.JWK, a.Address.String(), a.KID, a.Status, []byte{}, unix(a.Created))(&id)
 	return id, err
 }
 
@@ -183,7 +183,7 @@ func (tx *Tx) AccountByKey(thumbprint string) (Account, error) {
 // BindAccount ties an account to the device whose evidence was accepted first. It
 // returns ErrState if the account belongs to another device.
 func (tx *Tx) BindAccount(id int64, device identity.DeviceID) error {
-	return tx.change("UPDATE accounts SET device = $1 WHERE id = $2 AND (device = x'' OR device = $3)", device[:], id, device[:])
+	return tx.change("UPDATE accounts SET device = $1 WHERE id = $2 AND (length(device) = 0 OR device = $3)", device[:], id, device[:])
 }
 
 // DeviceAddresses returns the addresses that a device is enrolled for.

@@ -18,7 +18,7 @@ var ErrEntry = errors.New("authority: the entry does not fit the ledger")
 
 // AppendLeaf appends an entry and its payload in this transaction, and returns the
 // leaf's index. Indexes have no gaps and the tree never forks, whoever else appends.
-// Entries have times that never decrease: take LedgerTime's.
+// Entries have times that never decrease.
 func (tx *Tx) AppendLeaf(entry *ledger.Entry, payload []byte) (int64, error) {
 	if !entry.Records(payload) {
 		return 0, fmt.Errorf("%w: it is another payload's", ErrEntry)
@@ -44,6 +44,9 @@ func (tx *Tx) AppendIssuance(tbs []byte) (int64, error) {
 }
 
 func (tx *Tx) appendLeaf(entry *ledger.Entry, payload []byte) (int64, error) {
+	if !tx.appends {
+		return 0, errAppends
+	}
 	if err := tx.Writable(); err != nil {
 		return 0, err
 	}
@@ -59,6 +62,7 @@ func (tx *Tx) appendLeaf(entry *ledger.Entry, payload []byte) (int64, error) {
 		size, entry.Marshal(), payload, entry.Subject[:]); err != nil {
 		return 0, err
 	}
+	tx.tail = &tail{size + 1, entry.Marshal()}
 	return size, tx.storeHashes(ledger.Count(size), hashes)
 }
 
@@ -80,28 +84,36 @@ func placeholders(n int, one func(i int) string) string {
 	return strings.Join(all, ", ")
 }
 
-// LedgerTime returns the time for the next entry: now, or that of the newest entry
-// when another process' clock was ahead of ours.
-func (tx *Tx) LedgerTime(now time.Time) (time.Time, error) {
-	now = now.UTC().Truncate(time.Second)
-	newest, err := tx.newestTime()
-	if newest.After(now) {
-		now = newest
+// A tail is the ledger's end: how many leaves there are, and the newest one's entry.
+type tail struct {
+	size  int64
+	entry []byte // of the newest; nil if there is none
+}
+
+// end looks at the ledger's end, once in a transaction: only its own appends change
+// what it sees.
+func (tx *Tx) end() (*tail, error) {
+	if tx.tail != nil {
+		return tx.tail, nil
 	}
-	return now, err
+	t := new(tail)
+	err := tx.row("SELECT id + 1, entry FROM leaves ORDER BY id DESC LIMIT 1")(&t.size, &t.entry)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return nil, err
+	}
+	if !tx.loose {
+		tx.tail = t
+	}
+	return t, nil
 }
 
 // newestTime is the newest entry's, or zero.
 func (tx *Tx) newestTime() (time.Time, error) {
-	var data []byte
-	err := tx.row("SELECT entry FROM leaves ORDER BY id DESC LIMIT 1")(&data)
-	if errors.Is(err, ErrNotFound) {
-		return time.Time{}, nil
-	}
-	if err != nil {
+	t, err := tx.end()
+	if err != nil || t.entry == nil {
 		return time.Time{}, err
 	}
-	entry, err := ledger.ParseEntry(data)
+	entry, err := ledger.ParseEntry(t.entry)
 	if err != nil {
 		return time.Time{}, err
 	}
@@ -110,9 +122,11 @@ func (tx *Tx) newestTime() (time.Time, error) {
 
 // LedgerSize returns the number of leaves.
 func (tx *Tx) LedgerSize() (int64, error) {
-	var size int64
-	err := tx.row("SELECT coalesce(max(id) + 1, 0) FROM leaves")(&size)
-	return size, err
+	t, err := tx.end()
+	if err != nil {
+		return 0, err
+	}
+	return t.size, nil
 }
 
 // LedgerEntry returns the entry behind a leaf.

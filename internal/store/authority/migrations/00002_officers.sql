@@ -1,6 +1,5 @@
 -- SPDX-License-Identifier: Apache-2.0
--- Officers: what the ledger's leaves stand for, what waits for a second officer,
--- and what was signed and numbered.
+-- Officers: what the ledger's leaves stand for, and what was signed and numbered.
 
 -- +goose Up
 ALTER TABLE leaves ADD COLUMN payload BLOB NOT NULL DEFAULT x''; -- what the entry's subject is the hash of
@@ -23,26 +22,6 @@ CREATE TABLE checkpoints (
 CREATE TABLE bulletins (
     number BIGINT PRIMARY KEY,
     jws    BLOB NOT NULL
-) STRICT;
-
--- What one officer has signed and a second one has not. It grants nothing: the
--- statements are verified again when they are taken into the ledger.
-CREATE TABLE proposals (
-    digest  BLOB PRIMARY KEY,  -- SHA-256 over kind and body
-    kind    TEXT NOT NULL,
-    subject TEXT NOT NULL,     -- what it is about: an order, an address; may be empty
-    body    BLOB NOT NULL,
-    created BIGINT NOT NULL,
-    expires BIGINT NOT NULL
-) STRICT;
-CREATE INDEX proposals_expires ON proposals (expires);
-
-CREATE TABLE proposal_statements (
-    digest    BLOB NOT NULL REFERENCES proposals (digest),
-    officer   BLOB NOT NULL, -- SHA-256 of the key
-    statement BLOB NOT NULL, -- compact JWS
-    created   BIGINT NOT NULL,
-    PRIMARY KEY (digest, officer)
 ) STRICT;
 
 ALTER TABLE invitations ADD COLUMN statement BLOB NOT NULL DEFAULT x''; -- the officer's, as compact JWS; empty: made without officers

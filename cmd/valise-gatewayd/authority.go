@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"valise/gateway/feed"
+	"valise/internal/daemon"
+)
+
+// An Authority says where standings come from.
+type Authority struct {
+	URL   string          `toml:"url"`
+	Spool string          `toml:"spool"`
+	Grace daemon.Duration `toml:"grace"`
+}
+
+var errRoots = errors.New("standings are followed under exactly one root")
+
+// feedConfig is what the feed and the import command have in common.
+func (c *Config) feedConfig() (feed.Config, error) {
+	roots, err := readCertificates(c.Roots)
+	if err != nil {
+		return feed.Config{}, fmt.Errorf("roots: %w", err)
+	}
+	if len(roots) != 1 {
+		return feed.Config{}, fmt.Errorf("roots: %s: %w, and it holds %d", c.Roots, errRoots, len(roots))
+	}
+	return feed.Config{Root: roots[0], Domain: c.Domain, Spool: c.spool()}, nil
+}
+
+func (c *Config) spool() string {
+	if c.Authority.Spool != "" {
+		return c.Authority.Spool
+	}
+	return filepath.Join(c.Data, "spool")
+}
+
+// openFeed opens the gateway's copy of the record. Under several roots there is
+// none, unless it is asked for.
+func (s *server) openFeed(ctx context.Context, d *daemon.Daemon, certificate *tls.Certificate) error {
+	cfg, err := s.cfg.feedConfig()
+	if errors.Is(err, errRoots) && s.cfg.Authority.URL == "" {
+		s.log.Warn("standings are known by the deny list only", "reason", err.Error())
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	s.certificate.Store(certificate)
+	cfg.Path, cfg.URL, cfg.Grace = filepath.Join(s.cfg.Data, "record.db"), s.cfg.Authority.URL, s.cfg.Authority.Grace.Duration
+	cfg.Certificate, cfg.Event, cfg.Log, cfg.Metrics = s.certificate.Load, s.record, s.log, d.Metrics
+	if s.feed, err = feed.Open(ctx, cfg); err != nil {
+		return err
+	}
+	if cfg.URL != "" {
+		d.Health.Add("bulletin", s.feed.Check)
+	}
+	return nil
+}
+
+// follow gives standings to the gateway as they change.
+func (s *server) follow(ctx context.Context) error {
+	if s.feed == nil {
+		<-ctx.Done()
+		return nil
+	}
+	return s.feed.Run(ctx)
+}
+
+type importCommand struct {
+	Config string   `required:"" type:"existingfile" placeholder:"FILE" help:"Configuration file."`
+	Kind   string   `arg:"" enum:"manifest,bulletin,statement" help:"What the files are: ${enum}."`
+	Files  []string `arg:"" type:"existingfile" placeholder:"FILE" help:"Files to take in, each one document."`
+}
+
+// documents are the kinds by what people call them.
+var documents = map[string]feed.Document{
+	"manifest": feed.DocumentManifest, "bulletin": feed.DocumentBulletin, "statement": feed.DocumentStatement,
+}
+
+// importLimit is how long the daemon may take to look; it looks five times a
+// second.
+const importLimit = 10 * time.Second
+
+// Run lays documents into the spool of the gateway, which obeys them.
+func (c *importCommand) Run(ctx context.Context) error {
+	cfg, err := loadConfig(c.Config)
+	if err == nil {
+		err = cfg.checkServe()
+	}
+	if err != nil {
+		return err
+	}
+	check, err := cfg.feedConfig()
+	if err != nil {
+		return err
+	}
+	var all []error
+	for _, name := range c.Files {
+		if err := importFile(ctx, check, documents[c.Kind], name); err != nil {
+			all = append(all, fmt.Errorf("%s: %w", name, err))
+		}
+	}
+	return errors.Join(all...)
+}
+
+func importFile(ctx context.Context, cfg feed.Config, kind feed.Document, name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	raw, err := io.ReadAll(io.LimitReader(f, feed.MaxDocument+1))
+	if err != nil {
+		return err
+	}
+	if raw = trimmed(raw); len(raw) > feed.MaxDocument {
+		return errors.New("it is too large")
+	}
+	if err := feed.CheckDocument(kind, raw, cfg); err != nil {
+		return err
+	}
+	path, err := feed.Put(cfg.Spool, kind, raw)
+	if err != nil {
+		return err
+	}
+	deadline := time.Now().Add(importLimit)
+	for time.Now().Before(deadline) {
+		done, err := feed.Outcome(path)
+		if err != nil {
+			return err
+		}
+		if done {
+			fmt.Printf("%s: taken in\n", name)
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	return fmt.Errorf("it verifies and lies in %s, but the gateway did not take it in: is it running? It takes it in when it starts", cfg.Spool)
+}
+
+// trimmed drops the line end that editors put at the end of a file.
+func trimmed(raw []byte) []byte {
+	for len(raw) > 0 && (raw[len(raw)-1] == '\n' || raw[len(raw)-1] == '\r') {
+		raw = raw[:len(raw)-1]
+	}
+	return raw
+}

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package feed
+
+import "time"
+
+const (
+	// batch is how many leaves are put on disk with one sync. A gateway that
+	// catches up receives them faster than a disk syncs.
+	batch = 256
+
+	// batchBytes bounds the payloads of one batch.
+	batchBytes = 16 << 20
+
+	// silence is after how long without an event a stream counts as dead; the
+	// authority says something every ten seconds.
+	silence = 35 * time.Second
+
+	// firstPause and lastPause bound the wait before the next attempt. Each is
+	// drawn at random around its middle, so that gateways do not return as one.
+	firstPause = 250 * time.Millisecond
+	lastPause  = 30 * time.Second
+
+	// restoreLimit is how long giving back may take.
+	restoreLimit = 10 * time.Minute
+
+	// spoolEvery is how often the spool is looked at. What lies in it is meant to
+	// be obeyed at once.
+	spoolEvery = 200 * time.Millisecond
+
+	// maxStatements bounds the statements that came by hand.
+	maxStatements = 4096
+
+	// maxReply bounds what is read of an authority's refusal.
+	maxReply = 4 << 10
+
+	// keepBulletins is how many superseded bulletins are kept.
+	keepBulletins = 16
+)
