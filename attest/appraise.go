@@ -30,9 +30,9 @@ type Input struct {
 	// PublicKey is the key that a certificate is asked for.
 	PublicKey crypto.PublicKey
 
-	// Archived appraises evidence by itself, as `valise attest show` does:
-	// there is no request and no challenge to compare with. Its result has no
-	// tier, and so nothing can be issued on it.
+	// Archived appraises evidence by itself, as `valise attest show` does, and an
+	// authority after its rules changed: there is no request and no challenge to
+	// compare with. Its result has no tier, and so nothing can be issued on it.
 	Archived bool
 
 	// Gateway says that the key is a gateway's, in an HSM: there is no challenge
@@ -142,7 +142,7 @@ func (a *appraisal) format(c *Claims, in Input) {
 	case c.Format == FormatMarvell && (in.Gateway || in.Archived):
 		a.marvell(&c.Key)
 		a.match(c, in)
-	case c.Format == FormatWitnessed && !in.Gateway && !in.Archived:
+	case c.Format == FormatWitnessed && !in.Gateway:
 		a.add("format", true, p.Witnessed, ReasonFormat, "keys that officers witness are accepted: %v", p.Witnessed)
 		a.algorithm("", &c.Key)
 		a.match(c, in)

@@ -454,7 +454,8 @@ func TestWitnessed(t *testing.T) {
 	}{
 		"the policy wants none":    {func(s *scene) { s.policy.Witnessed = false }, ReasonFormat},
 		"a gateway's":              {func(s *scene) { s.input.Gateway = true }, ReasonFormat},
-		"archived":                 {func(s *scene) { s.input.Archived = true }, ReasonFormat},
+		"archived, not wanted now": {func(s *scene) { s.input.Archived, s.policy.Witnessed = true, false }, ReasonFormat},
+		"archived, and accepted":   {func(s *scene) { s.input.Archived = true }, ""}, // and nothing can be issued on it
 		"signed by another":        {func(s *scene) { s.signer = other }, ReasonChallengeMismatch},
 		"for another key":          {func(s *scene) { s.input.PublicKey = other.Public() }, ReasonKeyMismatch},
 		"another algorithm wanted": {func(s *scene) { s.policy.Algorithms = []string{"P-256"} }, ReasonAlgorithm},

@@ -33,12 +33,18 @@ func (a *Authority) forward(ctx context.Context, st *statement.Statement, err er
 		"the record cannot take this now: gateways that are connected were told, and obey it; hand it in again when the authority is well, or it ends when the authority restarts")
 }
 
-// decided reports whether a statement was refused for what it says.
+// decided reports whether a statement was refused for what it says. It was in time when
+// check looked: if it is not for the record, a leaf of a clock that was wrong is dated
+// ahead, and so is everything after it.
 func decided(err error) bool {
 	if _, ok := errors.AsType[*desk.Refusal](err); ok {
 		return true
 	}
-	return record.ReasonOf(err) != "" && !errors.Is(err, book.ErrDamaged)
+	switch record.ReasonOf(err) {
+	case "", record.StatementExpired, record.OfficerExpired:
+		return false
+	}
+	return !errors.Is(err, book.ErrDamaged)
 }
 
 func stops(k statement.Kind) bool {

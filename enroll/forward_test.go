@@ -12,6 +12,22 @@ import (
 	"valise/statement"
 )
 
+// A leaf that was recorded under a clock that ran far ahead makes every statement of
+// today late for the record. A suspension reaches gateways even so.
+func TestStopAfterAClockAhead(t *testing.T) {
+	b := newBureau(t)
+	b.clock.move(60 * day)
+	b.ok(b.Olga, &statement.Refusal{Request: "nothing", Reason: "a clock that is ahead"})
+	b.clock.move(-60 * day)
+	target := statement.Target{Kind: statement.TargetPerson, Address: address(t, "alice")}
+	if _, reason := b.say(b.Olga, &statement.Suspension{Target: target, Reason: "lost", Change: statement.NewID()}); reason != call.ReasonUnavailable || len(b.forwarded) != 1 {
+		t.Errorf("got %q, %d forwarded", reason, len(b.forwarded))
+	}
+	if _, reason := b.say(b.Olga, b.line("bob", nil)); reason == "" || len(b.forwarded) != 1 {
+		t.Errorf("got %q", reason)
+	}
+}
+
 // A suspension that the database does not take reaches gateways all the same, and is
 // recorded once it does. What gives anybody anything does not, nor what the rules refuse.
 func TestStopWithoutTheRecord(t *testing.T) {

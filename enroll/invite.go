@@ -134,9 +134,13 @@ func (a *Authority) onRoster(tx *authority.Tx, address identity.Address) error {
 	}
 	_, err := tx.Person(address)
 	if errors.Is(err, authority.ErrNotFound) {
-		return acme.Refuse(acme.NotOnRoster, address.String()+" is not on the roster (any more)")
+		return notOnRoster(address)
 	}
 	return err
+}
+
+func notOnRoster(address identity.Address) error {
+	return acme.Refuse(acme.NotOnRoster, address.String()+" is not on the roster (any more)")
 }
 
 // Account implements acme.Backend.

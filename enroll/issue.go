@@ -36,8 +36,13 @@ func (a *Authority) Finalize(ctx context.Context, account authority.Account, id 
 		}
 		order.Status, order.CSR = authority.Processing, csrDER
 	}
-	if err := a.issueOf(ctx, order, account); err != nil {
+	issued, err := a.issueOf(ctx, order, account)
+	if err != nil {
 		return order, authz, err
+	}
+	if issued {
+		order.Status, order.Reason = authority.Valid, ""
+		return order, authz, nil
 	}
 	return a.Order(ctx, account, id)
 }
@@ -82,25 +87,26 @@ func (a *Authority) issue(ctx context.Context, id string) error {
 		a.announced.Delete(id)
 		return err
 	}
-	return a.issueOf(ctx, order, account)
+	_, err = a.issueOf(ctx, order, account)
+	return err
 }
 
 // issueOf is issue for an order and account that were just read: whether they still
-// are so is the CA's to find out.
-func (a *Authority) issueOf(ctx context.Context, order authority.Order, account authority.Account) (err error) {
+// are so is the CA's to find out. It reports whether the order is "valid" now.
+func (a *Authority) issueOf(ctx context.Context, order authority.Order, account authority.Account) (issued bool, err error) {
 	id := order.ID
 	if order.Status != authority.Processing {
 		a.announced.Delete(id)
-		return nil
+		return false, nil
 	}
 	if waits, err := a.waits(ctx, &order, &account); err != nil || waits {
-		return err
+		return false, err
 	}
 	// Nothing is issued without a trace; one line for all attempts.
 	if _, said := a.announced.Load(id); !said {
 		err = a.event(ctx, "issuing", &account, slog.String("order", id), slog.String("device", order.Device.String()))
 		if err != nil {
-			return err
+			return false, err
 		}
 	}
 	issuance, err := a.cfg.CA.IssueDevice(ctx, id)
@@ -112,10 +118,10 @@ func (a *Authority) issueOf(ctx context.Context, order authority.Order, account 
 	}
 	if err == nil {
 		a.cfg.Issued("device")
-		return a.event(ctx, "certificate issued", &account, slog.String("order", id), slog.String("device", order.Device.String()),
+		return true, a.event(ctx, "certificate issued", &account, slog.String("order", id), slog.String("device", order.Device.String()),
 			slog.String("serial", hex.EncodeToString(issuance.Serial)), slog.Int64("leaf", issuance.Leaf))
 	}
-	return a.trouble(ctx, &account, id, err)
+	return false, a.trouble(ctx, &account, id, err)
 }
 
 // waits reports whether an order lacks approvals. The CA decides the same again; this
@@ -199,18 +205,14 @@ func (a *Authority) damaged(ctx context.Context, err error) error {
 
 // Certificate implements acme.Backend.
 func (a *Authority) Certificate(ctx context.Context, account authority.Account, id string) ([][]byte, error) {
-	order, _, err := a.Order(ctx, account, id)
-	if err != nil {
+	owner, status, certificate, err := a.cfg.CA.Certificate(ctx, id)
+	if err := owned(authority.Order{Account: owner}, account.ID, err); err != nil {
 		return nil, err
 	}
-	if order.Status != authority.Valid {
-		return nil, acme.Refuse(acme.NotFound, "there is no certificate; the order is "+order.Status)
+	if status != authority.Valid || len(certificate) == 0 {
+		return nil, acme.Refuse(acme.NotFound, "there is no certificate; the order is "+status)
 	}
-	issuance, err := a.cfg.CA.Certificate(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	return append([][]byte{issuance}, a.cfg.CA.ChainOf(issuance)...), nil
+	return append([][]byte{certificate}, a.cfg.CA.ChainOf(certificate)...), nil
 }
 
 const (

@@ -49,36 +49,31 @@ func (a *Authority) NewOrder(ctx context.Context, account authority.Account, dev
 }
 
 func (a *Authority) mayOrder(tx *authority.Tx, id int64, device identity.DeviceID, now time.Time) error {
-	account, err := tx.Account(id)
+	applicant, err := tx.Applicant(id, device, now)
 	if err != nil {
 		return err
 	}
-	if err := a.onRoster(tx, account.Address); err != nil {
+	if err := a.mayHave(&applicant, device); err != nil {
 		return err
 	}
-	if err := mayHave(tx, &account, device); err != nil {
-		return err
+	if applicant.Open >= maxOpenOrders {
+		return acme.Refuse(acme.TooManyOrders, "too many unfinished orders; finish one or wait until they expire")
 	}
-	open, err := tx.CountOpenOrders(id, now)
-	if err == nil && open >= maxOpenOrders {
-		err = acme.Refuse(acme.TooManyOrders, "too many unfinished orders; finish one or wait until they expire")
-	}
-	return err
+	return nil
 }
 
-// mayHave ties an account to one device, and a device to one person.
-func mayHave(tx *authority.Tx, account *authority.Account, device identity.DeviceID) error {
+// mayHave ties an account to a person on the roster and to one device, and a device to
+// one person.
+func (a *Authority) mayHave(applicant *authority.Applicant, device identity.DeviceID) error {
+	account := &applicant.Account
+	if !a.officers() && !applicant.OnRoster {
+		return notOnRoster(account.Address)
+	}
 	if account.Device != nil && *account.Device != device {
 		return acme.Refuse(acme.WrongIdentifier, "this account enrolled another device; each device needs its own invitation")
 	}
-	owners, err := tx.DeviceAddresses(device)
-	if err != nil {
-		return err
-	}
-	for _, owner := range owners {
-		if owner != account.Address {
-			return acme.Refuse(acme.DeviceTaken, "this key is enrolled for somebody else")
-		}
+	if applicant.Taken {
+		return acme.Refuse(acme.DeviceTaken, "this key is enrolled for somebody else")
 	}
 	return nil
 }
@@ -182,16 +177,13 @@ func openChallenge(z *authority.Authorization, now time.Time) error {
 // evidence that is accepted.
 func (a *Authority) closeChallenge(tx *authority.Tx, account *authority.Account, z *authority.Authorization, device identity.DeviceID, reason acme.Reason) error {
 	if reason == "" {
-		fresh, err := tx.Account(account.ID)
+		fresh, err := tx.Applicant(account.ID, device, z.Validated)
 		if err != nil {
 			return err
 		}
-		err = errors.Join(a.onRoster(tx, fresh.Address), mayHave(tx, &fresh, device))
 		var refusal *acme.Refusal
-		if errors.As(err, &refusal) {
+		if errors.As(a.mayHave(&fresh, device), &refusal) {
 			reason = refusal.Reason
-		} else if err != nil {
-			return err
 		}
 	}
 	z.Status, z.Reason = authority.Valid, ""
@@ -199,16 +191,12 @@ func (a *Authority) closeChallenge(tx *authority.Tx, account *authority.Account,
 	if reason != "" {
 		z.Status, z.Reason, next = authority.Invalid, string(reason), authority.Invalid
 	}
-	if err := tx.CloseAuthorization(*z); err != nil {
+	last := tx.Later() // all of it, or ErrState
+	err := errors.Join(last.CloseAuthorization(*z), last.MoveOrder(z.Order, authority.Pending, next, z.Reason))
+	if err != nil || reason != "" {
 		return err
 	}
-	if err := tx.MoveOrder(z.Order, authority.Pending, next, z.Reason); err != nil {
-		return err
-	}
-	if reason != "" {
-		return nil
-	}
-	return tx.BindAccount(account.ID, device)
+	return last.BindAccount(account.ID, device)
 }
 
 // storedResult is an appraisal's result as officers and auditors read it. Nothing is

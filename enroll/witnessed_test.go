@@ -84,6 +84,12 @@ func TestWitnessedKey(t *testing.T) {
 	if device.ID != p.card.ID(t) || device.Appraisal.Tier != identity.TierWitnessed {
 		t.Errorf("certified as %+v", device)
 	}
+	if err := b.Reappraise(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if all := b.Distrusted(); len(all) != 0 {
+		t.Errorf("taken out of standing by the rules under which it was let in: %+v", all)
+	}
 	b.clock.move(5 * day)
 	again, refused := b.petitionWitnessed(p.client, p.card)
 	if refused != "" {

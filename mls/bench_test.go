@@ -29,8 +29,8 @@ var benchSuites = []struct {
 //
 // NAME_ms is the median processor time of several samples on one core,
 // NAME_bound_ms that of the primitives, NAME_ratio the median of the ratios of
-// samples taken one right after the other. NAME_two_cores divides the median
-// time by the clock on one core by that on two.
+// samples taken one right after the other. NAME_two_cores is the median of the
+// ratios of time by the clock, on one core to on two, of such neighbours.
 func BenchmarkGroup(b *testing.B) {
 	targets, err := figure.Load()
 	must(b, err)
@@ -121,7 +121,7 @@ func heap() float64 {
 // sampleTime is how long one sample should take. Rounds end after sampleBudget
 // if at least leastRounds were done, and after sampleLimit in any case.
 const (
-	sampleTime   = 12 * time.Millisecond
+	sampleTime   = 60 * time.Millisecond
 	sampleBudget = 500 * time.Millisecond
 	sampleLimit  = 6 * time.Second
 	leastRounds  = 3
@@ -170,7 +170,7 @@ func (m *meter) operation(op operation, bound func()) {
 		samplers = append(samplers, two)
 	}
 	cpu, clock := make([][]float64, len(samplers)), make([][]float64, len(samplers))
-	var ratios []float64
+	var ratios, shared []float64
 	for r := range mostRounds {
 		if spent := time.Since(begin); r > 0 && spent > sampleLimit || r >= leastRounds && spent > sampleBudget {
 			break
@@ -181,6 +181,9 @@ func (m *meter) operation(op operation, bound func()) {
 			cpu[k], clock[k] = append(cpu[k], s.cpu), append(clock[k], s.clock)
 		}
 		ratios = append(ratios, cpu[1][r]/cpu[0][r])
+		if len(samplers) > 2 {
+			shared = append(shared, clock[1][r]/clock[2][r])
+		}
 	}
 	ms := median(cpu[1])
 	m.print(op.name+"_ms", ms, "ms")
@@ -190,7 +193,7 @@ func (m *meter) operation(op operation, bound func()) {
 		m.print(op.name+"_ratio", median(ratios), "ratio")
 	}
 	if len(samplers) > 2 {
-		m.print(op.name+"_two_cores", median(clock[1])/median(clock[2]), "ratio")
+		m.print(op.name+"_two_cores", median(shared), "ratio")
 	}
 }
 

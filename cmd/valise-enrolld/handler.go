@@ -59,7 +59,7 @@ func (o *office) newHandler(decisions *enroll.Authority, gateways *feed.Feed, m 
 	trust, root := identity.NewTrust(identity.Authority{Domain: o.cfg.Domain, Roots: []*x509.Certificate{o.chain[1]}}), sha256.Sum256(o.chain[1].Raw)
 	officers, err := desk.New(desk.Config{
 		URL: o.cfg.URL, Trust: trust, Root: root, Log: log, Event: o.audit.Event,
-		Backend: &forwarder{decisions, decisions.Submit, gateways.Forward, trust, root},
+		Backend: decisions,
 		Secret:  func() []byte { return o.store.Secret("desk") },
 		Refused: func(ctx context.Context, r *desk.Refusal, attrs ...slog.Attr) {
 			o.refused(ctx, m, log, "officer refused", r.Reason, r.Detail, attrs)

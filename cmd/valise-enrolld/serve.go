@@ -21,6 +21,8 @@ import (
 	"valise/hsm"
 	"valise/internal/daemon"
 	"valise/internal/store/authority"
+	"valise/record"
+	"valise/statement"
 )
 
 type serveCmd struct{ common }
@@ -112,6 +114,7 @@ func (o *office) addHealth(h *daemon.Health) {
 	h.Add("restored", o.checkRestored)
 	h.Add("record", func(context.Context) error { return o.book.Damage() })
 	h.Add("checkpoints", o.checkCheckpoints)
+	h.Add("clock", o.checkClock)
 	h.Add("audit", func(context.Context) error {
 		_, err := os.Stat(o.cfg.Audit)
 		return err
@@ -128,6 +131,17 @@ func (o *office) checkCheckpoints(context.Context) error {
 		return nil
 	}
 	return errors.Join(fmt.Errorf("leaves have waited for a checkpoint for %v", behind.Round(time.Second)), err)
+}
+
+// checkClock compares the clock with the record's newest leaf: if that is dated ahead,
+// one of the two clocks was wrong, and statements of today are late for the record.
+func (o *office) checkClock(context.Context) (err error) {
+	o.book.View(func(s *record.State) {
+		if ahead := time.Until(s.Time()); ahead > statement.Skew {
+			err = fmt.Errorf("the newest leaf of the record is dated %v ahead of this clock: is it right?", ahead.Round(time.Second))
+		}
+	})
+	return err
 }
 
 // serverCertificate is the authority's own HTTPS certificate, issued by itself under

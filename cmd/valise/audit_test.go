@@ -24,6 +24,7 @@ import (
 	"valise/client"
 	"valise/identity"
 	"valise/ledger"
+	"valise/statement"
 )
 
 // auditRun runs a command line and returns what it printed and its exit status.
@@ -110,6 +111,32 @@ func TestAuditFindsFraud(t *testing.T) {
 			b.issueDevice(t, mallory, key)
 			return b.copy(t), nil
 		}, []string{"leaf 22: same_officer_twice", "leaf 23: no_approval"}},
+		"an approval of an officer who was suspended": {func(t *testing.T, b *books) (string, []string) {
+			b.decide(b.roster(mallory), 0, 1)
+			b.decide(&statement.Suspension{
+				Target: statement.Target{Kind: statement.TargetOfficer, Address: b.address("officer0@" + auditDomain)}, Reason: "gone", Change: statement.NewID(),
+			}, 2)
+			key := b.key(t)
+			b.decide(b.approval(t, mallory, key), 0, 1)
+			b.issueDevice(t, mallory, key)
+			return b.copy(t), nil
+		}, []string{"leaf 22: officer_not_in_standing", "leaf 24: no_approval"}},
+		"approvals of one key, spent on another too": {func(t *testing.T, b *books) (string, []string) {
+			b.decide(b.roster(mallory), 0, 1)
+			key := b.key(t)
+			b.decide(b.approval(t, mallory, key), 0, 1)
+			b.issueDevice(t, mallory, key)
+			b.issueDevice(t, mallory, b.key(t))
+			return b.copy(t), nil
+		}, []string{"leaf 24: no_approval"}},
+		"a certificate of an issuer whose use has ended": {func(t *testing.T, b *books) (string, []string) {
+			b.decide(b.roster(mallory), 0, 1)
+			key := b.key(t)
+			b.decide(b.approval(t, mallory, key), 0, 1)
+			b.distrust(t)
+			b.issueDevice(t, mallory, key)
+			return b.copy(t), nil
+		}, []string{"leaf 24: wrong_issuer"}},
 		"a leaf rewritten in its files": {func(t *testing.T, b *books) (string, []string) {
 			dir := b.copy(t)
 			// The same statement under another salt, so that only the tree tells.

@@ -194,6 +194,17 @@ func (b *books) renew(t testing.TB, lost crypto.Signer) {
 	b.record(ledger.KindManifest, raw)
 }
 
+// distrust records a manifest that ends the use of the issuing certificate now.
+func (b *books) distrust(t testing.TB) {
+	t.Helper()
+	m := *b.manifest
+	m.Number, m.Previous, m.Time = m.Number+1, b.manifest.Digest(), b.now()
+	m.Issuers = []manifest.Issuer{{Certificate: b.issuer.Raw, Until: b.now()}}
+	raw, err := manifest.Sign(t.Context(), b.rootKey, b.root, &m)
+	b.must(err)
+	b.record(ledger.KindManifest, raw)
+}
+
 // decide records the statement of each officer in turn.
 func (b *books) decide(body statement.Body, officers ...int) {
 	b.t.Helper()

@@ -94,13 +94,22 @@ func Open(ctx context.Context, cfg Config) (*Book, error) {
 	}
 	b := &Book{cfg: cfg, state: record.New(cfg.Root), changed: make(chan struct{})}
 	began := time.Now()
+	// What was signed is read before the leaves: another process may add to both.
+	newest, err := b.newest(ctx)
+	if err != nil {
+		return nil, err
+	}
+	marked, err := b.readMark()
+	if err != nil {
+		return nil, err
+	}
 	if err := b.Sync(ctx); err != nil {
 		return nil, err
 	}
-	if err := b.compare(ctx); err != nil {
+	if err := b.compare(ctx, newest); err != nil {
 		return nil, err
 	}
-	if err := b.checkMark(ctx); err != nil {
+	if err := b.checkMark(ctx, marked); err != nil {
 		return nil, err
 	}
 	if err := b.checkKey(); err != nil {

@@ -221,21 +221,26 @@ func (b *Book) checkKey() error {
 	return nil
 }
 
-// compare holds the newest checkpoint against the leaves: a ledger that was cut or
-// rewritten while nobody looked is not gone on with.
-func (b *Book) compare(ctx context.Context) error {
-	var newest authority.Checkpoint
-	err := b.cfg.Store.View(ctx, func(tx *authority.Tx) (err error) {
-		newest, err = tx.LatestCheckpoint()
+// newest returns the newest checkpoint in the database, nil if there is none.
+func (b *Book) newest(ctx context.Context) (text []byte, err error) {
+	err = b.cfg.Store.View(ctx, func(tx *authority.Tx) error {
+		c, err := tx.LatestCheckpoint()
+		if errors.Is(err, authority.ErrNotFound) {
+			return nil
+		}
+		text = append([]byte{}, c.Note...) // an empty one is none of ours, and not none
 		return err
 	})
-	if errors.Is(err, authority.ErrNotFound) {
+	return text, err
+}
+
+// compare holds the newest checkpoint against the leaves: a ledger that was cut or
+// rewritten while nobody looked is not gone on with.
+func (b *Book) compare(ctx context.Context, newest []byte) error {
+	if newest == nil {
 		return nil
 	}
-	if err != nil {
-		return err
-	}
-	return b.holds(ctx, newest.Note, "its newest checkpoint")
+	return b.holds(ctx, newest, "its newest checkpoint")
 }
 
 // holds looks whether the leaves are those that a checkpoint was signed over.

@@ -18,16 +18,9 @@ const maxMark = 64 << 10
 // checkMark compares the ledger with the newest checkpoint that this machine has
 // seen. Whoever exchanges the database for an older copy of itself, checkpoints
 // included, would bring back what was suspended since.
-func (b *Book) checkMark(ctx context.Context) error {
-	if b.cfg.Mark == "" {
+func (b *Book) checkMark(ctx context.Context, text []byte) error {
+	if text == nil {
 		return nil
-	}
-	text, err := readMark(b.cfg.Mark)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("book: the newest checkpoint that was seen: %w", err)
 	}
 	if err := b.holds(ctx, text, b.cfg.Mark); err != nil {
 		return fmt.Errorf("%w: this is not the database that this machine worked with last. "+
@@ -38,17 +31,27 @@ func (b *Book) checkMark(ctx context.Context) error {
 	return err
 }
 
-func readMark(path string) ([]byte, error) {
-	f, err := os.Open(path)
+// readMark returns the file's text, nil if there is none.
+func (b *Book) readMark() ([]byte, error) {
+	if b.cfg.Mark == "" {
+		return nil, nil
+	}
+	f, err := os.Open(b.cfg.Mark)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("book: the newest checkpoint that was seen: %w", err)
 	}
 	defer f.Close()
 	text, err := io.ReadAll(io.LimitReader(f, maxMark+1))
 	if err == nil && len(text) > maxMark {
-		err = fmt.Errorf("%s is larger than %d octets", path, maxMark)
+		err = fmt.Errorf("%s is larger than %d octets", b.cfg.Mark, maxMark)
 	}
-	return text, err
+	if err != nil {
+		return nil, fmt.Errorf("book: the newest checkpoint that was seen: %w", err)
+	}
+	return text, nil
 }
 
 // mark keeps a checkpoint that was verified, or just signed, and is in the database:

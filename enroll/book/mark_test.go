@@ -3,6 +3,7 @@
 package book_test
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -116,4 +117,30 @@ func TestTornLedger(t *testing.T) {
 			must(t, errors.Join(b.Damage(), record1(t, b, a.refusal(2))))
 		})
 	}
+}
+
+// A process that starts while another one records and signs takes what it has not read
+// yet for no damage.
+func TestOpenBesideABusyProcess(t *testing.T) {
+	a := newFile(t)
+	mark := filepath.Join(t.TempDir(), "checkpoint")
+	b, _, err := a.openMarked(a.path, mark)
+	must(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		for n := 0; ctx.Err() == nil; n++ {
+			if err := errors.Join(record1(t, b, a.refusal(n)), b.Checkpoint(t.Context())); err != nil {
+				done <- err
+				return
+			}
+		}
+		done <- nil
+	}()
+	for range 40 {
+		_, s, err := a.openMarked(a.path, mark)
+		must(t, errors.Join(err, s.Close()))
+	}
+	cancel()
+	must(t, <-done)
 }

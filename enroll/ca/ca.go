@@ -219,7 +219,7 @@ func (c *CA) finish(ctx context.Context, i authority.Issuance, last func(*author
 				return err
 			}
 		}
-		return tx.CompleteIssuance(i.Ref, der)
+		return tx.Later().CompleteIssuance(i.Ref, der)
 	})
 	if errors.Is(err, authority.ErrState) { // another process was faster: its certificate counts
 		if i, err = c.lookup(ctx, i.Ref); err == nil && !i.Done() {

@@ -87,7 +87,26 @@ func (s *Status) storedList(ctx context.Context) (c authority.StoredCRL, err err
 		c, err = tx.LatestCRL()
 		return err
 	})
-	return c, err
+	if err != nil {
+		return c, err
+	}
+	// As with OCSP, the row says nothing of what the list says.
+	list, err := x509.ParseRevocationList(c.DER)
+	if err == nil {
+		err = list.CheckSignatureFrom(s.cfg.Issuer)
+	}
+	if err == nil && (list.Number == nil || !list.Number.IsInt64() || list.Number.Int64() != c.Number) {
+		err = errors.New("it has another number than its row")
+	}
+	if err != nil {
+		return authority.StoredCRL{}, fmt.Errorf("ca: the stored revocation list: %w", err)
+	}
+	var said []CertificateStanding
+	for _, e := range list.RevokedCertificateEntries {
+		said = append(said, CertificateStanding{Serial: e.SerialNumber.Bytes(), Bad: true, Since: e.RevocationTime, Reason: e.ReasonCode})
+	}
+	c.State, c.Until = stateOf(said...), list.NextUpdate
+	return c, nil
 }
 
 // signList takes a number, signs, and stores the list. A number whose list was never

@@ -108,11 +108,11 @@ func (c *CA) issueDevice(ctx context.Context, order string) (i authority.Issuanc
 		if err := c.confirm(tx, s, f, j); err != nil {
 			return err
 		}
-		return tx.MoveOrder(order, authority.Processing, authority.Valid, "")
+		return tx.Later().MoveOrder(order, authority.Processing, authority.Valid, "")
 	})
 }
 
-// load may see an order in two states; what counts is read again where it is recorded.
+// load reads what counts only once it is read again where it is recorded.
 func (c *CA) load(ctx context.Context, order string) (f *facts, err error) {
 	err = c.cfg.Store.Read(ctx, func(tx *authority.Tx) error {
 		f, err = loadFacts(tx, order)
@@ -122,19 +122,14 @@ func (c *CA) load(ctx context.Context, order string) (f *facts, err error) {
 }
 
 func loadFacts(tx *authority.Tx, order string) (*facts, error) {
-	f := new(facts)
-	var err error
-	if f.order, f.authz, err = tx.OrderOf(order); err != nil {
+	all, err := tx.FactsOf(order, orderRef(order))
+	if err != nil {
 		return nil, err
 	}
-	if f.account, f.person, f.onRoster, err = tx.AccountOnRoster(f.order.Account); err != nil {
-		return nil, err
-	}
-	f.past, err = tx.Issuance(orderRef(order))
-	if errors.Is(err, authority.ErrNotFound) {
-		f.past, err = authority.Issuance{}, nil
-	}
-	return f, err
+	return &facts{
+		order: all.Order, authz: all.Authorization, account: all.Account,
+		person: all.Person, onRoster: all.OnRoster, past: all.Issuance,
+	}, nil
 }
 
 // open decides whether an order's rows make an order at all.
@@ -217,11 +212,12 @@ func (c *CA) buildDevice(f *facts, j *judgement) (authority.Issuance, error) {
 	}, nil
 }
 
-// Certificate returns the certificate that was issued for an order.
-func (c *CA) Certificate(ctx context.Context, order string) ([]byte, error) {
-	i, err := c.lookup(ctx, orderRef(order))
-	if err == nil && !i.Done() {
-		err = authority.ErrNotFound
-	}
-	return i.Certificate, err
+// Certificate returns the account and the status of an order, and the certificate that
+// was issued for it, or none.
+func (c *CA) Certificate(ctx context.Context, order string) (account int64, status string, certificate []byte, err error) {
+	err = c.cfg.Store.Read(ctx, func(tx *authority.Tx) error {
+		account, status, certificate, err = tx.CertificateOf(order, orderRef(order))
+		return err
+	})
+	return account, status, certificate, err
 }

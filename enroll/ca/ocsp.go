@@ -125,10 +125,16 @@ func (s *Status) lastResponse(ctx context.Context, id []byte, known bool) (last 
 		return authority.StoredOCSP{}
 	}
 	// A row proves nothing: whoever writes there must not have an answer given out
-	// that the key has not signed.
-	if _, err := ocsp.ParseResponse(last.DER, s.cfg.Issuer); err != nil {
+	// that the key has not signed, nor one of before as that of now.
+	r, err := ocsp.ParseResponse(last.DER, s.cfg.Issuer)
+	if err != nil || r.Status == ocsp.Unknown {
 		return authority.StoredOCSP{}
 	}
+	said := CertificateStanding{Serial: r.SerialNumber.Bytes()}
+	if r.Status == ocsp.Revoked {
+		said.Bad, said.Since, said.Reason = true, r.RevokedAt, r.RevocationReason
+	}
+	last.State, last.Until = stateOf(said), r.NextUpdate
 	s.remember(last)
 	return last
 }

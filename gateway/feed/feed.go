@@ -19,7 +19,8 @@
 //
 // Numbers and sizes only go up. A checkpoint or bulletin that contradicts what
 // is held is refused and [Feed.Check] fails from then on: one of the two was
-// rewritten, and people must look. Never delete the copy to make that go away:
+// rewritten, and people must look. The document that says something else lies beside
+// the copy, and the check passes again when somebody took it away. Never delete the copy to make that go away:
 // it is the evidence.
 package feed
 
@@ -97,6 +98,7 @@ type Feed struct {
 	manifest *manifest.Manifest  // guarded by mu; nil: none yet
 	apply    func(*bulletin.Set) // guarded by mu
 	fork     error               // guarded by mu
+	missed   bool                // guarded by mu; a leaf's order found no room beside the bulletin
 }
 
 // Open opens or creates the copy, verifies what it says about standings again,
@@ -204,9 +206,16 @@ func (f *Feed) load(ctx context.Context) error {
 		}
 	}
 	if held.checkpoint != nil {
-		if _, err := f.openCheckpoint(held.checkpoint, time.Time{}); err != nil {
+		err := f.heldUnder(ctx, func(m *manifest.Manifest) error {
+			_, err := openCheckpoint(held.checkpoint, m, time.Time{})
+			return err
+		})
+		if err != nil {
 			return fmt.Errorf("feed: %s: %w", f.cfg.Path, err)
 		}
+	}
+	if f.fork, err = readEvidence(f.cfg.Path); err != nil {
+		return err
 	}
 	set, err := f.rebuild(ctx, held)
 	if err != nil {
@@ -214,6 +223,25 @@ func (f *Feed) load(ctx context.Context) error {
 	}
 	f.set.Store(set)
 	return nil
+}
+
+// heldUnder verifies what is held by the newest manifest that does: a later one may
+// not name its key any more, or end its use before, and what it took away stays away.
+func (f *Feed) heldUnder(ctx context.Context, verify func(*manifest.Manifest) error) error {
+	all, err := f.copy.manifests(ctx)
+	if err != nil {
+		return err
+	}
+	err = verify(f.manifest)
+	for _, raw := range all {
+		if err == nil {
+			return nil
+		}
+		if m, bad := manifest.ParseManifest(raw, f.cfg.Root); bad == nil && verify(m) == nil {
+			return nil
+		}
+	}
+	return err
 }
 
 // rebuild makes the standings of the copy: the newest bulletin, then all
@@ -225,7 +253,11 @@ func (f *Feed) rebuild(ctx context.Context, held *held) (*bulletin.Set, error) {
 	}
 	from := int64(0)
 	if held.bulletin != nil {
-		b, err := bulletin.Verify(held.bulletin, f.manifest)
+		var b *bulletin.Bulletin
+		err := f.heldUnder(ctx, func(m *manifest.Manifest) (err error) {
+			b, err = bulletin.Verify(held.bulletin, m)
+			return err
+		})
 		if err != nil {
 			return nil, err
 		}
@@ -254,9 +286,18 @@ func (f *Feed) rebuild(ctx context.Context, held *held) (*bulletin.Set, error) {
 }
 
 // obey returns the standings under a statement that was made before a time. One
-// that does not hold changes nothing.
+// that does not hold changes nothing, and neither does one that is recorded a second
+// time: what it ordered may have ended since. The caller holds f.mu, or opens f.
 func (f *Feed) obey(ctx context.Context, set *bulletin.Set, raw []byte, leaf int64, at time.Time) *bulletin.Set {
-	next, err := f.weigh(set, raw, leaf, at)
+	if first, err := f.copy.leafOf(ctx, raw); err == nil && first != bulletin.Unrecorded && first < leaf {
+		f.cfg.Log.Warn("a statement is recorded twice", "leaf", leaf, "first", first)
+		f.event(ctx, "statement refused", "replayed", slog.Int64("leaf", leaf))
+		return set
+	}
+	next, _, err := f.weigh(set, raw, leaf, at)
+	if errors.Is(err, bulletin.ErrFull) {
+		f.missed = true
+	}
 	if err != nil {
 		f.cfg.Log.Warn("a statement is not obeyed", "leaf", leaf, "error", err.Error())
 		f.event(ctx, "statement refused", "not_verified", slog.Int64("leaf", leaf), slog.String("detail", err.Error()))
@@ -264,18 +305,21 @@ func (f *Feed) obey(ctx context.Context, set *bulletin.Set, raw []byte, leaf int
 	return next
 }
 
-func (f *Feed) weigh(set *bulletin.Set, raw []byte, leaf int64, at time.Time) (*bulletin.Set, error) {
+// weigh returns the standings under a statement, and whether it is one that bears on
+// them and holds.
+func (f *Feed) weigh(set *bulletin.Set, raw []byte, leaf int64, at time.Time) (next *bulletin.Set, holds bool, err error) {
 	st, err := statement.Parse(raw)
 	if err != nil {
-		return set, err
+		return set, false, err
 	}
 	if !bulletin.Concerns(st.Body) {
-		return set, nil // not about standings: the record's business
+		return set, false, nil // not about standings: the record's business
 	}
 	if st, err = statement.Verify(raw, f.trust, f.root, at); err != nil {
-		return set, err
+		return set, false, err
 	}
-	return set.WithStatement(st, leaf)
+	next, err = set.WithStatement(st, leaf)
+	return next, err == nil, err
 }
 
 func (f *Feed) event(ctx context.Context, event, reason string, attrs ...slog.Attr) {

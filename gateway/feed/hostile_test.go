@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"crypto/tls"
 	"errors"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -25,6 +26,12 @@ import (
 // serve answers every stream with the same events.
 func (s *site) serve(certificate *tls.Certificate, events ...stream.Event) (url string, asked *atomic.Int64) {
 	s.t.Helper()
+	return s.serveTimes(math.MaxInt64, certificate, events...)
+}
+
+// serveTimes is serve for so many streams, and nothing for those that follow.
+func (s *site) serveTimes(times int64, certificate *tls.Certificate, events ...stream.Event) (url string, asked *atomic.Int64) {
+	s.t.Helper()
 	var answer bytes.Buffer
 	for _, e := range events {
 		if err := stream.Write(&answer, e); err != nil {
@@ -33,7 +40,9 @@ func (s *site) serve(certificate *tls.Certificate, events ...stream.Event) (url 
 	}
 	asked = new(atomic.Int64)
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = w.Write(answer.Bytes())
+		if asked.Load() < times {
+			_, _ = w.Write(answer.Bytes())
+		}
 		asked.Add(1)
 	}))
 	server.TLS = &tls.Config{MinVersion: tls.VersionTLS13, ClientAuth: enroll.ClientAuth, Certificates: []tls.Certificate{*certificate}}

@@ -34,6 +34,9 @@ const (
 	// maxReply bounds what is read of an authority's refusal.
 	maxReply = 4 << 10
 
+	// maxManifests is how many manifests are tried for what was verified when it came.
+	maxManifests = 16
+
 	// keepBulletins is how many superseded bulletins are kept.
 	keepBulletins = 16
 )

@@ -66,8 +66,8 @@ func (m *mirror) held(ctx context.Context) (*held, error) {
 		err := errors.Join(
 			one(tx.QueryRowContext(ctx, "SELECT coalesce(max(id) + 1, 0) FROM leaves"), &h.size),
 			one(tx.QueryRowContext(ctx, "SELECT size, note FROM checkpoints ORDER BY size DESC LIMIT 1"), &h.signed, &h.checkpoint),
-			one(tx.QueryRowContext(ctx, "SELECT jws FROM manifests ORDER BY number DESC LIMIT 1"), &h.manifest),
-			one(tx.QueryRowContext(ctx, "SELECT jws FROM bulletins ORDER BY number DESC LIMIT 1"), &h.bulletin),
+			one(tx.QueryRowContext(ctx, newestManifest), &h.manifest),
+			one(tx.QueryRowContext(ctx, newestBulletin), &h.bulletin),
 		)
 		if err != nil {
 			return err
@@ -84,6 +84,29 @@ func (m *mirror) held(ctx context.Context) (*held, error) {
 		}, "SELECT jws, seen FROM statements ORDER BY seen, hash LIMIT $1", maxStatements)
 	})
 	return h, err
+}
+
+// newest returns one document, nil if there is none.
+func (m *mirror) newest(ctx context.Context, query string) (raw []byte, err error) {
+	err = m.db.View(ctx, func(tx *store.Tx) error {
+		raw = nil
+		return one(tx.QueryRowContext(ctx, query), &raw)
+	})
+	return raw, err
+}
+
+// manifests returns those that were in force, the newest first.
+func (m *mirror) manifests(ctx context.Context) (all [][]byte, err error) {
+	err = m.db.View(ctx, func(tx *store.Tx) error {
+		all = nil
+		return each(ctx, tx, func(rows *sql.Rows) error {
+			var raw []byte
+			err := rows.Scan(&raw)
+			all = append(all, raw)
+			return err
+		}, "SELECT jws FROM manifests ORDER BY number DESC LIMIT $1", maxManifests)
+	})
+	return all, err
 }
 
 // sizes returns how many leaves are held, and how many the newest checkpoint
@@ -170,6 +193,13 @@ func addStatement(ctx context.Context, tx *store.Tx, s seen) error {
 func (m *mirror) keepStatement(ctx context.Context, s seen) error {
 	return m.db.Update(ctx, func(tx *store.Tx) error { return addStatement(ctx, tx, s) })
 }
+
+// What devices ask for most.
+const (
+	newestManifest   = "SELECT jws FROM manifests ORDER BY number DESC LIMIT 1"
+	newestBulletin   = "SELECT jws FROM bulletins ORDER BY number DESC LIMIT 1"
+	newestCheckpoint = "SELECT note FROM checkpoints ORDER BY size DESC LIMIT 1"
+)
 
 // The tables of signed documents, and what they are ordered by.
 const (

@@ -19,32 +19,21 @@ var _ ledger.Finder = (*Feed)(nil)
 
 // Manifest returns the newest manifest, nil if there is none.
 func (f *Feed) Manifest(ctx context.Context) ([]byte, error) {
-	held, err := f.copy.held(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return held.manifest, nil
+	return f.copy.newest(ctx, newestManifest)
 }
 
 // Bulletin returns the newest bulletin, nil if there is none.
 func (f *Feed) Bulletin(ctx context.Context) ([]byte, error) {
-	held, err := f.copy.held(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return held.bulletin, nil
+	return f.copy.newest(ctx, newestBulletin)
 }
 
 // Checkpoint implements ledger.Source.
 func (f *Feed) Checkpoint(ctx context.Context) ([]byte, error) {
-	held, err := f.copy.held(ctx)
-	if err == nil && held.checkpoint == nil {
+	text, err := f.copy.newest(ctx, newestCheckpoint)
+	if err == nil && text == nil {
 		err = fmt.Errorf("%w: there is no checkpoint yet", ledger.ErrYoung)
 	}
-	if err != nil {
-		return nil, err
-	}
-	return held.checkpoint, nil
+	return text, err
 }
 
 // Hashes implements ledger.Source.

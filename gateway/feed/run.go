@@ -35,7 +35,11 @@ func (f *Feed) Run(ctx context.Context) error {
 
 // follow connects, and connects again.
 func (f *Feed) follow(ctx context.Context) error {
-	client := &http.Client{Transport: f.transport()}
+	client := &http.Client{
+		Transport: f.transport(),
+		// Elsewhere is not the authority, and need not even be asked over TLS.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 	defer client.CloseIdleConnections()
 	pause := firstPause
 	for {
@@ -86,14 +90,13 @@ func (f *Feed) connect(ctx context.Context, client *http.Client) (told bool, err
 	defer response.Body.Close()
 	late := time.AfterFunc(silence, func() { cancel(errors.New("the authority fell silent")) })
 	defer late.Stop()
-	t := &taker{f: f, ctx: ctx, in: bufio.NewReaderSize(response.Body, 64<<10)}
+	t := &taker{f: f, ctx: ctx, in: bufio.NewReaderSize(heard{response.Body, late}, 64<<10)}
 	f.cfg.Log.Info("following the authority", "url", f.cfg.URL)
 	for {
 		e, err := stream.Read(t.in)
 		if err != nil {
 			return told, errors.Join(err, context.Cause(ctx), t.flush())
 		}
-		late.Reset(silence)
 		told = true
 		f.connected.Store(true)
 		if e.Kind == stream.KindBehind {
@@ -108,6 +111,22 @@ func (f *Feed) connect(ctx context.Context, client *http.Client) (told bool, err
 			return told, errors.Join(err, t.flush())
 		}
 	}
+}
+
+// heard puts off the end for silence with all that arrives: a large bulletin takes
+// longer than that on a slow line.
+type heard struct {
+	io.Reader
+	late *time.Timer
+}
+
+// Read implements io.Reader.
+func (h heard) Read(p []byte) (int, error) {
+	n, err := h.Reader.Read(p)
+	if n > 0 {
+		h.late.Reset(silence)
+	}
+	return n, err
 }
 
 // open says where we stand.

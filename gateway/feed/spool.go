@@ -86,8 +86,9 @@ func (f *Feed) watch(ctx context.Context) error {
 	}
 	tick := time.NewTicker(spoolEvery)
 	defer tick.Stop()
+	waiting := make(map[string]bool)
 	for {
-		if err := f.sweep(ctx); err != nil && ctx.Err() == nil {
+		if err := f.sweep(ctx, waiting); err != nil && ctx.Err() == nil {
 			f.cfg.Log.Error("the spool cannot be read", "error", err.Error())
 		}
 		select {
@@ -98,7 +99,9 @@ func (f *Feed) watch(ctx context.Context) error {
 	}
 }
 
-func (f *Feed) sweep(ctx context.Context) error {
+// sweep takes in what lies there now. What fails for reasons of our own stays, and
+// is told of once.
+func (f *Feed) sweep(ctx context.Context, waiting map[string]bool) error {
 	files, err := os.ReadDir(f.cfg.Spool) // sorted by name
 	if err != nil {
 		return err
@@ -112,6 +115,14 @@ func (f *Feed) sweep(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
+		if err != nil && (errors.Is(err, bulletin.ErrFull) || !errors.Is(err, ErrRefused) && !errors.Is(err, ErrFork)) {
+			if !waiting[path] {
+				f.cfg.Log.Error("a document in the spool waits", "file", file.Name(), "error", err.Error())
+			}
+			waiting[path] = true
+			continue
+		}
+		delete(waiting, path)
 		if err != nil {
 			f.cfg.Log.Error("a document in the spool was refused", "file", file.Name(), "error", err.Error())
 			f.event(ctx, "document refused", "not_verified")

@@ -18,13 +18,17 @@ import (
 	"valise/statement"
 )
 
-// forked notes a contradiction, for ever: it does not go away by itself.
-func (f *Feed) forked(ctx context.Context, what string, args ...any) error {
+// forked notes a contradiction, for ever: it does not go away by itself, and neither
+// does the document that shows it.
+func (f *Feed) forked(ctx context.Context, evidence []byte, what string, args ...any) error {
 	err := fmt.Errorf("%w: %s", ErrFork, fmt.Sprintf(what, args...))
 	f.cfg.Log.Error("the authority's record contradicts this gateway's copy", "error", err.Error())
 	if f.fork == nil {
 		f.fork = err
 		f.event(ctx, "record forked", "record_contradicts", slog.String("detail", err.Error()))
+		if kept := keepEvidence(f.cfg.Path, err, evidence); kept != nil {
+			f.cfg.Log.Error("the contradiction is not on disk", "error", kept.Error())
+		}
 	}
 	return err
 }
@@ -44,13 +48,13 @@ func (f *Feed) takeManifest(ctx context.Context, raw []byte) error {
 		return refuse("manifest", fmt.Errorf("it is for %s", m.Domain))
 	}
 	if f.manifest != nil && m.Number == f.manifest.Number && m.Digest() != f.manifest.Digest() {
-		return f.forked(ctx, "two manifests of number %d", m.Number)
+		return f.forked(ctx, raw, "two manifests of number %d", m.Number)
 	}
 	if f.manifest != nil && m.Number <= f.manifest.Number {
 		return nil
 	}
 	if err := m.Follows(f.manifest); err != nil {
-		return f.forked(ctx, "%v", err)
+		return f.forked(ctx, raw, "%v", err)
 	}
 	if err := f.copy.put(ctx, putManifest, int64(m.Number), raw); err != nil {
 		return err
@@ -63,13 +67,13 @@ func (f *Feed) takeManifest(ctx context.Context, raw []byte) error {
 
 // openCheckpoint verifies a checkpoint by the keys that count at a time; at the
 // zero time, by all that the manifest names.
-func (f *Feed) openCheckpoint(text []byte, at time.Time) (ledger.Head, error) {
-	if f.manifest == nil {
+func openCheckpoint(text []byte, m *manifest.Manifest, at time.Time) (ledger.Head, error) {
+	if m == nil {
 		return ledger.Head{}, refuse("checkpoint", errors.New("there is no manifest yet"))
 	}
 	var verifiers []note.Verifier
-	for _, key := range f.manifest.LedgerKeys(at) {
-		v, err := ledger.Verifier(f.manifest.Origin, key)
+	for _, key := range m.LedgerKeys(at) {
+		v, err := ledger.Verifier(m.Origin, key)
 		if err != nil {
 			return ledger.Head{}, err
 		}
@@ -86,7 +90,7 @@ func (f *Feed) openCheckpoint(text []byte, at time.Time) (ledger.Head, error) {
 func (f *Feed) takeCheckpoint(ctx context.Context, text []byte) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	head, err := f.openCheckpoint(text, f.cfg.Now())
+	head, err := openCheckpoint(text, f.manifest, f.cfg.Now())
 	if err != nil {
 		return err
 	}
@@ -102,7 +106,7 @@ func (f *Feed) takeCheckpoint(ctx context.Context, text []byte) error {
 		return err
 	}
 	if ours != head {
-		return f.forked(ctx, "a checkpoint of %d leaves is not of those that we were told", head.N)
+		return f.forked(ctx, text, "a checkpoint of %d leaves is not of those that we were told", head.N)
 	}
 	if head.N <= signed {
 		return nil
@@ -119,26 +123,43 @@ func (f *Feed) takeBulletin(ctx context.Context, raw []byte) error {
 	if err != nil {
 		return refuse("bulletin", err)
 	}
-	if err := f.sameRecord(ctx, b); err != nil {
+	if err := f.sameRecord(ctx, b, raw); err != nil {
 		return err
 	}
 	next, err := f.Set().WithBulletin(b)
 	switch {
+	case errors.Is(err, bulletin.ErrOld) && b.Number == f.Set().Number():
+		return f.copy.putBulletin(ctx, b, raw) // the disk may have failed when it came first
 	case errors.Is(err, bulletin.ErrOld):
 		return nil
 	case errors.Is(err, bulletin.ErrFork):
-		return f.forked(ctx, "bulletin %d contradicts bulletin %d", b.Number, f.Set().Number())
+		return f.forked(ctx, raw, "bulletin %d contradicts bulletin %d", b.Number, f.Set().Number())
 	case err != nil:
 		return err
 	}
 	// In force first: what it takes away must not wait for a disk.
 	f.put(next)
-	return f.copy.putBulletin(ctx, b, raw)
+	return errors.Join(f.copy.putBulletin(ctx, b, raw), f.makeUp(ctx, b))
+}
+
+// makeUp obeys what found no room before there was this bulletin.
+func (f *Feed) makeUp(ctx context.Context, b *bulletin.Bulletin) error {
+	if !f.missed {
+		return nil
+	}
+	f.missed = false
+	set := f.Set()
+	err := f.copy.eachStatement(ctx, b.LedgerSize, func(i ledger.Item) {
+		set = f.obey(ctx, set, i.Payload, i.Index, i.Entry.Time)
+	})
+	f.missed = f.missed || err != nil
+	f.put(set)
+	return err
 }
 
 // sameRecord compares the record that a bulletin was made from with the copy, as
 // far as that goes.
-func (f *Feed) sameRecord(ctx context.Context, b *bulletin.Bulletin) error {
+func (f *Feed) sameRecord(ctx context.Context, b *bulletin.Bulletin, raw []byte) error {
 	size, _, err := f.copy.sizes(ctx)
 	if err != nil || b.LedgerSize > size {
 		return err
@@ -148,7 +169,7 @@ func (f *Feed) sameRecord(ctx context.Context, b *bulletin.Bulletin) error {
 		return err
 	}
 	if head.Hash != b.LedgerRoot {
-		return f.forked(ctx, "bulletin %d was made from another record of %d leaves", b.Number, b.LedgerSize)
+		return f.forked(ctx, raw, "bulletin %d was made from another record of %d leaves", b.Number, b.LedgerSize)
 	}
 	return nil
 }
@@ -170,15 +191,18 @@ func (f *Feed) takeStatement(ctx context.Context, raw []byte) error {
 		return err
 	}
 	now := f.cfg.Now()
-	next, err := f.weigh(f.Set(), raw, leaf, now)
+	next, holds, err := f.weigh(f.Set(), raw, leaf, now)
 	if err != nil {
 		return refuse("statement", err)
 	}
-	if next == f.Set() {
+	if !holds {
 		return nil
 	}
-	f.put(next)
-	f.event(ctx, "statement obeyed", "", slog.Int64("leaf", leaf))
+	if next != f.Set() {
+		f.put(next)
+		f.event(ctx, "statement obeyed", "", slog.Int64("leaf", leaf))
+	}
+	// Also when it was obeyed before: the disk may have failed then.
 	return f.copy.keepStatement(ctx, seen{raw, now})
 }
 
@@ -201,16 +225,17 @@ func (f *Feed) takeLeaves(ctx context.Context, items []ledger.Item) error {
 	if err != nil {
 		return err
 	}
+	gaveWay := false
 	for len(items) > 0 && items[0].Index < size {
 		ours, err := f.copy.leaf(ctx, items[0].Index)
 		if err != nil {
 			return err
 		}
 		if !bytes.Equal(ours, items[0].Entry.Marshal()) {
-			if err := f.giveWay(ctx, signed, items[0].Index); err != nil {
+			if err := f.giveWay(ctx, signed, items[0]); err != nil {
 				return err
 			}
-			size = items[0].Index
+			size, gaveWay = items[0].Index, true
 			break
 		}
 		items = items[1:]
@@ -224,18 +249,33 @@ func (f *Feed) takeLeaves(ctx context.Context, items []ledger.Item) error {
 	if err := f.copy.append(ctx, items); err != nil {
 		return err
 	}
+	if gaveWay { // what was kept of the others may stand here again, and now has its leaf
+		f.recorded(ctx, items)
+	}
 	last := items[len(items)-1].Index + 1
 	if b := f.Set().Bulletin(); b != nil && size < b.LedgerSize && b.LedgerSize <= last {
-		return f.sameRecord(ctx, b)
+		return f.sameRecord(ctx, b, nil) // both are in the copy
 	}
 	return nil
 }
 
+// recorded takes note of where statements stand that were in force already.
+func (f *Feed) recorded(ctx context.Context, items []ledger.Item) {
+	set := f.Set()
+	for _, i := range items {
+		if i.Entry.Kind == ledger.KindStatement {
+			set = f.obey(ctx, set, i.Payload, i.Index, i.Entry.Time)
+		}
+	}
+	f.put(set)
+}
+
 // giveWay drops leaves from an index on that nothing signed covers. Statements
 // in them stay in force: they were signed by officers, wherever they stand.
-func (f *Feed) giveWay(ctx context.Context, signed, from int64) error {
+func (f *Feed) giveWay(ctx context.Context, signed int64, other ledger.Item) error {
+	from := other.Index
 	if b := f.Set().Bulletin(); from < signed || b != nil && from < b.LedgerSize {
-		return f.forked(ctx, "leaf %d is another one", from)
+		return f.forked(ctx, other.Payload, "leaf %d is another one", from)
 	}
 	var keep []seen
 	err := f.copy.eachStatement(ctx, from, func(i ledger.Item) {
@@ -243,7 +283,7 @@ func (f *Feed) giveWay(ctx context.Context, signed, from int64) error {
 		if err != nil || !bulletin.Concerns(st.Body) {
 			return
 		}
-		if _, err := f.weigh(f.Set(), i.Payload, i.Index, i.Entry.Time); err == nil {
+		if _, holds, _ := f.weigh(f.Set(), i.Payload, i.Index, i.Entry.Time); holds {
 			keep = append(keep, seen{i.Payload, i.Entry.Time})
 		}
 	})

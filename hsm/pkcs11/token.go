@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 
 	p11 "github.com/miekg/pkcs11"
 
@@ -57,8 +58,29 @@ type Token struct {
 
 var _ hsm.Token = (*Token)(nil)
 
+// A token that is not there may be there in a moment: SoftHSM leaves one out that
+// another process writes into while it looks, and devices take time to start.
+const (
+	openAttempts = 3
+	openPause    = 250 * time.Millisecond
+)
+
 // Open finds the token that c names and logs in.
 func Open(ctx context.Context, c Config) (*Token, error) {
+	for attempt := 1; ; attempt++ {
+		t, err := open(ctx, c)
+		if !errors.Is(err, hsm.ErrNoToken) || attempt == openAttempts {
+			return t, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(openPause):
+		}
+	}
+}
+
+func open(ctx context.Context, c Config) (*Token, error) {
 	c.Label, c.Serial = trim(c.Label), trim(c.Serial)
 	if c.Label == "" && c.Serial == "" {
 		return nil, fmt.Errorf("pkcs11: %w", hsm.ErrEmptyLabel)

@@ -7,6 +7,7 @@ package pkcs11
 import (
 	"context"
 	"errors"
+	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -54,6 +55,30 @@ func TestTokenIsNamedByLabelOrSerial(t *testing.T) {
 				t.Errorf("the PIN was asked %d times for a token that was not found", n)
 			}
 		})
+	}
+}
+
+// A token that comes a moment later is found: it is made when Open has begun to
+// look, and making one takes longer than looking.
+func TestTokenThatComesLate(t *testing.T) {
+	softHSM(t)
+	begun, result := make(chan struct{}), make(chan error)
+	go func() {
+		c := Config{Module: library(t), Label: "late", PIN: rightPIN}
+		close(begun)
+		token, err := Open(context.Background(), c)
+		if err == nil {
+			err = token.Close()
+		}
+		result <- err
+	}()
+	<-begun
+	out, err := exec.Command("softhsm2-util", "--init-token", "--free", "--label", "late", "--pin", testPIN, "--so-pin", "87654321").CombinedOutput()
+	if err != nil {
+		t.Errorf("softhsm2-util: %v\n%s", err, out)
+	}
+	if err := <-result; err != nil {
+		t.Error(err)
 	}
 }
 

@@ -40,9 +40,17 @@ func (db *DB) Update(ctx context.Context, f func(tx *Tx) error) error {
 func (db *DB) UpdateLocked(ctx context.Context, table string, f func(tx *Tx) error) error {
 	lock := ""
 	if db.dialect == PostgreSQL {
-		lock = "LOCK TABLE " + table + " IN EXCLUSIVE MODE"
+		lock = lockOf(table)
 	}
 	return db.run(ctx, db.writer, db.writing(), lock, f)
+}
+
+// lockOf is the statement that locks a table; of none, there is none.
+func lockOf(table string) string {
+	if table == "" {
+		return ""
+	}
+	return "LOCK TABLE " + table + " IN EXCLUSIVE MODE"
 }
 
 // View runs f in a read-only transaction that sees one consistent state.

@@ -42,29 +42,6 @@ func (tx *Tx) Replaced(certificate string) (bool, error) {
 	return n > 0, err
 }
 
-// AccountOnRoster finds an account and the roster's line of its address, if there is
-// one, in one question.
-func (tx *Tx) AccountOnRoster(id int64) (a Account, p Person, onRoster bool, err error) {
-	var address, name, unit string
-	var clearance []byte
-	var changed int64
-	a, err = scanAccount(func(account ...any) error {
-		into := append(account, &address, &name, &unit, &clearance, &changed)
-		return tx.row(`SELECT accounts.id, thumbprint, jwk, accounts.address, kid, status, device, created,
-			coalesce(people.address, ''), coalesce(name, ''), coalesce(unit, ''), clearance, coalesce(people.changed, 0)
-			FROM accounts LEFT JOIN people ON people.address = accounts.address WHERE accounts.id = $1`, id)(into...)
-	})
-	if err != nil || address == "" {
-		return a, p, false, err
-	}
-	p, err = scanPerson(func(into ...any) error {
-		*into[0].(*string), *into[1].(*string), *into[2].(*string) = address, name, unit
-		*into[3].(*[]byte), *into[4].(*int64) = clearance, changed
-		return nil
-	})
-	return a, p, err == nil, err
-}
-
 // FinalizeOrder is Tx.FinalizeOrder as a transaction by itself.
 func (s *Store) FinalizeOrder(ctx context.Context, id string, csr []byte) error {
 	return s.write(ctx, func(tx *Tx) error { return tx.FinalizeOrder(id, csr) })

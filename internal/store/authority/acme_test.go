@@ -5,6 +5,7 @@ package authority
 import (
 	"bytes"
 	"errors"
+	"reflect"
 	"testing"
 	"time"
 
@@ -77,9 +78,9 @@ func testChangeAccountKey(t *testing.T, path string) {
 	must(t, s.Update(t.Context(), func(tx *Tx) error { return tx.MoveOrder("o", Ready, Invalid, "x") }))
 	must(t, change("t1", "t3"))
 	must(t, s.Read(t.Context(), func(tx *Tx) error {
-		a, p, onRoster, err := tx.AccountOnRoster(id)
-		if a.Thumbprint != "t3" || onRoster || p.Name != "" {
-			t.Errorf("%+v, %+v, %t", a, p, onRoster)
+		f, err := tx.FactsOf("o", "order:o")
+		if f.Account.Thumbprint != "t3" || f.OnRoster || f.Person.Name != "" || f.Order.ID != "o" || f.Authorization.ID != "z" || f.Issuance.Ref != "" {
+			t.Errorf("%+v", f)
 		}
 		return err
 	}))
@@ -88,9 +89,77 @@ func testChangeAccountKey(t *testing.T, path string) {
 		return err
 	}))
 	must(t, s.Read(t.Context(), func(tx *Tx) error {
-		a, p, onRoster, err := tx.AccountOnRoster(id)
-		if want, lookErr := tx.Person(alice(t)); a.ID != id || !onRoster || p != want || lookErr != nil {
-			t.Errorf("%+v, %+v, %t", a, p, onRoster)
+		f, err := tx.FactsOf("o", "order:o")
+		if want, lookErr := tx.Person(alice(t)); f.Account.ID != id || !f.OnRoster || f.Person != want || lookErr != nil {
+			t.Errorf("%+v", f)
+		}
+		return err
+	}))
+}
+
+func TestFacts(t *testing.T) { eachDatabase(t, testFacts) }
+
+// Everything in one question is what the questions for each of it say.
+func testFacts(t *testing.T, path string) {
+	s, now := testOpen(t, path), time.Now().UTC().Truncate(time.Second)
+	id, other := someAccount(t, s, "k1", "t1"), someAccount(t, s, "k2", "t2")
+	device := identity.DeviceID{7}
+	add := func(order string) {
+		o := Order{ID: order, Account: id, Device: device, Profile: "p", Status: Pending, Created: now, Expires: now.Add(time.Hour)}
+		must(t, s.Update(t.Context(), func(tx *Tx) error {
+			return tx.AddOrder(o, Authorization{ID: "z" + order, Order: order, Token: "t" + order, Status: Pending, Expires: o.Expires})
+		}))
+	}
+	add("a")
+	add("b")
+	must(t, s.Update(t.Context(), func(tx *Tx) error {
+		i := Issuance{Ref: "order:a", Kind: "device", Subject: "s", Request: []byte("r"), Serial: []byte{1}, TBS: []byte("tbs"), Created: now, NotAfter: now}
+		return errors.Join(tx.AddIssuance(i), tx.Later().CompleteIssuance("order:a", []byte("certificate")), tx.BindAccount(id, device))
+	}))
+	must(t, s.View(t.Context(), func(tx *Tx) error {
+		f, err := tx.FactsOf("a", "order:a")
+		o, z, err2 := tx.OrderOf("a")
+		account, err3 := tx.Account(id)
+		past, err4 := tx.Issuance("order:a")
+		if want := (Facts{Order: o, Authorization: z, Account: account, Issuance: past}); !reflect.DeepEqual(f, want) {
+			t.Errorf("%+v, want %+v", f, want)
+		}
+		if _, err := tx.FactsOf("x", "order:a"); !errors.Is(err, ErrNotFound) {
+			t.Errorf("none: %v", err)
+		}
+		owner, status, certificate, err5 := tx.CertificateOf("a", "order:a")
+		if owner != id || status != Pending || string(certificate) != "certificate" {
+			t.Errorf("%d, %s, %s", owner, status, certificate)
+		}
+		_, _, none, err6 := tx.CertificateOf("b", "order:b")
+		if none != nil {
+			t.Errorf("%s", none)
+		}
+		return errors.Join(err, err2, err3, err4, err5, err6)
+	}))
+	must(t, s.Read(t.Context(), func(tx *Tx) error {
+		own, err := tx.Applicant(id, device, now)
+		late, err2 := tx.Applicant(id, device, now.Add(2*time.Hour))
+		if own.Account.ID != id || own.OnRoster || own.Taken || own.Open != 2 || late.Open != 0 {
+			t.Errorf("%+v %+v", own, late)
+		}
+		return errors.Join(err, err2)
+	}))
+	must(t, s.Update(t.Context(), func(tx *Tx) error {
+		bob, err := identity.ParseAddress("bob@interieur.example")
+		if err != nil {
+			return err
+		}
+		return tx.exec("UPDATE accounts SET address = $1 WHERE id = $2", bob.String(), other)
+	}))
+	must(t, s.Read(t.Context(), func(tx *Tx) error {
+		taken, err := tx.Applicant(other, device, now)
+		if !taken.Taken || taken.Open != 0 {
+			t.Errorf("%+v", taken)
+		}
+		_, err2 := tx.Applicant(99, device, now)
+		if !errors.Is(err2, ErrNotFound) {
+			t.Errorf("none: %v", err2)
 		}
 		return err
 	}))

@@ -58,7 +58,9 @@ type Store struct {
 // A Tx is a running transaction. It must not outlive the function it is given to.
 type Tx struct {
 	ctx     context.Context
-	tx      store.Statements
+	tx      store.Statements // or
+	flow    *store.Flow
+	later   bool // nobody waits for what a change brings
 	appends bool // the ledger's lock is held
 	recover bool // FlagRestored does not stop it
 	loose   bool // each question sees its own moment: nothing is kept between them
@@ -124,7 +126,10 @@ func (s *Store) Retries() int64 { return s.db.Retries() }
 
 // Update runs f in a serializable read-write transaction; f may run several times.
 func (s *Store) Update(ctx context.Context, f func(tx *Tx) error) error {
-	err := s.db.Update(ctx, func(tx *store.Tx) error { return f(&Tx{ctx: ctx, tx: tx, appends: s.db.Dialect() == store.SQLite}) })
+	if s.db.Dialect() == store.SQLite {
+		return s.db.Update(ctx, func(tx *store.Tx) error { return f(&Tx{ctx: ctx, tx: tx, appends: true}) })
+	}
+	err := s.flow(ctx, "", f)
 	if errors.Is(err, errAppends) {
 		return s.Append(ctx, f)
 	}
@@ -134,7 +139,19 @@ func (s *Store) Update(ctx context.Context, f func(tx *Tx) error) error {
 // Append is Update for transactions that append to the ledger. They run one after the
 // other, whichever process they belong to, and see what those before them did.
 func (s *Store) Append(ctx context.Context, f func(tx *Tx) error) error {
+	if s.db.Dialect() == store.PostgreSQL {
+		return s.flow(ctx, ledgerLock, f)
+	}
 	return s.db.UpdateLocked(ctx, ledgerLock, func(tx *store.Tx) error { return f(&Tx{ctx: ctx, tx: tx, appends: true}) })
+}
+
+// flow runs a transaction on PostgreSQL. With the ledger's lock it may append.
+func (s *Store) flow(ctx context.Context, lock string, f func(tx *Tx) error) error {
+	err := s.db.UpdateFlow(ctx, lock, func(flow *store.Flow) error { return f(&Tx{ctx: ctx, flow: flow, appends: lock != ""}) })
+	if errors.Is(err, store.ErrUnchanged) || store.IsConstraint(err) && !errors.Is(err, ErrExists) {
+		err = wrap(err) // of a change that was made later
+	}
+	return err
 }
 
 // Recover is Append for taking in what a restored backup does not know: FlagRestored
@@ -167,32 +184,96 @@ func (s *Store) write(ctx context.Context, f func(tx *Tx) error) error {
 	return s.db.Write(ctx, func(q store.Statements) error { return f(&Tx{ctx: ctx, tx: q, loose: true}) })
 }
 
+// Later returns a Tx whose changes are made when the transaction asks or ends next,
+// with what else there is to do then: what they fail with, such as ErrState, is
+// returned there, at the latest by Update or Append. For questions there is no later.
+func (tx *Tx) Later() *Tx {
+	later := *tx
+	later.later = true
+	return &later
+}
+
 func (tx *Tx) exec(query string, args ...any) error {
-	_, err := tx.tx.ExecContext(tx.ctx, query, args...)
+	switch {
+	case tx.flow == nil:
+		_, err := tx.tx.ExecContext(tx.ctx, query, args...)
+		return wrap(err)
+	case tx.later:
+		tx.flow.Later(query, args...)
+		return nil
+	}
+	_, err := tx.flow.Exec(query, args...)
 	return wrap(err)
 }
 
 // change is exec for a statement that must change exactly one row.
 func (tx *Tx) change(query string, args ...any) error {
+	if tx.flow != nil && tx.later {
+		tx.flow.Change(query, args...)
+		return nil
+	}
+	n, err := tx.changed(query, args...)
+	if err == nil && n != 1 {
+		err = ErrState
+	}
+	return wrap(err)
+}
+
+func (tx *Tx) changed(query string, args ...any) (int64, error) {
+	if tx.flow != nil {
+		return tx.flow.Exec(query, args...)
+	}
 	res, err := tx.tx.ExecContext(tx.ctx, query, args...)
 	if err != nil {
-		return wrap(err)
+		return 0, err
 	}
-	if n, err := res.RowsAffected(); err != nil || n != 1 {
-		return errors.Join(ErrState, err)
-	}
-	return nil
+	return res.RowsAffected()
 }
 
 func (tx *Tx) row(query string, args ...any) func(into ...any) error {
 	return func(into ...any) error {
-		return wrap(tx.tx.QueryRowContext(tx.ctx, query, args...).Scan(into...))
+		if tx.flow == nil {
+			return wrap(tx.tx.QueryRowContext(tx.ctx, query, args...).Scan(into...))
+		}
+		rows, err := tx.flow.Query(query, args...)
+		if err != nil {
+			return wrap(err)
+		}
+		defer rows.Close()
+		if !rows.Next() {
+			if err := rows.Err(); err != nil {
+				return wrap(err)
+			}
+			return ErrNotFound
+		}
+		if err := rows.Scan(into...); err != nil {
+			return wrap(err)
+		}
+		rows.Close()
+		return wrap(rows.Err())
 	}
 }
 
 // each calls f for every row of the query.
 func (tx *Tx) each(f func(scan func(...any) error) error, query string, args ...any) error {
+	if tx.flow != nil {
+		return tx.eachOf(f, query, args...)
+	}
 	rows, err := tx.tx.QueryContext(tx.ctx, query, args...)
+	if err != nil {
+		return wrap(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := f(rows.Scan); err != nil {
+			return err
+		}
+	}
+	return wrap(rows.Err())
+}
+
+func (tx *Tx) eachOf(f func(scan func(...any) error) error, query string, args ...any) error {
+	rows, err := tx.flow.Query(query, args...)
 	if err != nil {
 		return wrap(err)
 	}
@@ -211,6 +292,8 @@ func wrap(err error) error {
 		return nil
 	case errors.Is(err, sql.ErrNoRows):
 		return ErrNotFound
+	case errors.Is(err, ErrState), errors.Is(err, store.ErrUnchanged):
+		return ErrState
 	case store.IsConstraint(err):
 		return fmt.Errorf("%w: %w", ErrExists, err)
 	}

@@ -7,6 +7,9 @@ package authority
 // and the issuances return ErrRestored, outside Recover.
 const FlagRestored = "restored"
 
+// flagRestored is its row in the table meta.
+const flagRestored = "flag:" + FlagRestored
+
 // Writable returns ErrRestored while FlagRestored is set, outside Recover. Whoever is
 // about to sign anything asks it in the transaction that decides.
 func (tx *Tx) Writable() error {
@@ -14,7 +17,7 @@ func (tx *Tx) Writable() error {
 		return nil
 	}
 	var n int
-	err := tx.row("SELECT count(*) FROM meta WHERE name = $1", "flag:"+FlagRestored)(&n)
+	err := tx.row("SELECT count(*) FROM meta WHERE name = $1", flagRestored)(&n)
 	if err == nil && n != 0 {
 		err = ErrRestored
 	}

@@ -50,12 +50,13 @@ type Authorization struct {
 
 // AddOrder stores a new order and its authorization.
 func (tx *Tx) AddOrder(o Order, a Authorization) error {
-	err := tx.exec("INSERT INTO orders (id, account, device, profile, approvals, status, created, expires) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+	later := tx.Later()
+	err := later.exec("INSERT INTO orders (id, account, device, profile, approvals, status, created, expires) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
 		o.ID, o.Account, o.Device[:], o.Profile, o.Approvals, o.Status, unix(o.Created), unix(o.Expires))
 	if err != nil {
 		return err
 	}
-	return tx.exec("INSERT INTO authorizations (id, order_id, token, status, expires) VALUES ($1, $2, $3, $4, $5)",
+	return later.exec("INSERT INTO authorizations (id, order_id, token, status, expires) VALUES ($1, $2, $3, $4, $5)",
 		a.ID, o.ID, a.Token, a.Status, unix(a.Expires))
 }
 
@@ -101,14 +102,6 @@ func (tx *Tx) CountOrders() (map[string]int64, error) {
 		return nil
 	}, "SELECT status, count(*) FROM orders GROUP BY status")
 	return counts, err
-}
-
-// CountOpenOrders returns how many orders of an account have not come to an end.
-func (tx *Tx) CountOpenOrders(account int64, now time.Time) (int, error) {
-	var n int
-	err := tx.row("SELECT count(*) FROM orders WHERE account = $1 AND (status = 'processing' OR status IN ('pending', 'ready') AND expires >= $2)",
-		account, unix(now))(&n)
-	return n, err
 }
 
 // MoveOrder changes an order's state from one to another.
@@ -224,7 +217,7 @@ func (tx *Tx) AddIssuance(i Issuance) error {
 	if err := tx.Writable(); err != nil {
 		return err
 	}
-	return tx.exec(`INSERT INTO issuances (id, ref, kind, subject, request, serial, leaf, tbs, created, not_after)
+	return tx.Later().exec(`INSERT INTO issuances (id, ref, kind, subject, request, serial, leaf, tbs, created, not_after)
 		SELECT coalesce(max(id), 0) + 1, $1, $2, $3, $4, $5, $6, $7, $8, $9 FROM issuances WHERE true`,
 		i.Ref, i.Kind, i.Subject, i.Request, i.Serial, i.Leaf, i.TBS, unix(i.Created), unix(i.NotAfter))
 }

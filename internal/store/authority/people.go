@@ -186,21 +186,6 @@ func (tx *Tx) BindAccount(id int64, device identity.DeviceID) error {
 	return tx.change("UPDATE accounts SET device = $1 WHERE id = $2 AND (length(device) = 0 OR device = $3)", device[:], id, device[:])
 }
 
-// DeviceAddresses returns the addresses that a device is enrolled for.
-func (tx *Tx) DeviceAddresses(device identity.DeviceID) ([]identity.Address, error) {
-	var all []identity.Address
-	err := tx.each(func(scan func(...any) error) error {
-		var text string
-		if err := scan(&text); err != nil {
-			return err
-		}
-		address, err := identity.ParseAddress(text)
-		all = append(all, address)
-		return err
-	}, "SELECT DISTINCT address FROM accounts WHERE device = $1 ORDER BY address", device[:])
-	return all, err
-}
-
 // DeactivateAccount ends an account (RFC 8555, Section 7.3.6).
 func (tx *Tx) DeactivateAccount(id int64) error {
 	return tx.change("UPDATE accounts SET status = 'deactivated' WHERE id = $1 AND status = 'valid'", id)

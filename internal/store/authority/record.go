@@ -58,7 +58,7 @@ func (tx *Tx) appendLeaf(entry *ledger.Entry, payload []byte) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	if err := tx.exec("INSERT INTO leaves (id, entry, payload, subject) VALUES ($1, $2, $3, $4)",
+	if err := tx.Later().exec("INSERT INTO leaves (id, entry, payload, subject) VALUES ($1, $2, $3, $4)",
 		size, entry.Marshal(), payload, entry.Subject[:]); err != nil {
 		return 0, err
 	}
@@ -73,7 +73,7 @@ func (tx *Tx) storeHashes(first int64, hashes []tlog.Hash) error {
 		args = append(args, first+int64(i), h[:])
 	}
 	rows := placeholders(len(hashes), func(i int) string { return fmt.Sprintf("($%d, $%d)", 2*i+1, 2*i+2) })
-	return tx.exec("INSERT INTO hashes (id, hash) VALUES "+rows, args...)
+	return tx.Later().exec("INSERT INTO hashes (id, hash) VALUES "+rows, args...)
 }
 
 func placeholders(n int, one func(i int) string) string {
@@ -91,18 +91,19 @@ type tail struct {
 }
 
 // end looks at the ledger's end, once in a transaction: only its own appends change
-// what it sees.
+// what it sees. It asks whether the store is writable by the way.
 func (tx *Tx) end() (*tail, error) {
 	if tx.tail != nil {
 		return tx.tail, nil
 	}
-	t := new(tail)
-	err := tx.row("SELECT id + 1, entry FROM leaves ORDER BY id DESC LIMIT 1")(&t.size, &t.entry)
-	if err != nil && !errors.Is(err, ErrNotFound) {
+	t, flags := new(tail), 0
+	err := tx.row(`SELECT coalesce(newest.id + 1, 0), newest.entry, flags.n FROM (SELECT count(*) AS n FROM meta WHERE name = $1) AS flags
+		LEFT JOIN (SELECT id, entry FROM leaves ORDER BY id DESC LIMIT 1) AS newest ON true`, flagRestored)(&t.size, &t.entry, &flags)
+	if err != nil {
 		return nil, err
 	}
 	if !tx.loose {
-		tx.tail = t
+		tx.tail, tx.writable = t, flags == 0
 	}
 	return t, nil
 }

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+)
+
+// A Flow is a transaction on PostgreSQL in which a statement that needs no answer waits
+// for the next one that does, and all of them reach the server together: what a
+// transaction costs is, most of all, the times that one side waits for the other.
+// Statements run in the order in which they were given, and none after one that failed.
+//
+// A Flow must not outlive the function that it is given to.
+type Flow struct {
+	ctx     context.Context
+	conn    *pgx.Conn
+	waiting []waiting
+	begun   bool  // the server has answered that there is a transaction
+	failed  error // of a statement that waited: nothing is sent after it
+}
+
+// waiting is a statement that was not sent yet.
+type waiting struct {
+	sql    string
+	args   []any
+	change bool // it must change exactly one row
+}
+
+// ErrUnchanged is returned when a statement given to Flow.Change did not change
+// exactly one row.
+var ErrUnchanged = errors.New("store: not exactly one row was changed")
+
+// Exec runs a statement and returns how many rows it changed.
+func (f *Flow) Exec(query string, args ...any) (int64, error) {
+	rows, err := f.Query(query, args...)
+	if err != nil {
+		return 0, err
+	}
+	rows.Close()
+	return rows.CommandTag().RowsAffected(), rows.Err()
+}
+
+// Later has a statement run before the next one that is waited for, or before the
+// commit. What it fails with comes back there.
+func (f *Flow) Later(query string, args ...any) {
+	f.waiting = append(f.waiting, waiting{query, args, false})
+}
+
+// Change is Later for a statement that must change exactly one row: if it does not,
+// what waits for it fails with ErrUnchanged, and nothing is committed. The statement
+// must not have a RETURNING clause.
+func (f *Flow) Change(query string, args ...any) {
+	// Division by zero is how a statement fails by itself.
+	query = "WITH changed AS (" + query + " RETURNING 1) SELECT 1 / CAST(count(*) = 1 AS INTEGER) FROM changed"
+	f.waiting = append(f.waiting, waiting{query, args, true})
+}
+
+// Query runs a statement, behind those that wait for it. The rows must be closed, or
+// read to their end, before anything else is asked.
+func (f *Flow) Query(query string, args ...any) (pgx.Rows, error) {
+	if f.failed != nil {
+		return nil, f.failed
+	}
+	if len(f.waiting) == 0 {
+		return f.conn.Query(f.ctx, query, args...)
+	}
+	batch := new(pgx.Batch)
+	for _, w := range f.waiting {
+		batch.Queue(w.sql, w.args...)
+	}
+	batch.Queue(query, args...)
+	results := f.conn.SendBatch(f.ctx, batch)
+	for i, w := range f.waiting {
+		_, err := results.Exec()
+		if err == nil {
+			f.begun = f.begun || i == 0
+			continue
+		}
+		_ = results.Close() // says the same
+		if w.change && sqlState(err) == divisionByZero {
+			err = ErrUnchanged
+		}
+		f.failed = err
+		return nil, err
+	}
+	f.waiting = f.waiting[:0]
+	rows, err := results.Query()
+	if err != nil {
+		return nil, errors.Join(err, results.Close())
+	}
+	return &flowRows{Rows: rows, results: results}, nil
+}
+
+// flowRows are the last of some answers.
+type flowRows struct {
+	pgx.Rows
+	results pgx.BatchResults
+	err     error // of the end of the answers
+}
+
+func (r *flowRows) Next() bool {
+	more := r.Rows.Next()
+	if !more {
+		r.Close()
+	}
+	return more
+}
+
+func (r *flowRows) Close() {
+	r.Rows.Close()
+	if r.results != nil {
+		r.err, r.results = r.results.Close(), nil
+	}
+}
+
+func (r *flowRows) Err() error {
+	if err := r.Rows.Err(); err != nil {
+		return err
+	}
+	return r.err
+}
+
+const divisionByZero = "22012"
+
+// UpdateFlow is Update, or with a table's name UpdateLocked, on PostgreSQL alone.
+func (db *DB) UpdateFlow(ctx context.Context, table string, f func(*Flow) error) error {
+	if db.dialect != PostgreSQL {
+		return errors.New("store: only PostgreSQL has flows")
+	}
+	options, attempt := db.writing(), 0
+	return db.retry(ctx, func() error {
+		attempt++
+		return db.flow(ctx, db.locks(attempt, options, lockOf(table)), f)
+	}, func(error) bool { return false })
+}
+
+// flow runs f once.
+func (db *DB) flow(ctx context.Context, locks []string, f func(*Flow) error) error {
+	conn, err := db.writer.Conn(ctx)
+	if err != nil {
+		return &beginError{err}
+	}
+	// The error is Raw's, too; a connection that is of no use any more is found out when it is asked for again.
+	defer func() { _ = conn.Close() }()
+	return conn.Raw(func(driver any) error {
+		c, ok := driver.(*stdlib.Conn)
+		if !ok {
+			return fmt.Errorf("store: the driver's connection is a %T", driver)
+		}
+		flow := &Flow{ctx: ctx, conn: c.Conn()}
+		flow.Later("BEGIN ISOLATION LEVEL SERIALIZABLE")
+		for _, lock := range locks {
+			flow.Later(lock)
+		}
+		return flow.run(f)
+	})
+}
+
+func (f *Flow) run(do func(*Flow) error) (err error) {
+	done := false
+	defer func() { // also when do panics
+		if !done {
+			f.rollback()
+		}
+	}()
+	err = do(f)
+	if err == nil && !f.begun {
+		// A transaction that is sent as a whole may have happened, or not, when the
+		// connection ends; so the commit is never sent with the beginning.
+		_, err = f.Exec("SELECT 1")
+	}
+	if err != nil && !f.begun && lost(f.failed) {
+		return &beginError{err} // nothing has happened
+	}
+	if err != nil {
+		return err
+	}
+	rows, err := f.Query("COMMIT")
+	if err != nil {
+		return fmt.Errorf("store: commit: %w", err)
+	}
+	rows.Close()
+	if err := rows.Err(); err != nil {
+		return fmt.Errorf("store: commit: %w", err)
+	}
+	done = true
+	if tag := rows.CommandTag().String(); tag != "COMMIT" {
+		return fmt.Errorf("store: commit: the server answers %s", tag)
+	}
+	return nil
+}
+
+// rollback ends the transaction, or else the connection, and with it the locks.
+func (f *Flow) rollback() {
+	if f.conn.IsClosed() || f.conn.PgConn().TxStatus() == 'I' {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(f.ctx), connectTimeout)
+	defer cancel()
+	if _, err := f.conn.Exec(ctx, "ROLLBACK"); err != nil {
+		_ = f.conn.Close(ctx)
+	}
+}
