@@ -33,6 +33,8 @@ var mayImport = map[string][]string{
 	"bulletin/...":  {"identity", "statement", "manifest", "internal/jws"},
 	"record/...":    {"identity", "statement", "ledger", "manifest", "attest"},
 	"policy/...":    {"identity", "statement"},
+	"policy/rules":  {"identity", "policy"},
+	"policy/bundle": {"identity", "statement", "policy", "policy/spif", "policy/rules"},
 
 	"enroll/...": {"attest", "identity", "statement", "manifest", "bulletin", "bulletin/stream", "ledger", "record", "policy", "internal/store/authority"},
 	// The CA decides from the record of this process, and records through it.

@@ -76,6 +76,9 @@ func (c *Clearance) ignore(ambiguous bool, format string, args ...any) {
 	c.Ignored = append(c.Ignored, why+fmt.Sprintf(format, args...))
 }
 
+// Policy names the policy that the clearance is of.
+func (c *Clearance) Policy() OID { return c.lattice.id }
+
 // Names lists what the clearance holds, classifications first.
 func (c *Clearance) Names() (classes []string, categories []Category) {
 	for i, name := range c.lattice.classes {
@@ -176,6 +179,28 @@ func (s *Set) Dominates(policy OID, a, b string, at time.Time) (bool, error) {
 		return false, deny(ReasonUnknownClass, "%q or %q", clip(a), clip(b))
 	}
 	return high.Hierarchy >= low.Hierarchy, nil
+}
+
+// Lowest names a classification that stands lowest in the hierarchy of the
+// edition in force, and that new messages may bear.
+func (s *Set) Lowest(policy OID, at time.Time) (string, error) {
+	l := s.lattices[policy]
+	if l == nil {
+		return "", deny(ReasonUnknownPolicy, "%s", policy)
+	}
+	var lowest *class
+	for _, c := range l.current(at).classes {
+		if c.Obsolete {
+			continue
+		}
+		if lowest == nil || c.Hierarchy < lowest.Hierarchy || c.Hierarchy == lowest.Hierarchy && c.Name < lowest.Name {
+			lowest = c
+		}
+	}
+	if lowest == nil {
+		return "", deny(ReasonObsolete, "every classification of %s", policy)
+	}
+	return lowest.Name, nil
 }
 
 // encode writes values by number, one security category for each tag set and

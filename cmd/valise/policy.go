@@ -14,11 +14,17 @@ import (
 	"valise/policy/spif"
 )
 
-// PolicyCmd is `valise policy`: labels, clearances and policies in files,
-// looked at without any gateway.
+// PolicyCmd is `valise policy`: labels, clearances, policies and bundles in
+// files, looked at without any gateway.
 type PolicyCmd struct {
 	Label  PolicyLabelCmd  `cmd:"" help:"Say whether labels are valid, and how they are shown. Exit status: 0 valid, 1 invalid, 2 unreadable."`
 	Decide PolicyDecideCmd `cmd:"" help:"Say whether a clearance reaches labels. Exit status: 0 granted, 1 denied, 2 unreadable."`
+
+	New     PolicyNewCmd     `cmd:"" help:"Make a folder to begin a policy bundle with."`
+	Check   PolicyCheckCmd   `cmd:"" help:"Check a policy bundle as a gateway does, its tests included. Exit status: 0 in order, 1 not, 2 unreadable."`
+	Test    PolicyTestCmd    `cmd:"" help:"Run a bundle's decision tests, a line for each. Exit status: 0 all pass, 1 not, 2 unreadable."`
+	Explain PolicyExplainCmd `cmd:"" help:"Say whether a bundle leaves a route open, and why not. Exit status: 0 open, 1 closed, 2 unreadable."`
+	Diff    PolicyDiffCmd    `cmd:"" help:"Say which files and which decisions differ between two bundles. Exit status: 0 none, 1 some, 2 unreadable."`
 }
 
 // PolicyLabelCmd is `valise policy label --spif FILE … LABEL …`. It prints a

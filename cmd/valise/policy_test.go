@@ -120,6 +120,16 @@ func policyRun(t *testing.T, args ...string) (string, int) {
 		err = c.Policy.Label.Run(&out)
 	case "policy decide <label>":
 		err = c.Policy.Decide.Run(&out)
+	case "policy new <dir>":
+		err = c.Policy.New.Run(&out)
+	case "policy check <bundle>":
+		err = c.Policy.Check.Run(&out)
+	case "policy test <bundle>":
+		err = c.Policy.Test.Run(&out)
+	case "policy explain <bundle>":
+		err = c.Policy.Explain.Run(&out)
+	case "policy diff <old> <new>":
+		err = c.Policy.Diff.Run(&out)
 	default:
 		t.Fatalf("command %q", k.Command())
 	}
