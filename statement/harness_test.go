@@ -175,7 +175,9 @@ func bodies(t testing.TB) map[Kind]Body {
 		KindDismissal:   &Dismissal{NewID(), address, text},
 		KindBundle:      &Bundle{NewID(), random(), number, random()},
 		KindGateway: &Gateway{
-			NewID(), []string{"gw" + strconv.Itoa(number) + ".interieur.example", "192.0.2." + strconv.Itoa(number%250), "2001:db8::1"}, spki(t, device),
+			NewID(),
+			[]string{"gw" + strconv.Itoa(number) + ".interieur.example", "192.0.2." + strconv.Itoa(number%250), "2001:db8::1"},
+			spki(t, device),
 			identity.TierHardware, random(), random(), time.Duration(number) * time.Second,
 		},
 		KindSession: &Session{NewID(), "https://" + address.Local() + ".example"},

@@ -109,7 +109,8 @@ func (c *CA) serverTemplate(key crypto.PublicKey, names []string) (*x509.Certifi
 // issueDirect is the way of certificates that have no order. confirm, if not nil, has
 // the last word in both transactions.
 func (c *CA) issueDirect(ctx context.Context, kind string, names []string, request []byte, template *x509.Certificate,
-	confirm func(*authority.Tx, *record.State) error) (authority.Issuance, error) {
+	confirm func(*authority.Tx, *record.State) error,
+) (authority.Issuance, error) {
 	tbs, err := c.issuer.build(template)
 	if err != nil {
 		return authority.Issuance{}, err

@@ -70,16 +70,24 @@ func TestDecide(t *testing.T) {
 		change func(q *rules.Request)
 	}{
 		"tier of the recipient": {witnessed, func(q *rules.Request) { q.Recipient.Tier = identity.TierWitnessed }},
-		"domain": {`@id("own-domain") forbid (principal, action, resource) when { principal.domain != resource.domain };`,
-			func(q *rules.Request) { q.Recipient.Address = address(t, "eve@elsewhere.example") }},
-		"precedence": {`@id("no-flash") forbid (principal, action == Action::"send", resource) when { context.precedence == "flash" };`,
-			func(q *rules.Request) { q.Precedence = "flash" }},
-		"category": {`@id("no-fra") forbid (principal, action, resource) when { context has label && context.label.categories.contains("1.2.3.1/Release/DEU") };`,
+		"domain": {
+			`@id("own-domain") forbid (principal, action, resource) when { principal.domain != resource.domain };`,
+			func(q *rules.Request) { q.Recipient.Address = address(t, "eve@elsewhere.example") },
+		},
+		"precedence": {
+			`@id("no-flash") forbid (principal, action == Action::"send", resource) when { context.precedence == "flash" };`,
+			func(q *rules.Request) { q.Precedence = "flash" },
+		},
+		"category": {
+			`@id("no-fra") forbid (principal, action, resource) when { context has label && context.label.categories.contains("1.2.3.1/Release/DEU") };`,
 			func(q *rules.Request) {
 				q.Label.Categories = append(q.Label.Categories, policy.Category{Set: oid(t, "1.2.3.1"), Tag: "Release", Name: "DEU"})
-			}},
-		"unlabelled": {`@id("label-all") forbid (principal, action == Action::"send", resource) unless { context has label };`,
-			func(q *rules.Request) { q.Label = nil }},
+			},
+		},
+		"unlabelled": {
+			`@id("label-all") forbid (principal, action == Action::"send", resource) unless { context has label };`,
+			func(q *rules.Request) { q.Label = nil },
+		},
 		"members": {`@id("small") forbid (principal, action, resource) when { context.members > 10 };`, func(q *rules.Request) { q.Members = 11 }},
 		"action":  {`@id("no-join") forbid (principal, action == Action::"join", resource);`, func(q *rules.Request) { q.Action = rules.Join }},
 	} {
