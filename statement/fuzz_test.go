@@ -7,6 +7,8 @@ import (
 	"crypto/elliptic"
 	"encoding/base64"
 	"testing"
+
+	"valise/internal/jws"
 )
 
 // Whatever is accepted is written again as the same octets.
@@ -25,16 +27,16 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			return
 		}
-		_, header, signature, err := parse(raw)
+		_, m, err := parse(raw)
 		must(t, err)
-		head, err := write(header.members)
+		head, err := jws.Encode(m.Header)
 		must(t, err)
 		payload, err := write(s.members)
 		must(t, err)
 		signed := base64.RawURLEncoding.AppendEncode(nil, head)
 		signed = base64.RawURLEncoding.AppendEncode(append(signed, '.'), payload)
-		if !bytes.Equal(seal(signed, signature), raw) {
-			t.Errorf("%s is written as %s", raw, seal(signed, signature))
+		if again := append(signed, raw[bytes.LastIndexByte(raw, '.'):]...); !bytes.Equal(again, raw) {
+			t.Errorf("%s is written as %s", raw, again)
 		}
 		if len(s.Body.Words()) == 0 || BodyDigest(s.Body) == [32]byte{} {
 			t.Errorf("nothing to read in %s", payload)

@@ -3,11 +3,14 @@
 package statement
 
 import (
+	"bytes"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/pem"
 	"math/big"
 	"strconv"
@@ -198,3 +201,14 @@ func vendor(t testing.TB) []byte {
 
 // signer returns somebody whose role may sign a kind.
 func (h *house) signer(k Kind) *person { return h.person("olga", Allowed(k)[0]) }
+
+// seal puts a signature behind what it signs.
+func seal(signed, signature []byte) []byte {
+	return base64.RawURLEncoding.AppendEncode(append(bytes.Clone(signed), '.'), signature)
+}
+
+func digestOf(hash crypto.Hash, signed []byte) []byte {
+	h := hash.New()
+	h.Write(signed)
+	return h.Sum(nil)
+}

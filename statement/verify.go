@@ -3,16 +3,10 @@
 package statement
 
 import (
-	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"math/big"
 	"time"
 
-	"golang.org/x/crypto/cryptobyte"
-	"golang.org/x/crypto/cryptobyte/asn1"
-
 	"valise/identity"
+	"valise/internal/jws"
 )
 
 // Verify reads a statement and checks, as of the time at, everything that its
@@ -23,7 +17,7 @@ import (
 //
 // What was recorded is verified as of its leaf's time; what arrives, as of now.
 func Verify(raw []byte, t *identity.Trust, root [32]byte, at time.Time) (*Statement, error) {
-	s, h, signature, err := parse(raw)
+	s, m, err := parse(raw)
 	if err != nil {
 		return nil, err
 	}
@@ -34,7 +28,7 @@ func Verify(raw []byte, t *identity.Trust, root [32]byte, at time.Time) (*Statem
 	if s.Head.Authority != root || officer.Root != root {
 		return nil, refuse(ReasonAuthority, "it is for the authority with root %x", s.Head.Authority[:8])
 	}
-	if err := checkSignature(officer, h.alg, raw, signature); err != nil {
+	if err := checkSignature(officer, m); err != nil {
 		return nil, err
 	}
 	if s.Head.Time.After(at.Add(Skew)) {
@@ -55,41 +49,16 @@ func Verify(raw []byte, t *identity.Trust, root [32]byte, at time.Time) (*Statem
 
 // checkSignature applies RFC 7515, Section 5.2, with the algorithm that the
 // certificate's curve fixes, whatever the header says.
-func checkSignature(officer *identity.Officer, alg string, raw, signature []byte) error {
-	key, ok := officer.Leaf.PublicKey.(*ecdsa.PublicKey)
-	if !ok {
-		return refuse(ReasonAlgorithm, "%w", identity.ErrKey)
-	}
-	want, hash := algorithm(key.Curve)
-	if alg != want {
-		return refuse(ReasonAlgorithm, "alg is %s, the officer's key takes %s", alg, want)
-	}
-	der, err := variable(key.Curve, signature)
+func checkSignature(officer *identity.Officer, m *jws.Message) error {
+	want, err := jws.Algorithm(officer.Leaf.PublicKey)
 	if err != nil {
-		return err
+		return refuse(ReasonAlgorithm, "%w", err)
 	}
-	signed := raw[:bytes.LastIndexByte(raw, '.')]
-	if !ecdsa.VerifyASN1(key, digestOf(hash, signed), der) {
-		return refuse(ReasonSignature, "the signature is not one of %s over these bytes", officer.Key)
+	if m.Header.Alg != want {
+		return refuse(ReasonAlgorithm, "alg is %s, the officer's key takes %s", m.Header.Alg, want)
+	}
+	if err := m.Verify(officer.Leaf.PublicKey); err != nil {
+		return refuse(ReasonSignature, "not one of %s over these bytes: %w", officer.Key, err)
 	}
 	return nil
-}
-
-// variable turns r ‖ s into ASN.1, and refuses the higher of the two s.
-func variable(curve elliptic.Curve, signature []byte) ([]byte, error) {
-	half := len(signature) / 2
-	r, s := new(big.Int).SetBytes(signature[:half]), new(big.Int).SetBytes(signature[half:])
-	if !isLow(curve, s) {
-		return nil, refuse(ReasonSignature, "s is above half the group's order: another spelling of the signature")
-	}
-	var b cryptobyte.Builder
-	b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
-		b.AddASN1BigInt(r)
-		b.AddASN1BigInt(s)
-	})
-	der, err := b.Bytes()
-	if err != nil {
-		return nil, refuse(ReasonSignature, "%w", err)
-	}
-	return der, nil
 }

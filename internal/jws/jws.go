@@ -211,6 +211,12 @@ func fixed(curve elliptic.Curve, der []byte, size int) ([]byte, error) {
 	return out, nil
 }
 
+// Algorithm returns the one with which a key signs (RFC 7518, Section 3.4).
+func Algorithm(key crypto.PublicKey) (string, error) {
+	alg, _, _, err := algorithmOf(key)
+	return alg, err
+}
+
 func algorithmOf(key crypto.PublicKey) (alg string, hash crypto.Hash, size int, err error) {
 	ec, ok := key.(*ecdsa.PublicKey)
 	switch {
