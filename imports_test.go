@@ -36,10 +36,10 @@ var mayImport = map[string][]string{
 	"policy/rules":  {"identity", "policy"},
 	"policy/bundle": {"identity", "statement", "policy", "policy/spif", "policy/rules"},
 
-	"enroll/...": {"attest", "identity", "statement", "manifest", "bulletin", "bulletin/stream", "ledger", "record", "policy", "internal/store/authority"},
+	"enroll/...": {"attest", "identity", "statement", "manifest", "bulletin", "bulletin/stream", "ledger", "record", "policy", "internal/callers", "internal/store/authority"},
 	// The CA decides from the record of this process, and records through it.
-	"enroll/ca":    {"attest", "identity", "statement", "manifest", "bulletin", "bulletin/stream", "ledger", "record", "policy", "internal/store/authority", "enroll/book"},
-	"enroll/feed":  {"attest", "identity", "statement", "manifest", "bulletin", "bulletin/stream", "ledger", "record", "policy", "internal/store/authority", "enroll/book"},
+	"enroll/ca":    {"attest", "identity", "statement", "manifest", "bulletin", "bulletin/stream", "ledger", "record", "policy", "internal/callers", "internal/store/authority", "enroll/book"},
+	"enroll/feed":  {"attest", "identity", "statement", "manifest", "bulletin", "bulletin/stream", "ledger", "record", "policy", "internal/callers", "internal/store/authority", "enroll/book"},
 	"gateway/...":  {"wire", "mls", "identity", "statement", "manifest", "bulletin", "ledger", "policy"},
 	"gateway/feed": {"identity", "statement", "manifest", "bulletin", "bulletin/stream", "ledger", "internal/store"},
 	// A commit's step and its fan-out, and a file's record, are submissions of
@@ -62,7 +62,8 @@ var mayImport = map[string][]string{
 	"internal/keys":            {"hsm", "hsm/..."},
 	"internal/p11relay":        {},
 	"internal/memory":          {},
-	"internal/daemon":          {},
+	"internal/callers":         {},
+	"internal/daemon":          {"internal/callers"},
 	"internal/testcard":        {},
 	"internal/testcard/reader": {"internal/testcard"},
 	"internal/figure":          {},

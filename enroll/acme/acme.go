@@ -47,6 +47,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"valise/identity"
+	"valise/internal/callers"
 	"valise/internal/store/authority"
 )
 
@@ -111,7 +112,7 @@ type Config struct {
 type Server struct {
 	cfg     Config
 	mux     *http.ServeMux
-	limiter *limiter
+	limiter *callers.Limiter
 
 	accounts *accounts
 }
@@ -150,7 +151,7 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Refused == nil {
 		cfg.Refused = func(context.Context, *Refusal, ...slog.Attr) {}
 	}
-	s := &Server{cfg: cfg, mux: http.NewServeMux(), limiter: newLimiter(cfg.PerSecond, cfg.Burst)}
+	s := &Server{cfg: cfg, mux: http.NewServeMux(), limiter: callers.NewLimiter(cfg.PerSecond, cfg.Burst)}
 	s.accounts = &accounts{backend: cfg.Backend, known: make(map[int64]*signatory)}
 	s.routes()
 	return s, nil
@@ -184,7 +185,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	r = r.WithContext(ctx)
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("Link", "<"+s.cfg.BaseURL+PathDirectory+`>;rel="index"`)
-	if ok, report := s.limiter.allow(r.RemoteAddr, time.Now()); !ok {
+	if ok, report := s.limiter.Allow(callers.Origin(r.RemoteAddr).String(), time.Now()); !ok {
 		refusal := &Refusal{Reason: RateLimited, Detail: "too many requests from this address; wait a moment"}
 		if report {
 			s.cfg.Refused(r.Context(), refusal, auditAttrs(r)...)

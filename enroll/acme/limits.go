@@ -46,15 +46,6 @@ const (
 	// When it is full it starts anew.
 	maxAccounts = 10_000
 
-	// maxVisitors bounds the addresses that the rate limiter remembers, about
-	// 100 bytes each. When it is full it starts anew, which grants every
-	// address one more burst.
-	maxVisitors = 10_000
-
-	// reportEvery is how often the audit stream is told that one address asks too
-	// much.
-	reportEvery = time.Minute
-
 	// requestLimit bounds the work on one request, an HSM's signature included.
 	requestLimit = 20 * time.Second
 )

@@ -7,15 +7,9 @@ import (
 	"errors"
 	"io"
 	"mime"
-	"net"
 	"net/http"
-	"net/netip"
 	"strconv"
 	"strings"
-	"sync"
-	"time"
-
-	"golang.org/x/time/rate"
 
 	"valise/internal/store/authority"
 )
@@ -143,59 +137,4 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 		return nil, Refuse(MalformedRequest, "the body could not be read")
 	}
 	return body, nil
-}
-
-// limiter bounds the rate of each address; IPv6 visitors count by /64, which is
-// what one of them is given.
-type limiter struct {
-	perSecond rate.Limit
-	burst     int
-
-	mu       sync.Mutex
-	visitors map[netip.Prefix]*visitor // guarded by mu
-}
-
-type visitor struct {
-	rate *rate.Limiter
-	told time.Time // when a refusal was last reported
-}
-
-func newLimiter(perSecond float64, burst int) *limiter {
-	return &limiter{perSecond: rate.Limit(perSecond), burst: burst, visitors: make(map[netip.Prefix]*visitor)}
-}
-
-// allow decides, and says whether a refusal is to be reported: one a minute for each
-// address, so that a flood of requests is not a flood of audit lines.
-func (l *limiter) allow(remote string, now time.Time) (ok, report bool) {
-	host, _, err := net.SplitHostPort(remote)
-	if err != nil {
-		host = remote
-	}
-	var key netip.Prefix // all that have no address share one
-	if addr, err := netip.ParseAddr(host); err == nil {
-		addr = addr.Unmap().WithZone("")
-		bits := 32
-		if addr.Is6() {
-			bits = 64
-		}
-		key, _ = addr.Prefix(bits)
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	v := l.visitors[key]
-	if v == nil {
-		if len(l.visitors) >= maxVisitors {
-			clear(l.visitors)
-		}
-		v = &visitor{rate: rate.NewLimiter(l.perSecond, l.burst)}
-		l.visitors[key] = v
-	}
-	if v.rate.AllowN(now, 1) {
-		return true, false
-	}
-	if now.Sub(v.told) < reportEvery {
-		return false, false
-	}
-	v.told = now
-	return false, true
 }

@@ -44,15 +44,6 @@ const (
 	// ones are fetched one by one.
 	maxListedBody = 8 << 10
 
-	// maxCallers bounds the callers that the rate limiter remembers, about 100
-	// octets each. When it is full it starts anew, which grants every caller one
-	// more burst.
-	maxCallers = 10_000
-
-	// reportEvery is how often the audit stream is told that one caller asks
-	// too much.
-	reportEvery = time.Minute
-
 	// requestLimit bounds the work on one request, bodyLimit the time in which
 	// its body must arrive if Config says nothing else, answerLimit that in
 	// which the answer must be taken.

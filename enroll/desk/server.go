@@ -14,6 +14,7 @@ import (
 
 	"valise/enroll/desk/call"
 	"valise/identity"
+	"valise/internal/callers"
 )
 
 // A Config says what a Server answers. URL, Trust, Root, Backend and Log are
@@ -50,7 +51,7 @@ type Config struct {
 type Server struct {
 	cfg     Config
 	mux     *http.ServeMux
-	limiter *limiter
+	limiter *callers.Limiter
 }
 
 // New returns a desk for a backend.
@@ -88,7 +89,7 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	s := &Server{cfg: cfg, mux: http.NewServeMux(), limiter: newLimiter(cfg.PerSecond, cfg.Burst)}
+	s := &Server{cfg: cfg, mux: http.NewServeMux(), limiter: callers.NewLimiter(cfg.PerSecond, cfg.Burst)}
 	s.routes()
 	return s, nil
 }
@@ -130,7 +131,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_ = control.SetReadDeadline(now.Add(s.cfg.Patience))
 	_ = control.SetWriteDeadline(now.Add(answerLimit))
 	w.Header().Set("Cache-Control", "no-store")
-	if err := s.limit(r, addressKey(r.RemoteAddr), nil); err != nil {
+	if err := s.limit(r, callers.Origin(r.RemoteAddr).String(), nil); err != nil {
 		s.answer(w, err)
 		return
 	}
@@ -139,7 +140,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // limit counts a request for a caller; a refusal is reported once a minute.
 func (s *Server) limit(r *http.Request, caller string, o *call.Officer) *Refusal {
-	ok, report := s.limiter.allow(caller, s.cfg.Now())
+	ok, report := s.limiter.Allow(caller, s.cfg.Now())
 	if ok {
 		return nil
 	}

@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+
+	"valise/internal/callers"
 )
 
 // Limit bounds how many connections a listener has open; more wait in the kernel's
@@ -72,7 +74,7 @@ func (l *limitedEach) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		from := origin(conn.RemoteAddr())
+		from := callers.Origin(conn.RemoteAddr().String())
 		if l.enter(from) {
 			return &placed{Conn: conn, leave: sync.OnceFunc(func() { l.leave(from) })}, nil
 		}
@@ -96,19 +98,4 @@ func (l *limitedEach) leave(from netip.Prefix) {
 	if l.open[from]--; l.open[from] <= 0 {
 		delete(l.open, from)
 	}
-}
-
-// origin is the network that counts as one stranger. What is no IP address counts
-// as one all together.
-func origin(addr net.Addr) netip.Prefix {
-	ap, err := netip.ParseAddrPort(addr.String())
-	if err != nil {
-		return netip.Prefix{}
-	}
-	ip := ap.Addr().Unmap().WithZone("")
-	bits := 32
-	if ip.Is6() {
-		bits = 64
-	}
-	return netip.PrefixFrom(ip, bits).Masked()
 }

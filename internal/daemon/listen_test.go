@@ -114,25 +114,3 @@ func TestLimitEach(t *testing.T) {
 		t.Error("a connection was accepted that should not be")
 	}
 }
-
-// An IPv6 customer has 2^64 addresses, and one share.
-func TestOriginOfConnections(t *testing.T) {
-	for pair, same := range map[[2]string]bool{
-		{"192.0.2.1:1", "192.0.2.1:2"}:                 true,
-		{"192.0.2.1:1", "192.0.2.2:1"}:                 false,
-		{"[::ffff:192.0.2.1]:1", "192.0.2.1:1"}:        true,
-		{"[2001:db8:0:1::1]:1", "[2001:db8:0:1::2]:1"}: true,
-		{"[2001:db8:0:1::1]:1", "[2001:db8:0:2::1]:1"}: false,
-		{"[fe80::1%eth0]:1", "[fe80::2%eth1]:1"}:       true,
-	} {
-		a, b := origin(text(pair[0])), origin(text(pair[1]))
-		if (a == b) != same {
-			t.Errorf("%s and %s: %v and %v", pair[0], pair[1], a, b)
-		}
-	}
-}
-
-type text string
-
-func (t text) Network() string { return "tcp" }
-func (t text) String() string  { return string(t) }
