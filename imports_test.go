@@ -20,12 +20,13 @@ import (
 // What stands here is allowed beside a package's own subpackages. Tests may
 // import everything.
 var mayImport = map[string][]string{
-	".":            {},
-	"wire/...":     {},
-	"hsm":          {},
-	"mls/...":      {},
-	"attest/...":   {},
-	"identity/...": {},
+	".":             {},
+	"wire/...":      {},
+	"transport/...": {"wire"},
+	"hsm":           {},
+	"mls/...":       {},
+	"attest/...":    {},
+	"identity/...":  {},
 
 	"statement/...": {"identity", "internal/jws"},
 	"ledger/...":    {"identity"},
@@ -40,13 +41,13 @@ var mayImport = map[string][]string{
 	// The CA decides from the record of this process, and records through it.
 	"enroll/ca":    {"attest", "identity", "statement", "manifest", "bulletin", "bulletin/stream", "ledger", "record", "policy", "internal/callers", "internal/store/authority", "enroll/book"},
 	"enroll/feed":  {"attest", "identity", "statement", "manifest", "bulletin", "bulletin/stream", "ledger", "record", "policy", "internal/callers", "internal/store/authority", "enroll/book"},
-	"gateway/...":  {"wire", "mls", "identity", "statement", "manifest", "bulletin", "ledger", "policy"},
+	"gateway/...":  {"wire", "transport", "mls", "identity", "statement", "manifest", "bulletin", "ledger", "policy"},
 	"gateway/feed": {"identity", "statement", "manifest", "bulletin", "bulletin/stream", "ledger", "internal/store"},
 	// A commit's step and its fan-out, and a file's record, are submissions of
 	// the mailbox store.
-	"gateway/group": {"wire", "mls", "identity", "statement", "bulletin", "ledger", "policy", "gateway/mailbox"},
-	"gateway/blob":  {"wire", "mls", "identity", "statement", "bulletin", "ledger", "policy", "gateway/mailbox"},
-	"client/...":    {"wire", "mls", "attest", "identity", "statement", "manifest", "bulletin", "ledger", "policy"},
+	"gateway/group": {"wire", "transport", "mls", "identity", "statement", "bulletin", "ledger", "policy", "gateway/mailbox"},
+	"gateway/blob":  {"wire", "transport", "mls", "identity", "statement", "bulletin", "ledger", "policy", "gateway/mailbox"},
+	"client/...":    {"wire", "transport", "mls", "attest", "identity", "statement", "manifest", "bulletin", "ledger", "policy"},
 	"client/vault": {
 		"wire", "mls", "attest", "identity", "statement", "manifest", "bulletin", "ledger", "policy", "internal/store",
 	},

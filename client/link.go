@@ -14,6 +14,7 @@ import (
 
 	"github.com/quic-go/quic-go"
 
+	"valise/transport"
 	"valise/wire"
 )
 
@@ -22,9 +23,9 @@ type link struct {
 	socket    *net.UDPConn
 	transport *quic.Transport
 
-	conn     *quic.Conn
-	control  *quic.Stream
-	delivery *quic.Stream
+	conn     transport.Conn
+	control  transport.Stream
+	delivery transport.Stream
 	welcome  *wire.Welcome
 
 	wmu sync.Mutex // one writer at a time on control
@@ -92,7 +93,7 @@ func (l *link) connect(ctx context.Context, address string, tlsConfig *tls.Confi
 		return err
 	}
 	l.transport = &quic.Transport{Conn: l.socket, ConnectionIDLength: 8}
-	l.conn, err = l.transport.Dial(ctx, to, tlsConfig, &quic.Config{
+	conn, err := l.transport.Dial(ctx, to, tlsConfig, &quic.Config{
 		HandshakeIdleTimeout: handshakeTimeout,
 		MaxIdleTimeout:       idleTimeout,
 		KeepAlivePeriod:      keepAlive,
@@ -100,19 +101,20 @@ func (l *link) connect(ctx context.Context, address string, tlsConfig *tls.Confi
 	if err != nil {
 		return errors.Join(err, l.transport.Close(), l.socket.Close())
 	}
+	l.conn = transport.QUIC(conn)
 	return nil
 }
 
 // close ends the connection and gives its socket back.
 func (l *link) close() {
-	l.conn.CloseWithError(quic.ApplicationErrorCode(wire.CloseNormal), "")
+	_ = l.conn.CloseWithError(wire.CloseNormal, "")
 	l.transport.Close()
 	l.socket.Close()
 }
 
 func (l *link) greet(ctx context.Context, hello *wire.Hello) error {
 	var err error
-	if l.control, err = l.conn.OpenStreamSync(ctx); err != nil {
+	if l.control, err = l.conn.OpenStream(ctx); err != nil {
 		return err
 	}
 	deadline, _ := ctx.Deadline()
@@ -209,7 +211,7 @@ func (l *link) ask(ctx context.Context, r wire.Request, times int) (wire.Answer,
 // resume opens the delivery stream.
 func (l *link) resume(ctx context.Context, cursor uint64) error {
 	var err error
-	if l.delivery, err = l.conn.OpenStreamSync(ctx); err != nil {
+	if l.delivery, err = l.conn.OpenStream(ctx); err != nil {
 		return l.fail(err)
 	}
 	first, err := wire.Marshal(&wire.Resume{Cursor: cursor})
@@ -233,7 +235,7 @@ func (l *link) fail(err error) error {
 		if errors.Is(err, wire.ErrMalformed) {
 			code = wire.CloseProtocol
 		}
-		go l.conn.CloseWithError(quic.ApplicationErrorCode(code), "")
+		go l.conn.CloseWithError(code, "")
 	}
 	return l.err
 }
@@ -253,9 +255,8 @@ var (
 )
 
 func closeReason(err error) error {
-	var app *quic.ApplicationError
-	if errors.As(err, &app) && app.Remote {
-		switch wire.CloseCode(app.ErrorCode) {
+	if closed := transport.ClosedBy(err); closed != nil && closed.Remote {
+		switch closed.Code {
 		case wire.CloseReplaced:
 			return errReplaced
 		case wire.CloseNotAdmitted:

@@ -11,10 +11,9 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/quic-go/quic-go"
-
 	"valise/client/file"
 	"valise/client/vault"
+	"valise/transport"
 	"valise/wire"
 )
 
@@ -265,8 +264,8 @@ func (e *Engine) cancelTransfer(t *transfer, why error) error {
 
 // blobStream opens a stream for one file. release must be called; it also ends the
 // stream when ctx does.
-func (l *link) blobStream(ctx context.Context, kind wire.StreamKind, first wire.Frame) (*quic.Stream, func(), error) {
-	s, err := l.conn.OpenStreamSync(ctx)
+func (l *link) blobStream(ctx context.Context, kind wire.StreamKind, first wire.Frame) (transport.Stream, func(), error) {
+	s, err := l.conn.OpenStream(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -285,7 +284,7 @@ func (l *link) blobStream(ctx context.Context, kind wire.StreamKind, first wire.
 	return s, release, nil
 }
 
-func blobReady(s *quic.Stream) (*wire.BlobReady, error) {
+func blobReady(s transport.Stream) (*wire.BlobReady, error) {
 	f, err := wire.Read(s)
 	if err != nil {
 		return nil, err
@@ -377,7 +376,7 @@ func (e *Engine) fetchOnce(ctx context.Context, ref *wire.FileReference, dir str
 
 // blobReader tells a broken stream from a broken disk.
 type blobReader struct {
-	s       *quic.Stream
+	s       transport.Stream
 	release func()
 }
 

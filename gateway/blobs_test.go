@@ -12,9 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/quic-go/quic-go"
-
 	"valise/mls"
+	"valise/transport"
 	"valise/wire"
 )
 
@@ -25,7 +24,7 @@ func randomFile(n int) ([]byte, [32]byte) {
 }
 
 // beginPut opens an upload and returns what the gateway said.
-func (d *testDevice) beginPut(group []byte, id [32]byte, size uint64) (*quic.Stream, *wire.BlobReady) {
+func (d *testDevice) beginPut(group []byte, id [32]byte, size uint64) (transport.Stream, *wire.BlobReady) {
 	d.t.Helper()
 	stream, err := d.link.open(wire.StreamBlobPut, &wire.BlobPut{Group: group, Blob: id, Size: size})
 	if err != nil {

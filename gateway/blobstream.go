@@ -8,9 +8,8 @@ import (
 	"io"
 	"time"
 
-	"github.com/quic-go/quic-go"
-
 	"valise/gateway/blob"
+	"valise/transport"
 	"valise/wire"
 )
 
@@ -57,8 +56,8 @@ func (s *session) mayUse(group []byte) *refusal {
 }
 
 // serveBlobPut receives a file. See spec/wire.md, Section 8.
-func (s *session) serveBlobPut(stream *quic.Stream) {
-	defer stream.CancelRead(quic.StreamErrorCode(wire.CloseNormal))
+func (s *session) serveBlobPut(stream transport.Stream) {
+	defer stream.CancelRead(wire.CloseNormal)
 	defer stream.Close()
 	in := bufio.NewReaderSize(stream, transferChunk)
 	_ = stream.SetReadDeadline(time.Now().Add(helloTimeout))
@@ -128,7 +127,7 @@ func (s *session) beginPut(put *wire.BlobPut) (*putting, *refusal) {
 }
 
 // receive takes a file's bytes until the device ends its side of the stream.
-func (s *session) receive(stream *quic.Stream, in io.Reader, w *blob.Writer) *refusal {
+func (s *session) receive(stream transport.Stream, in io.Reader, w *blob.Writer) *refusal {
 	chunk := make([]byte, transferChunk)
 	for {
 		_ = stream.SetReadDeadline(time.Now().Add(transferStall))
@@ -172,15 +171,15 @@ func (s *session) blobRefusal(err error) *refusal {
 	return &refusal{code: wire.Unavailable, reason: "unavailable"}
 }
 
-func (s *session) refuseBlob(stream *quic.Stream, r *refusal) {
+func (s *session) refuseBlob(stream transport.Stream, r *refusal) {
 	s.refuse(eventRefusedBlob, r.reason)
 	_ = wire.Write(stream, &wire.BlobReady{Code: r.code})
 }
 
 // serveBlobGet sends a file to a member of its group.
-func (s *session) serveBlobGet(stream *quic.Stream) {
+func (s *session) serveBlobGet(stream transport.Stream) {
 	defer stream.Close()
-	defer stream.CancelRead(quic.StreamErrorCode(wire.CloseNormal))
+	defer stream.CancelRead(wire.CloseNormal)
 	_ = stream.SetReadDeadline(time.Now().Add(helloTimeout))
 	frame, err := wire.Read(stream)
 	if err != nil {
@@ -228,7 +227,7 @@ func (s *session) serveBlobGet(stream *quic.Stream) {
 	}
 	n, err := io.CopyBuffer(onlyWriter{stream}, io.NewSectionReader(file, int64(get.Offset), int64(size-get.Offset)), make([]byte, transferChunk))
 	if err != nil || uint64(n) != size-get.Offset {
-		stream.CancelWrite(quic.StreamErrorCode(wire.CloseNormal))
+		stream.CancelWrite(wire.CloseNormal)
 		s.g.log.Debug("a file was not sent to its end", "error", err, "sent", n)
 		return
 	}

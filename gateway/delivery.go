@@ -6,9 +6,8 @@ import (
 	"bufio"
 	"sync"
 
-	"github.com/quic-go/quic-go"
-
 	"valise/gateway/mailbox"
+	"valise/transport"
 	"valise/wire"
 )
 
@@ -16,7 +15,7 @@ import (
 // up. What is sent and not acknowledged stays within wire.DeliveryWindow.
 type delivery struct {
 	s      *session
-	stream *quic.Stream
+	stream transport.Stream
 	mail   *mailbox.Subscription
 	moved  chan struct{} // acknowledgements arrived
 	before uint64        // the last number that was stored before Resume
@@ -31,7 +30,7 @@ type delivery struct {
 // serveDelivery reads Resume and delivers until the connection ends. Mail goes
 // to the current incarnation only: acknowledgements of an older copy of the
 // device's state would delete what the present one has not seen.
-func (s *session) serveDelivery(stream *quic.Stream) {
+func (s *session) serveDelivery(stream transport.Stream) {
 	in := bufio.NewReaderSize(stream, 4<<10)
 	frame, err := wire.Read(in)
 	if err != nil {

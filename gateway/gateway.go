@@ -22,6 +22,7 @@ import (
 	"valise/gateway/group"
 	"valise/gateway/mailbox"
 	"valise/identity"
+	"valise/transport"
 	"valise/wire"
 )
 
@@ -121,12 +122,12 @@ func (g *Gateway) Run(ctx context.Context) error {
 
 // Serve accepts connections on a UDP socket until ctx ends.
 func (g *Gateway) Serve(ctx context.Context, conn net.PacketConn) error {
-	transport := &quic.Transport{
+	socket := &quic.Transport{
 		Conn: conn, StatelessResetKey: &g.keys.reset, TokenGeneratorKey: &g.keys.token, ConnContext: g.connContext,
 		VerifySourceAddress: g.mustProveAddress,
 	}
-	defer transport.Close()
-	listener, err := transport.Listen(g.tlsConfig(), quicConfig())
+	defer socket.Close()
+	listener, err := socket.Listen(g.tlsConfig(), quicConfig())
 	if err != nil {
 		return err
 	}
@@ -142,14 +143,15 @@ func (g *Gateway) Serve(ctx context.Context, conn net.PacketConn) error {
 			}
 			return err
 		}
-		if !g.enter() {
+		a, ok := c.Context().Value(attemptKey{}).(*attempt)
+		if !ok || !g.enter() {
 			_ = c.CloseWithError(quic.ApplicationErrorCode(wire.CloseShutdown), "shutting down")
 			continue
 		}
 		// Never here: the queue of accepted connections is short.
 		go func() {
 			defer g.active.Done()
-			g.serve(c)
+			g.serve(transport.QUIC(c), a)
 		}()
 	}
 }

@@ -22,6 +22,7 @@ import (
 	"valise/identity"
 	"valise/internal/store/relay"
 	"valise/mls"
+	"valise/transport"
 	"valise/wire"
 )
 
@@ -100,7 +101,7 @@ type testGateway struct {
 	stop      func() // orderly; may be called twice
 
 	mu    sync.Mutex
-	conns []*quic.Conn // guarded by mu; connections that devices made
+	conns []transport.Conn // guarded by mu; connections that devices made
 }
 
 // cut ends all devices' connections at their side, as when a network tells
@@ -213,9 +214,9 @@ type testDevice struct {
 
 // link is one connection.
 type link struct {
-	conn       *quic.Conn
-	control    *quic.Stream
-	down       *quic.Stream
+	conn       transport.Conn
+	control    transport.Stream
+	down       transport.Stream
 	welcome    *wire.Welcome
 	deliveries chan *wire.Deliver
 	notices    chan wire.NoticeCode
@@ -275,21 +276,25 @@ func (d *testDevice) tlsConfig() *tls.Config {
 	}
 }
 
-func dialRaw(t testing.TB, address string, config *tls.Config) (*quic.Conn, error) {
+func dialRaw(t testing.TB, address string, config *tls.Config) (transport.Conn, error) {
 	t.Helper()
 	return dialWithin(address, config, patience)
 }
 
-func dialWithin(address string, config *tls.Config, limit time.Duration) (*quic.Conn, error) {
+func dialWithin(address string, config *tls.Config, limit time.Duration) (transport.Conn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
-	return quic.DialAddr(ctx, address, config, &quic.Config{
+	conn, err := quic.DialAddr(ctx, address, config, &quic.Config{
 		HandshakeIdleTimeout: patience, MaxIdleTimeout: patience,
 		// As the gateway's: room for all streams, so that unread files do not
 		// hold up messages.
 		InitialStreamReceiveWindow: 256 << 10, MaxStreamReceiveWindow: 1 << 20,
 		InitialConnectionReceiveWindow: 8 << 20, MaxConnectionReceiveWindow: 8 << 20,
 	})
+	if err != nil {
+		return nil, err
+	}
+	return transport.QUIC(conn), nil
 }
 
 // connect dials, says Hello and waits for Welcome.
@@ -340,8 +345,8 @@ func (d *testDevice) tryConnectWithin(limit time.Duration, begin bool, cursor ui
 	return l, nil
 }
 
-func (l *link) open(kind wire.StreamKind, first wire.Frame) (*quic.Stream, error) {
-	stream, err := l.conn.OpenStreamSync(context.Background())
+func (l *link) open(kind wire.StreamKind, first wire.Frame) (transport.Stream, error) {
+	stream, err := l.conn.OpenStream(context.Background())
 	if err != nil {
 		return nil, err
 	}
@@ -509,9 +514,10 @@ func (l *link) closed(t testing.TB) wire.CloseCode {
 	case <-time.After(patience):
 		t.Fatal("the connection is still open")
 	}
-	var app *quic.ApplicationError
-	if err := context.Cause(l.conn.Context()); !errors.As(err, &app) {
+	err := context.Cause(l.conn.Context())
+	end := transport.ClosedBy(err)
+	if end == nil {
 		t.Fatalf("closed by %v", err)
 	}
-	return wire.CloseCode(app.ErrorCode)
+	return end.Code
 }

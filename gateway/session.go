@@ -11,18 +11,18 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/quic-go/quic-go"
 	"golang.org/x/time/rate"
 
 	"valise/gateway/mailbox"
 	"valise/identity"
+	"valise/transport"
 	"valise/wire"
 )
 
 // A session is one connection of one device.
 type session struct {
 	g      *Gateway
-	conn   *quic.Conn
+	conn   transport.Conn
 	device *identity.Device
 	remote string
 	audit  *auditor
@@ -42,18 +42,13 @@ type session struct {
 }
 
 // serve runs a connection from its acceptance to its end.
-func (g *Gateway) serve(conn *quic.Conn) {
-	a, ok := conn.Context().Value(attemptKey{}).(*attempt)
-	if !ok {
-		_ = conn.CloseWithError(quic.ApplicationErrorCode(wire.CloseNotAdmitted), "")
-		return
-	}
+func (g *Gateway) serve(conn transport.Conn, a *attempt) {
 	if a.settled.CompareAndSwap(false, true) {
 		g.handshakes.Add(-1)
 	}
 	device := a.device.Load()
 	if device == nil {
-		_ = conn.CloseWithError(quic.ApplicationErrorCode(wire.CloseNotAdmitted), "")
+		_ = conn.CloseWithError(wire.CloseNotAdmitted, "")
 		return
 	}
 	s := &session{
@@ -64,7 +59,7 @@ func (g *Gateway) serve(conn *quic.Conn) {
 	s.bucket, s.audit = g.allowances.of(device.ID)
 	if !g.count(device.ID) {
 		s.refuse(eventRefusedConnection, "too_many_connections")
-		_ = conn.CloseWithError(quic.ApplicationErrorCode(wire.CloseShutdown), "too_many_connections")
+		_ = conn.CloseWithError(wire.CloseShutdown, "too_many_connections")
 		return
 	}
 	defer g.uncount(device.ID)
@@ -98,7 +93,7 @@ func (s *session) acceptStreams() {
 
 // serveStream reads the byte that says what a stream is for. See
 // spec/wire.md, Section 2.
-func (s *session) serveStream(stream *quic.Stream) {
+func (s *session) serveStream(stream transport.Stream) {
 	var kind [1]byte
 	_ = stream.SetReadDeadline(time.Now().Add(helloTimeout))
 	if _, err := io.ReadFull(stream, kind[:]); err != nil {
@@ -131,13 +126,13 @@ func (s *session) serveStream(stream *quic.Stream) {
 	}
 }
 
-func cancelStream(stream *quic.Stream) {
-	stream.CancelRead(quic.StreamErrorCode(wire.CloseProtocol))
-	stream.CancelWrite(quic.StreamErrorCode(wire.CloseProtocol))
+func cancelStream(stream transport.Stream) {
+	stream.CancelRead(wire.CloseProtocol)
+	stream.CancelWrite(wire.CloseProtocol)
 }
 
 // serveControl runs the control stream: Hello, Welcome, then requests.
-func (s *session) serveControl(stream *quic.Stream) {
+func (s *session) serveControl(stream transport.Stream) {
 	in := bufio.NewReaderSize(stream, 8<<10)
 	_ = stream.SetReadDeadline(time.Now().Add(helloTimeout))
 	frame, err := wire.Read(in)
@@ -275,7 +270,7 @@ func (s *session) close(code wire.CloseCode, reason string) {
 		s.g.metrics.refused(eventClosedConnection, reason)
 		s.audit.event(eventClosedConnection, reason, about(s.device, s.remote)...)
 	}
-	_ = s.conn.CloseWithError(quic.ApplicationErrorCode(code), reason)
+	_ = s.conn.CloseWithError(code, reason)
 }
 
 // unavailable ends the connection because of the gateway's own trouble: the
