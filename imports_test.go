@@ -41,7 +41,7 @@ var mayImport = map[string][]string{
 	// The CA decides from the record of this process, and records through it.
 	"enroll/ca":    {"attest", "identity", "statement", "manifest", "bulletin", "bulletin/stream", "ledger", "record", "policy", "internal/callers", "internal/store/authority", "enroll/book"},
 	"enroll/feed":  {"attest", "identity", "statement", "manifest", "bulletin", "bulletin/stream", "ledger", "record", "policy", "internal/callers", "internal/store/authority", "enroll/book"},
-	"gateway/...":  {"wire", "transport", "mls", "identity", "statement", "manifest", "bulletin", "ledger", "policy"},
+	"gateway/...":  {"wire", "transport", "mls", "identity", "statement", "manifest", "bulletin", "ledger", "policy", "policy/bundle", "policy/rules"},
 	"gateway/feed": {"identity", "statement", "manifest", "bulletin", "bulletin/stream", "ledger", "internal/store"},
 	// A commit's step and its fan-out, and a file's record, are submissions of
 	// the mailbox store.

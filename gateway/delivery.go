@@ -98,6 +98,10 @@ func (d *delivery) run() {
 			if wire.Write(d.stream, &wire.Notice{Code: code}) != nil {
 				return
 			}
+		case <-d.s.changed:
+			if wire.Write(d.stream, &wire.Notice{Code: wire.NoticeBundle}) != nil {
+				return
+			}
 		case <-ended:
 			return
 		}

@@ -21,6 +21,7 @@ import (
 	"valise/gateway/blob"
 	"valise/gateway/group"
 	"valise/gateway/mailbox"
+	"valise/gateway/rules"
 	"valise/identity"
 	"valise/transport"
 	"valise/wire"
@@ -40,6 +41,7 @@ type Config struct {
 	Denied      map[identity.DeviceID]bool
 	Standings   *bulletin.Set // nil: nothing is known yet
 	Record      Record        // of the authority; nil: none is served
+	Rules       *rules.State  // the policy bundle in force; nil: there is none
 	Limits      Limits
 	Batch       int // submissions in one transaction; 0 means mailbox.DefaultBatch
 }
@@ -60,6 +62,7 @@ type Gateway struct {
 	certificate atomic.Pointer[tls.Certificate]
 	denied      atomic.Pointer[denyList]
 	set         atomic.Pointer[bulletin.Set]
+	rules       atomic.Pointer[rules.State]
 	open        atomic.Int64 // connections and handshakes
 	handshakes  atomic.Int64 // those that are not complete
 
@@ -93,6 +96,7 @@ func New(cfg Config) (*Gateway, error) {
 		cfg.Standings = bulletin.NewSet()
 	}
 	g.SetStandings(cfg.Standings)
+	g.rules.Store(cfg.Rules)
 	var err error
 	if g.keys, err = loadTransportKeys(cfg.Dir); err != nil {
 		return nil, err

@@ -74,6 +74,8 @@ func (s *session) ask(ctx context.Context, request wire.Request) wire.Answer {
 		answer, err = s.getDirectory(ctx, r)
 	case *wire.GetRecord:
 		answer, err = s.getRecord(ctx, r)
+	case *wire.GetBundle:
+		answer = s.getBundle(r)
 	case *wire.Report:
 		s.report(r)
 		answer = wire.NewResult(id, wire.OK)

@@ -10,7 +10,7 @@ import "encoding/binary"
 type Result struct {
 	id
 	Code   Code
-	Detail []byte // StaleEpoch: the group's epoch, uint64
+	Detail []byte // StaleEpoch: the group's epoch, uint64; RecipientRefused, NotCleared, CeilingLowered: the device, or nothing
 }
 
 // Type implements Frame.
@@ -28,6 +28,22 @@ func (r *Result) fields(f field) {
 // Stale makes the Result for a commit or message of an epoch that has passed.
 func Stale(to uint32, epoch uint64) *Result {
 	return &Result{id: id{to}, Code: StaleEpoch, Detail: binary.BigEndian.AppendUint64(nil, epoch)}
+}
+
+// ResultAbout makes the Result of a request that is refused because of a device.
+func ResultAbout(to uint32, code Code, device [32]byte) *Result {
+	return &Result{id: id{to}, Code: code, Detail: device[:]}
+}
+
+// About returns the device that a refusal is about; false if it names none.
+func (r *Result) About() (device [32]byte, ok bool) {
+	switch r.Code {
+	case RecipientRefused, NotCleared, CeilingLowered:
+		if len(r.Detail) == len(device) {
+			return [32]byte(r.Detail), true
+		}
+	}
+	return device, false
 }
 
 // NewResult makes the Result with which a request ends.

@@ -51,13 +51,18 @@ const (
 	Unavailable       Code = 19 // the gateway cannot do this now; retry the same bytes
 	NoRecord          Code = 20 // the gateway holds no copy of the authority's record
 	NotCovered        Code = 21 // the record that the gateway holds does not reach so far; ask again
+	LabelRequired     Code = 22 // messages without a label are not carried
+	BundleChanged     Code = 23 // the label was made under another bundle than the one in force
+	NotCleared        Code = 24 // a recipient is not cleared for the label; the detail says which device
+	CeilingLowered    Code = 25 // the device that is added would lower the conversation's ceiling; the detail says which
+	NoBundle          Code = 26 // the gateway does not hold the policy bundle in force
 )
 
 var codeNames = [...]string{
 	"ok", "malformed", "state_conflict", "counter_gap", "old_incarnation", "not_member", "unknown_group",
 	"group_exists", "stale_epoch", "invalid_commit", "invalid_key_package", "not_allowed", "recipient_refused",
 	"label_refused", "mailbox_full", "rate_limited", "too_large", "not_found", "hash_mismatch", "unavailable",
-	"no_record", "not_covered",
+	"no_record", "not_covered", "label_required", "bundle_changed", "not_cleared", "ceiling_lowered", "no_bundle",
 }
 
 // String gives the code's name as audit streams and messages show it.

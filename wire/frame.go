@@ -37,6 +37,8 @@ const (
 	TypeBlobPut        Type = 0x30
 	TypeBlobGet        Type = 0x31
 	TypeBlobReady      Type = 0x32
+	TypeGetBundle      Type = 0x40
+	TypeBundlePart     Type = 0x41
 )
 
 // A Frame is one of this package's frame types, by pointer.
@@ -92,6 +94,8 @@ var newFrame = map[Type]func() Frame{
 	TypeBlobPut:        func() Frame { return new(BlobPut) },
 	TypeBlobGet:        func() Frame { return new(BlobGet) },
 	TypeBlobReady:      func() Frame { return new(BlobReady) },
+	TypeGetBundle:      func() Frame { return new(GetBundle) },
+	TypeBundlePart:     func() Frame { return new(BundlePart) },
 }
 
 // Parse parses the body of a frame of type t. What it returns refers to body.

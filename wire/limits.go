@@ -53,6 +53,12 @@ const (
 	// what an authority can issue.
 	MaxRecordSize = 1 << 48
 
+	// MaxBundle bounds a signed policy bundle, as package policy/bundle does, and
+	// MaxBundlePart what one answer carries of it: some parts fit between other
+	// answers without holding them up.
+	MaxBundle     = 16 << 20
+	MaxBundlePart = 1 << 20
+
 	// MaxBlob bounds one file: 2 GiB, and room for the chunks' tags.
 	MaxBlob = 2<<30 + 16<<20
 

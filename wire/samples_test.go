@@ -50,6 +50,11 @@ func sampleFrames() map[string]Frame {
 		"blob-put":           &BlobPut{Group: []byte("g"), Blob: filled(0xb1), Size: 1000},
 		"blob-get":           &BlobGet{Blob: filled(0xb1), Offset: 500},
 		"blob-ready":         &BlobReady{Code: OK, Offset: 500, Size: 1000},
+		"get-bundle":         &GetBundle{id: id{17}},
+		"get-bundle-rest":    &GetBundle{id: id{17}, Hash: filled(0xbd), Offset: 1 << 20},
+		"bundle-part":        &BundlePart{id: id{17}, Hash: filled(0xbd), Size: 5, Offset: 2, Data: []byte{1, 2, 3}},
+		"result-not-cleared": ResultAbout(18, NotCleared, filled(5)),
+		"notice-bundle":      &Notice{Code: NoticeBundle},
 	}
 }
 

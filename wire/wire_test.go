@@ -103,6 +103,10 @@ func TestMarshalRefusesWhatParseWould(t *testing.T) {
 		"part and size":    &GetRecord{Part: PartManifest, Size: 1},
 		"huge tree":        &GetRecord{Part: PartGrowth, Size: MaxRecordSize + 1},
 		"empty part":       &Record{Part: PartManifest},
+		"rest of nothing":  &GetBundle{Offset: 1},
+		"beyond a bundle":  &GetBundle{Hash: filled(1), Offset: MaxBundle},
+		"past its end":     &BundlePart{Hash: filled(1), Size: 3, Offset: 1, Data: []byte{1, 2, 3}},
+		"nameless bundle":  &BundlePart{Size: 3, Data: []byte{1, 2, 3}},
 	} {
 		if b, err := Marshal(f); err == nil {
 			t.Errorf("%s: encoded to %x", name, b)
@@ -162,7 +166,7 @@ func TestBehind(t *testing.T) {
 }
 
 func TestCodesHaveNames(t *testing.T) {
-	for c := OK; c <= NotCovered; c++ {
+	for c := OK; c <= NoBundle; c++ {
 		if strings.HasPrefix(c.String(), "code_") || c.String() == "" {
 			t.Errorf("code %d has no name", c)
 		}

@@ -73,15 +73,15 @@ type VerifyFunc func(raw []byte) (*statement.Statement, error)
 
 // Open verifies the signatures, compiles the contents and runs its tests.
 func (s *Signed) Open(verify VerifyFunc, now time.Time) (*Bundle, error) {
-	if err := s.checkSignatures(verify); err != nil {
+	if err := s.CheckSignatures(verify); err != nil {
 		return nil, err
 	}
 	return Compile(s.Contents, now)
 }
 
-// checkSignatures wants two persons with two keys who say the same about this
+// CheckSignatures wants two persons with two keys who say the same about this
 // very bundle. Statements that prove nothing do no harm; too few that do, refuse.
-func (s *Signed) checkSignatures(verify VerifyFunc) error {
+func (s *Signed) CheckSignatures(verify VerifyFunc) error {
 	hash, err := s.Contents.Hash()
 	if err != nil {
 		return err
