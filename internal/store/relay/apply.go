@@ -45,53 +45,25 @@ func (s *Store) Apply(ctx context.Context, submissions []*mailbox.Submission, ac
 // submit checks everything first and then writes: a submission that is refused
 // leaves no trace in the batch's transaction.
 func (b *batch) submit(sub *mailbox.Submission) (mailbox.Outcome, error) {
-	from, err := b.state(sub.Device)
+	from, refusal, err := b.s.judge.decide(b, sub)
 	if err != nil {
 		return mailbox.Outcome{}, err
 	}
-	refusal, err := b.checkMark(sub, from)
-	if refusal != nil || err != nil {
-		return orZero(refusal), err
-	}
-	if refusal, err = b.checkEpoch(sub); refusal != nil || err != nil {
-		return orZero(refusal), err
-	}
-	if refusal, err = b.checkRoom(sub, from); refusal != nil || err != nil {
-		return orZero(refusal), err
+	if refusal != nil {
+		return *refusal, nil
 	}
 	return b.write(sub, from)
 }
 
-func orZero(o *mailbox.Outcome) mailbox.Outcome {
-	if o == nil {
-		return mailbox.Outcome{}
-	}
-	return *o
+// recall implements ground.
+func (b *batch) recall(from *state, counter uint64) ([32]byte, error) {
+	return recall(b.ctx, b.tx, from.id, counter)
 }
 
-func refuse(v mailbox.Verdict) *mailbox.Outcome { return &mailbox.Outcome{Verdict: v} }
-
-// checkMark finds out whether a submission is the device's next one, one that
-// was done before, or neither. See spec/wire.md, Section 5.
-func (b *batch) checkMark(sub *mailbox.Submission, from *state) (*mailbox.Outcome, error) {
-	switch {
-	case from == nil || from.incarnation == [16]byte{} || from.incarnation != sub.Incarnation:
-		return refuse(mailbox.OldIncarnation), nil
-	case sub.Counter > from.counter+1:
-		return refuse(mailbox.CounterGap), nil
-	case sub.Counter == from.counter+1:
-		return nil, nil
-	}
-	hash, err := recall(b.ctx, b.tx, from.id, sub.Counter)
-	switch {
-	case errors.Is(err, mailbox.ErrNotFound):
-		return refuse(mailbox.StateConflict), nil
-	case err != nil:
-		return nil, err
-	case hash != sub.Hash:
-		return refuse(mailbox.StateConflict), nil
-	}
-	return refuse(mailbox.Repeated), nil
+// stock implements ground.
+func (b *batch) stock(of *state, suite uint16, now int64) (n int, err error) {
+	err = b.tx.StmtContext(b.ctx, b.s.q.countPackages).QueryRowContext(b.ctx, of.id, int64(suite), now).Scan(&n)
+	return n, err
 }
 
 // recall reads the hash of a submission that was done.
@@ -104,87 +76,6 @@ func recall(ctx context.Context, tx *store.Tx, device int64, counter uint64) (ha
 	}
 	copy(hash[:], stored)
 	return hash, err
-}
-
-// checkEpoch is the compare of compare-and-set: what a submission was made for
-// must still be so in this transaction.
-func (b *batch) checkEpoch(sub *mailbox.Submission) (*mailbox.Outcome, error) {
-	var id []byte
-	var want uint64
-	switch {
-	case sub.Step != nil:
-		id, want = sub.Step.Group, sub.Step.From
-	case sub.Require != nil:
-		id, want = sub.Require.Group, sub.Require.Epoch
-	default:
-		return nil, nil
-	}
-	g, err := b.group(id)
-	if err != nil {
-		return nil, err
-	}
-	create := sub.Step != nil && sub.Step.Create
-	switch {
-	case create && g != nil:
-		return refuse(mailbox.GroupExists), nil
-	case create:
-		return nil, nil
-	case g == nil:
-		return refuse(mailbox.UnknownGroup), nil
-	case g.epoch != want:
-		return &mailbox.Outcome{Verdict: mailbox.StaleEpoch, Epoch: g.epoch}, nil
-	}
-	return nil, nil
-}
-
-// checkRoom refuses what would overfill a mailbox or a stock of KeyPackages.
-func (b *batch) checkRoom(sub *mailbox.Submission, from *state) (*mailbox.Outcome, error) {
-	type load struct{ held, bytes int64 }
-	loads := make(map[mailbox.Device]load)
-	for i := range sub.Messages {
-		m := &sub.Messages[i]
-		factor := int64(1)
-		if m.Kind != mailbox.Content {
-			factor = 2 // a group must be able to go on past a full mailbox
-		}
-		for _, d := range m.To {
-			st, err := b.state(d)
-			if err != nil {
-				return nil, err
-			}
-			if st == nil {
-				return &mailbox.Outcome{Verdict: mailbox.UnknownRecipient, Device: d}, nil
-			}
-			l := loads[d]
-			l.held++
-			l.bytes += int64(len(m.Payload))
-			loads[d] = l
-			if st.held+l.held > factor*int64(b.s.quota.Messages) || st.bytes+l.bytes > factor*b.s.quota.Bytes {
-				return &mailbox.Outcome{Verdict: mailbox.MailboxFull, Device: d}, nil
-			}
-		}
-	}
-	return b.checkStock(sub, from)
-}
-
-func (b *batch) checkStock(sub *mailbox.Submission, from *state) (*mailbox.Outcome, error) {
-	adding := make(map[uint16]int)
-	for _, kp := range sub.KeyPackages {
-		if !kp.LastResort {
-			adding[kp.Suite]++
-		}
-	}
-	for suite, n := range adding {
-		var stock int
-		err := b.tx.StmtContext(b.ctx, b.s.q.countPackages).QueryRowContext(b.ctx, from.id, int64(suite), sub.Time.Unix()).Scan(&stock)
-		if err != nil {
-			return nil, err
-		}
-		if stock+n > b.s.quota.Packages {
-			return refuse(mailbox.TooManyPackages), nil
-		}
-	}
-	return nil, nil
 }
 
 func (b *batch) write(sub *mailbox.Submission, from *state) (mailbox.Outcome, error) {

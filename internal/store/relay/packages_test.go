@@ -3,7 +3,6 @@
 package relay
 
 import (
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -22,7 +21,11 @@ func packages(from int, counter uint64, inc [16]byte, expires time.Time, n int) 
 // their secrets, and a Welcome made with them could not be opened. The same
 // life keeps its own. spec/wire.md, Section 5.3.
 func TestNewIncarnationDropsKeyPackages(t *testing.T) {
-	s := open(t, filepath.Join(t.TempDir(), "relay.db"), mailbox.Quota{})
+	onEachForm(t, testNewIncarnationDropsKeyPackages)
+}
+
+func testNewIncarnationDropsKeyPackages(t *testing.T, p place) {
+	s := p.open(t, mailbox.Quota{})
 	populate(t, s, 1)
 	valid := time.Now().Add(time.Hour)
 	last := packages(0, 3, incarnation, valid, 1)
@@ -52,8 +55,10 @@ func TestNewIncarnationDropsKeyPackages(t *testing.T) {
 
 // Expired KeyPackages take no room: a device that was away for long can publish
 // new ones at once. Unexpired ones fill the stock.
-func TestExpiredKeyPackagesTakeNoRoom(t *testing.T) {
-	s := open(t, filepath.Join(t.TempDir(), "relay.db"), mailbox.Quota{Packages: 3})
+func TestExpiredKeyPackagesTakeNoRoom(t *testing.T) { onEachForm(t, testExpiredKeyPackagesTakeNoRoom) }
+
+func testExpiredKeyPackagesTakeNoRoom(t *testing.T, p place) {
+	s := p.open(t, mailbox.Quota{Packages: 3})
 	populate(t, s, 2)
 	for from, test := range []struct {
 		expires time.Duration

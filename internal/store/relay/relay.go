@@ -49,14 +49,14 @@ type Config struct {
 
 // A Store is an open database.
 type Store struct {
-	db    *store.DB
-	lock  *os.File
-	quota mailbox.Quota
-	q     statements
+	db   *store.DB
+	lock *os.File
+	q    statements
 
 	// writing is held from the first read of a transaction that changes states
 	// until the cache shows what it committed.
 	writing sync.Mutex
+	judge   judge // guarded by writing
 	cache   cache
 }
 
@@ -78,7 +78,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
-	s := &Store{db: db, lock: lock, quota: withDefaults(cfg.Quota), cache: newCache()}
+	s := &Store{db: db, lock: lock, judge: judge{quota: withDefaults(cfg.Quota)}, cache: newCache()}
 	if err := s.prepare(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("relay store: prepare statements: %w", err), s.Close())
 	}

@@ -20,6 +20,8 @@ type state struct {
 	counter     uint64
 	last, acked uint64
 	held, bytes int64
+
+	load load // of the submission that is being judged
 }
 
 // maxCached bounds the states in memory, about 150 bytes each.

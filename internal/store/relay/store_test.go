@@ -20,22 +20,12 @@ import (
 
 var incarnation = [16]byte{1}
 
-func open(t testing.TB, path string, q mailbox.Quota) *Store {
-	t.Helper()
-	s, err := Open(t.Context(), Config{Path: path, Quota: q})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = s.Close() })
-	return s
-}
-
 func device(n int) (d mailbox.Device) {
 	binary.BigEndian.PutUint64(d[:], uint64(n)+1)
 	return sha256.Sum256(d[:])
 }
 
-func arrive(t testing.TB, s *Store, d mailbox.Device, inc [16]byte, begin bool) mailbox.Standing {
+func arrive(t testing.TB, s mailbox.Store, d mailbox.Device, inc [16]byte, begin bool) mailbox.Standing {
 	t.Helper()
 	standing, err := s.Arrive(t.Context(), mailbox.Arrival{
 		Device: d, Address: fmt.Sprintf("d%x@x.example", d[:4]), Chain: [][]byte{{1, 2}, {3}}, Incarnation: inc, Begin: begin, Time: time.Now(),
@@ -48,7 +38,7 @@ func arrive(t testing.TB, s *Store, d mailbox.Device, inc [16]byte, begin bool) 
 
 // populate makes devices with an incarnation and the group "g" at epoch 0,
 // founded by device 0.
-func populate(t testing.TB, s *Store, n int) {
+func populate(t testing.TB, s mailbox.Store, n int) {
 	t.Helper()
 	for i := range n {
 		arrive(t, s, device(i), incarnation, true)
@@ -62,7 +52,7 @@ func populate(t testing.TB, s *Store, n int) {
 	}
 }
 
-func apply(t testing.TB, s *Store, sub *mailbox.Submission, acks ...mailbox.Ack) mailbox.Outcome {
+func apply(t testing.TB, s mailbox.Store, sub *mailbox.Submission, acks ...mailbox.Ack) mailbox.Outcome {
 	t.Helper()
 	outcomes, err := s.Apply(t.Context(), []*mailbox.Submission{sub}, acks)
 	if err != nil {
@@ -82,7 +72,7 @@ func content(from int, counter uint64, payload string, to ...int) *mailbox.Submi
 	}
 }
 
-func read(t testing.TB, s *Store, d int, after uint64) []mailbox.Entry {
+func read(t testing.TB, s mailbox.Store, d int, after uint64) []mailbox.Entry {
 	t.Helper()
 	entries, err := s.Read(t.Context(), device(d), after, 1000, 1<<30)
 	if err != nil {
@@ -92,9 +82,10 @@ func read(t testing.TB, s *Store, d int, after uint64) []mailbox.Entry {
 }
 
 // The mark decides before anything else. spec/wire.md, Section 5.
-func TestMarks(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "relay.db")
-	s := open(t, path, mailbox.Quota{})
+func TestMarks(t *testing.T) { onEachForm(t, testMarks) }
+
+func testMarks(t *testing.T, p place) {
+	s := p.open(t, mailbox.Quota{})
 	populate(t, s, 3)
 	verdict := func(sub *mailbox.Submission, want mailbox.Verdict) {
 		t.Helper()
@@ -125,7 +116,7 @@ func TestMarks(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	s = open(t, path, mailbox.Quota{})
+	s = p.open(t, mailbox.Quota{})
 	verdict(content(0, 2, "two", 1), mailbox.Repeated)
 	verdict(content(0, 2, "other", 1), mailbox.StateConflict)
 	verdict(content(0, 5, "gap", 1), mailbox.CounterGap)
@@ -133,8 +124,10 @@ func TestMarks(t *testing.T) {
 }
 
 // A submission whose hash is no longer kept is a conflict, never done again.
-func TestForgottenHashes(t *testing.T) {
-	s := open(t, filepath.Join(t.TempDir(), "relay.db"), mailbox.Quota{})
+func TestForgottenHashes(t *testing.T) { onEachForm(t, testForgottenHashes) }
+
+func testForgottenHashes(t *testing.T, p place) {
+	s := p.open(t, mailbox.Quota{})
 	populate(t, s, 2)
 	var batch []*mailbox.Submission
 	for i := range mailbox.KeptHashes + 10 {
@@ -153,8 +146,10 @@ func TestForgottenHashes(t *testing.T) {
 }
 
 // An incarnation begins once; the one before it is out for ever.
-func TestIncarnations(t *testing.T) {
-	s := open(t, filepath.Join(t.TempDir(), "relay.db"), mailbox.Quota{})
+func TestIncarnations(t *testing.T) { onEachForm(t, testIncarnations) }
+
+func testIncarnations(t *testing.T, p place) {
+	s := p.open(t, mailbox.Quota{})
 	populate(t, s, 2)
 	second := [16]byte{2}
 	if st := arrive(t, s, device(0), second, false); st.Began || st.Incarnation != incarnation || st.Counter != 1 {
@@ -183,9 +178,10 @@ func TestIncarnations(t *testing.T) {
 }
 
 // First come, first served; a commit's step, its records and its fan-out are one.
-func TestSteps(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "relay.db")
-	s := open(t, path, mailbox.Quota{})
+func TestSteps(t *testing.T) { onEachForm(t, testSteps) }
+
+func testSteps(t *testing.T, p place) {
+	s := p.open(t, mailbox.Quota{})
 	populate(t, s, 3)
 	step := func(from int, counter uint64, info string) *mailbox.Submission {
 		sub := content(from, counter, info, 0, 1, 2)
@@ -222,7 +218,7 @@ func TestSteps(t *testing.T) {
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
-		s = open(t, path, mailbox.Quota{})
+		s = p.open(t, mailbox.Quota{})
 	}
 	if _, err := s.Group(t.Context(), []byte("h")); !errors.Is(err, mailbox.ErrNotFound) {
 		t.Errorf("unknown group: %v", err)
@@ -230,8 +226,10 @@ func TestSteps(t *testing.T) {
 }
 
 // A message is stored once and goes with its last acknowledgement.
-func TestAcknowledgement(t *testing.T) {
-	s := open(t, filepath.Join(t.TempDir(), "relay.db"), mailbox.Quota{})
+func TestAcknowledgement(t *testing.T) { onEachForm(t, testAcknowledgement) }
+
+func testAcknowledgement(t *testing.T, p place) {
+	s := p.open(t, mailbox.Quota{})
 	populate(t, s, 4)
 	for i := range 10 {
 		apply(t, s, content(0, uint64(i)+2, fmt.Sprint(i), 1, 2, 3))
@@ -268,8 +266,10 @@ func TestAcknowledgement(t *testing.T) {
 }
 
 // Bounded reads: by count, by bytes, but always at least one.
-func TestReadBounds(t *testing.T) {
-	s := open(t, filepath.Join(t.TempDir(), "relay.db"), mailbox.Quota{})
+func TestReadBounds(t *testing.T) { onEachForm(t, testReadBounds) }
+
+func testReadBounds(t *testing.T, p place) {
+	s := p.open(t, mailbox.Quota{})
 	populate(t, s, 2)
 	for i := range 5 {
 		apply(t, s, content(0, uint64(i)+2, fmt.Sprintf("%0100d", i), 1))
@@ -284,8 +284,10 @@ func TestReadBounds(t *testing.T) {
 
 // A full mailbox refuses; handshakes may use twice as much; nothing of a refused
 // submission is kept, for nobody.
-func TestQuota(t *testing.T) {
-	s := open(t, filepath.Join(t.TempDir(), "relay.db"), mailbox.Quota{Messages: 3, Bytes: 1000})
+func TestQuota(t *testing.T) { onEachForm(t, testQuota) }
+
+func testQuota(t *testing.T, p place) {
+	s := p.open(t, mailbox.Quota{Messages: 3, Bytes: 1000})
 	populate(t, s, 3)
 	for i := range 3 {
 		apply(t, s, content(0, uint64(i)+2, "x", 1))
@@ -311,12 +313,13 @@ func TestQuota(t *testing.T) {
 
 // Interleaved batches of many devices against a model: numbers rise by one in
 // every mailbox, nothing is lost, nothing is there twice.
-func TestAgainstModel(t *testing.T) {
+func TestAgainstModel(t *testing.T) { onEachForm(t, testAgainstModel) }
+
+func testAgainstModel(t *testing.T, p place) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 7))
-	path := filepath.Join(t.TempDir(), "relay.db")
-	s := open(t, path, mailbox.Quota{})
+	s := p.open(t, mailbox.Quota{})
 	const devices = 6
 	populate(t, s, devices)
 	counters := make([]uint64, devices)
@@ -364,7 +367,7 @@ func TestAgainstModel(t *testing.T) {
 			if err := s.Close(); err != nil {
 				t.Fatal(err)
 			}
-			s = open(t, path, mailbox.Quota{})
+			s = p.open(t, mailbox.Quota{})
 		}
 	}
 	for d := range devices {
@@ -380,14 +383,16 @@ func TestAgainstModel(t *testing.T) {
 	}
 }
 
-func lastNumber(t *testing.T, s *Store, d int) uint64 {
+func lastNumber(t *testing.T, s mailbox.Store, d int) uint64 {
 	t.Helper()
 	return arrive(t, s, device(d), [16]byte{}, false).Last
 }
 
 // When a transaction fails, memory and disk still agree.
-func TestFailedBatchChangesNothing(t *testing.T) {
-	s := open(t, filepath.Join(t.TempDir(), "relay.db"), mailbox.Quota{})
+func TestFailedBatchChangesNothing(t *testing.T) { onEachForm(t, testFailedBatchChangesNothing) }
+
+func testFailedBatchChangesNothing(t *testing.T, p place) {
+	s := p.open(t, mailbox.Quota{})
 	populate(t, s, 2)
 	bad := content(0, 3, "three", 1)
 	bad.Messages[0].Group = []byte("no such group") // refused by the store as impossible

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package relay
+
+import (
+	"path/filepath"
+	"testing"
+
+	"valise/gateway/mailbox"
+)
+
+// A place is where one store lies. open may be called again after a Close.
+type place struct {
+	open func(testing.TB, mailbox.Quota) mailbox.Store
+}
+
+// forms are the stores that have to pass the suite. Each function makes an
+// empty place.
+var forms = []struct {
+	name string
+	make func(testing.TB) place
+}{
+	{"sqlite", sqlitePlace},
+}
+
+// onEachForm runs a test on every form of the store.
+func onEachForm(t *testing.T, test func(*testing.T, place)) {
+	for _, form := range forms {
+		t.Run(form.name, func(t *testing.T) { test(t, form.make(t)) })
+	}
+}
+
+func sqlitePlace(t testing.TB) place {
+	path := filepath.Join(t.TempDir(), "relay.db")
+	return place{open: func(t testing.TB, q mailbox.Quota) mailbox.Store { return open(t, path, q) }}
+}
+
+func open(t testing.TB, path string, q mailbox.Quota) *Store {
+	t.Helper()
+	s, err := Open(t.Context(), Config{Path: path, Quota: q})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
