@@ -66,6 +66,7 @@ var mayImport = map[string][]string{
 	"internal/callers":         {},
 	"internal/daemon":          {"internal/callers"},
 	"internal/testcard":        {},
+	"internal/disk":            {},
 	"internal/testcard/reader": {"internal/testcard"},
 	"internal/figure":          {},
 	"internal/benches":         {"internal/figure"},

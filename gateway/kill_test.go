@@ -30,16 +30,42 @@ const kills = 20
 // message exactly once and in order, commits included.
 func TestKilledGatewayLosesAndRepeatsNothing(t *testing.T) {
 	p, gw := newProcess(t)
-	seed := *killSeed
-	if seed == 0 {
-		seed = uint64(time.Now().UnixNano())
+	j := newJourney(t, p, gw)
+	j.through(kills, func() {
+		p.kill()
+		p.start()
+	})
+	j.judge()
+}
+
+// A journey is traffic from one device to another while the daemon between them
+// is interrupted.
+type journey struct {
+	t      *testing.T
+	p      *process
+	gw     *testGateway
+	seed   uint64
+	rng    *rand.Rand
+	ctx    context.Context
+	sender *retrier
+	reader *collector
+	times  int // that the daemon was interrupted
+}
+
+// newJourney starts the daemon and lets two devices share a group.
+func newJourney(t *testing.T, p *process, gw *testGateway) *journey {
+	t.Helper()
+	j := &journey{t: t, p: p, gw: gw, seed: *killSeed}
+	if j.seed == 0 {
+		j.seed = uint64(time.Now().UnixNano())
 	}
-	t.Logf("seed %d (repeat with -killseed %d)", seed, seed)
-	moments := rand.New(rand.NewPCG(seed, 1))
+	t.Logf("seed %d (repeat with -killseed %d)", j.seed, j.seed)
+	j.rng = rand.New(rand.NewPCG(j.seed, 1))
 
 	p.start()
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
-	defer cancel()
+	t.Cleanup(cancel)
+	j.ctx = ctx
 	alice, bob := newDevice(t, gw, "alice"), newDevice(t, gw, "bob")
 	for _, d := range []*testDevice{alice, bob} {
 		if err := d.reach(ctx, true, 0); err != nil {
@@ -51,37 +77,53 @@ func TestKilledGatewayLosesAndRepeatsNothing(t *testing.T) {
 	alice.add(ga, alice.take("bob")...)
 	bob.listen(0)
 	gb := bob.join()
+	j.sender = &retrier{device: alice, group: ga, stop: make(chan struct{})}
+	j.reader = &collector{device: bob, group: gb, cursor: 1, total: -1}
+	return j
+}
 
-	sender := &retrier{device: alice, group: ga, stop: make(chan struct{})}
-	reader := &collector{device: bob, group: gb, cursor: 1, total: -1}
+// through runs the traffic and interrupts the daemon so many times, at random moments.
+func (j *journey) through(times int, interrupt func()) {
+	j.t.Helper()
+	ctx, cancel := context.WithCancel(j.ctx)
+	defer cancel()
 	var work sync.WaitGroup
-	work.Go(func() { sender.err = sender.run(ctx); reader.setTotal(sender.sent) })
-	work.Go(func() { reader.err = reader.run(ctx) })
-	for range kills {
+	work.Go(func() {
+		if j.sender.err = j.sender.run(ctx); j.sender.err != nil {
+			cancel() // nothing more comes to its reader
+		}
+		j.reader.setTotal(j.sender.sent)
+	})
+	work.Go(func() { j.reader.err = j.reader.run(ctx) })
+	for j.times = 0; j.times < times && ctx.Err() == nil; j.times++ {
 		// Traffic flows again, then some moment in it.
-		before := sender.progress.Load()
-		until(t, "traffic", func() bool { return ctx.Err() != nil || sender.progress.Load() > before })
+		before := j.sender.progress.Load()
+		until(j.t, "traffic", func() bool { return ctx.Err() != nil || j.sender.progress.Load() > before })
 		select {
-		case <-time.After(time.Duration(moments.IntN(60_000)) * time.Microsecond):
+		case <-time.After(time.Duration(j.rng.IntN(60_000)) * time.Microsecond):
 		case <-ctx.Done():
 		}
-		p.kill()
-		p.start()
-		gw.cut()
+		interrupt()
+		j.gw.cut()
 	}
-	close(sender.stop)
+	close(j.sender.stop)
 	work.Wait()
-	if sender.err != nil || reader.err != nil {
-		t.Fatalf("seed %d: sender: %v; reader: %v\n%s", seed, sender.err, reader.err, tail(p.log.String()))
+}
+
+// judge fails the test unless every message has arrived once and in order.
+func (j *journey) judge() {
+	j.t.Helper()
+	if j.sender.err != nil || j.reader.err != nil {
+		j.t.Fatalf("seed %d: sender: %v; reader: %v\n%s", j.seed, j.sender.err, j.reader.err, tail(j.p.log.String()))
 	}
-	lost, repeated := reader.check(sender.sent)
-	t.Logf("%d kills: %d messages and %d commits acknowledged, %d lost, %d duplicated; %d sent again, %d delivered again",
-		kills, sender.sent, sender.commits, lost, repeated, sender.retries, reader.again)
+	lost, repeated := j.reader.check(j.sender.sent)
+	j.t.Logf("%d interruptions: %d messages and %d commits acknowledged, %d lost, %d duplicated; %d sent again, %d delivered again",
+		j.times, j.sender.sent, j.sender.commits, lost, repeated, j.sender.retries, j.reader.again)
 	if lost+repeated > 0 {
-		t.Errorf("seed %d: %d lost, %d duplicated", seed, lost, repeated)
+		j.t.Errorf("seed %d: %d lost, %d duplicated", j.seed, lost, repeated)
 	}
-	if sender.retries < kills/2 || sender.sent < kills || reader.again == 0 {
-		t.Errorf("seed %d: the traffic did not meet the kills (%d messages, %d retries)", seed, sender.sent, sender.retries)
+	if j.sender.retries < j.times/2 || j.sender.sent < j.times || j.reader.again == 0 {
+		j.t.Errorf("seed %d: the traffic did not meet the interruptions (%d messages, %d retries)", j.seed, j.sender.sent, j.sender.retries)
 	}
 }
 
