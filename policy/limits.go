@@ -50,4 +50,18 @@ const (
 
 	// maxDetail clips what is quoted from a label.
 	maxDetail = 60
+
+	// maxPhrase bounds a label as a person writes it: forty countries by name take
+	// 600 bytes.
+	maxPhrase = 1024
+
+	// maxReadings bounds how many ways of reading a phrase are looked at: two are
+	// one too many.
+	maxReadings = 8
+
+	// maxChoices bounds how many values a refusal lists.
+	maxChoices = 40
+
+	// maxCatalogue bounds a list of labels for people to choose from.
+	maxCatalogue = 2048
 )
