@@ -361,6 +361,37 @@ func TestStaleAfter(t *testing.T) {
 	}
 }
 
+// What a domain writes without naming a label has the table's default, of the edition
+// in force; a default that is no valid label refuses the bundle.
+func TestDefault(t *testing.T) {
+	p := loadTLP(t)
+	load := func(class, second string) (*bundle.Bundle, error) {
+		dir := folder(t, p)
+		row := `{"domain":"` + second + `","label":{"policy":"` + p.id.String() + `","classification":"` + class + `"}}`
+		first := `{"domain":"interieur.example","label":{"policy":"` + p.id.String() + `","classification":"GREEN"}}`
+		dir[bundle.DomainsFile].Data = []byte(strings.Replace(string(dir[bundle.DomainsFile].Data), `"unlabelled"`, `"defaults":[`+first+`,`+row+`],"unlabelled"`, 1))
+		c, err := bundle.Pack(dir, 1)
+		must(t, err)
+		return bundle.Compile(c, now)
+	}
+	b, err := load("AMBER", "defense.example")
+	must(t, err)
+	for domain, want := range map[string]string{"interieur.example": "GREEN", "defense.example": "AMBER"} {
+		if r := b.Default(domain, now); r == nil || r.Label().Classification != want || r.Label().Edition != 1 {
+			t.Errorf("%s: %+v", domain, r)
+		}
+	}
+	if r := b.Default("elsewhere.example", now); r != nil || b.Unlabelled() {
+		t.Errorf("a default out of nothing: %+v", r)
+	}
+	if _, err := load("BLUE", "defense.example"); err == nil || !strings.Contains(err.Error(), "unknown_classification") {
+		t.Errorf("a default that is no label: %v", err)
+	}
+	if _, err := load("GREEN", "interieur.example"); err == nil || !strings.Contains(err.Error(), "already") {
+		t.Errorf("two defaults for one domain: %v", err)
+	}
+}
+
 // A folder with one fault is not loaded.
 func TestCompileRefuses(t *testing.T) {
 	replace := func(file, old, with string) func(fstest.MapFS) {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"valise/identity"
@@ -27,6 +28,9 @@ import (
 //	  ],
 //	  "staleness": [
 //	    {"policy": "1.2.3", "classification": "SECRET", "refuse": "10m"}
+//	  ],
+//	  "defaults": [
+//	    {"domain": "interieur.example", "label": {"policy": "1.2.3", "classification": "OPEN"}}
 //	  ]
 //	}
 //
@@ -37,6 +41,16 @@ type Domains struct {
 	Domains    []Bound     `json:"domains"`
 	Tiers      []TierRow   `json:"tiers"`
 	Staleness  []Staleness `json:"staleness"`
+	Defaults   []Default   `json:"defaults,omitempty"`
+}
+
+// A Default is the label of messages that people of a domain write without naming
+// one. An edition of 0, or none, is the one in force.
+type Default struct {
+	Domain string    `json:"domain"`
+	Label  TestLabel `json:"label"`
+
+	label *policy.Label
 }
 
 // A Bound is the lowest and the highest classification of a policy that a domain
@@ -78,7 +92,7 @@ func parseDomains(data []byte, set *policy.Set, now time.Time) (*Domains, error)
 	if err := strictJSON(data, d); err != nil {
 		return nil, fmt.Errorf("%s: %w", DomainsFile, err)
 	}
-	if max(len(d.Domains), len(d.Tiers), len(d.Staleness)) > maxRows {
+	if max(len(d.Domains), len(d.Tiers), len(d.Staleness), len(d.Defaults)) > maxRows {
 		return nil, fmt.Errorf("%s: more than %d rows in a list", DomainsFile, maxRows)
 	}
 	fail := func(list string, i int, err error) (*Domains, error) {
@@ -99,8 +113,44 @@ func parseDomains(data []byte, set *policy.Set, now time.Time) (*Domains, error)
 			return fail("staleness", i, err)
 		}
 	}
+	for i := range d.Defaults {
+		if err := d.Defaults[i].check(set, now); err != nil {
+			return fail("defaults", i, err)
+		}
+		same := func(o Default) bool { return o.Domain == d.Defaults[i].Domain }
+		if slices.ContainsFunc(d.Defaults[:i], same) {
+			return fail("defaults", i, fmt.Errorf("%s has a default already", d.Defaults[i].Domain))
+		}
+	}
 	return d, nil
 }
+
+func (d *Default) check(set *policy.Set, now time.Time) (err error) {
+	if err := identity.CheckDomain(d.Domain); err != nil {
+		return err
+	}
+	if d.label, err = d.Label.label(); err != nil {
+		return err
+	}
+	_, err = set.Resolve(d.label, policy.New, now)
+	return err
+}
+
+// Default returns the label of what people of a domain write without naming one, of
+// the edition in force; nil if the table gives none, or none that is valid now.
+func (b *Bundle) Default(domain string, now time.Time) *policy.Resolved {
+	for _, d := range b.domains.Defaults {
+		if d.Domain == domain {
+			if r, err := b.Set.Resolve(d.label, policy.New, now); err == nil {
+				return r
+			}
+		}
+	}
+	return nil
+}
+
+// Unlabelled reports whether messages without a label are carried at all.
+func (b *Bundle) Unlabelled() bool { return b.domains.Unlabelled }
 
 func (b *Bound) check(set *policy.Set, now time.Time) (err error) {
 	if err := identity.CheckDomain(b.Domain); err != nil {
