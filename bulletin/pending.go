@@ -21,6 +21,23 @@ type pending struct {
 	signer identity.DeviceID
 	time   time.Time
 	leaf   int64
+	raw    []byte
+}
+
+// An Order is a statement that is in force beside the bulletin.
+type Order struct {
+	Raw  []byte // as it was signed
+	Leaf int64  // its place in the record, or Unrecorded
+}
+
+// Orders returns the statements that the bulletin does not know yet, oldest first, so
+// that others can verify and obey them too.
+func (s *Set) Orders() []Order {
+	orders := make([]Order, len(s.pending))
+	for i, p := range s.pending {
+		orders[i] = Order{p.raw, p.leaf}
+	}
+	return orders
 }
 
 // WithStatement returns the Set in which st, which was verified, is in force.
@@ -54,7 +71,7 @@ func (s *Set) WithObeyed(st *statement.Statement, leaf int64) (*Set, error) {
 	if !Concerns(st.Body) {
 		return s, nil
 	}
-	p := &pending{body: st.Body, digest: statement.BodyDigest(st.Body), signer: st.Signer.Key, time: st.Head.Time, leaf: leaf}
+	p := &pending{body: st.Body, digest: statement.BodyDigest(st.Body), signer: st.Signer.Key, time: st.Head.Time, leaf: leaf, raw: st.Raw}
 	known := slices.Clone(s.pending)
 	at := slices.IndexFunc(known, p.repeats)
 	switch {

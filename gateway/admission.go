@@ -26,6 +26,9 @@ type snapshot struct {
 	domain string        // the domain that this gateway serves
 	group  *group.View   // nil: unknown
 	bucket *rate.Limiter
+
+	age        time.Duration // of the newest bulletin
+	tightening bulletin.Tightening
 }
 
 // A message is what admission knows of a Send.
@@ -55,6 +58,9 @@ func admit(s *snapshot, m *message) *refusal {
 	if r := admitHeader(m); r != nil {
 		return r
 	}
+	if r := admitAge(s, 0, 0); r != nil {
+		return r
+	}
 	// Sender and epoch: a member, speaking in the present epoch.
 	switch {
 	case s.group == nil:
@@ -69,6 +75,9 @@ func admit(s *snapshot, m *message) *refusal {
 		id := member.Device.ID
 		if id != s.device.ID && s.denied[id] {
 			return &refusal{code: wire.RecipientRefused, reason: "recipient_denied", about: id}
+		}
+		if id != s.device.ID && against(s.set, id, member.Device.Address) != "" {
+			return &refusal{code: wire.RemovalDue, reason: "removal_due", about: id}
 		}
 		if id != s.device.ID && outOf(s.set, member.Device) != "" {
 			return &refusal{code: wire.RecipientRefused, reason: "recipient_denied", about: id}

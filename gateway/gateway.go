@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"sync"
@@ -42,8 +43,11 @@ type Config struct {
 	Standings   *bulletin.Set // nil: nothing is known yet
 	Record      Record        // of the authority; nil: none is served
 	Rules       *rules.State  // the policy bundle in force; nil: there is none
-	Limits      Limits
-	Batch       int // submissions in one transaction; 0 means mailbox.DefaultBatch
+	// Tightening says what is refused while no newer bulletin comes; the zero value
+	// is for a gateway that follows no authority.
+	Tightening bulletin.Tightening
+	Limits     Limits
+	Batch      int // submissions in one transaction; 0 means mailbox.DefaultBatch
 }
 
 // A Gateway relays for one domain.
@@ -63,6 +67,8 @@ type Gateway struct {
 	denied      atomic.Pointer[denyList]
 	set         atomic.Pointer[bulletin.Set]
 	rules       atomic.Pointer[rules.State]
+	arrival     atomic.Pointer[bulletin.Arrival]
+	started     time.Time    // with a reading of the monotonic clock
 	open        atomic.Int64 // connections and handshakes
 	handshakes  atomic.Int64 // those that are not complete
 
@@ -80,7 +86,11 @@ func New(cfg Config) (*Gateway, error) {
 	}
 	g := &Gateway{
 		cfg: cfg, limits: cfg.Limits.withDefaults(), log: cfg.Log, sessions: make(map[identity.DeviceID]*session),
-		counts: make(map[identity.DeviceID]int), clock: time.Now,
+		counts: make(map[identity.DeviceID]int), clock: time.Now, started: time.Now(),
+	}
+	g.arrival.Store(new(bulletin.Arrival))
+	if err := cfg.Tightening.Check(); err != nil {
+		return nil, fmt.Errorf("gateway: %w", err)
 	}
 	if g.log == nil {
 		g.log = slog.Default()

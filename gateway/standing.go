@@ -16,6 +16,8 @@ func (g *Gateway) Standings() *bulletin.Set { return g.set.Load() }
 // message on, and closes the connections of those that are no longer in good
 // standing. The caller sees to it that they only go forward.
 func (g *Gateway) SetStandings(set *bulletin.Set) {
+	arrival := g.arrival.Load().Arrived(set, g.now(), g.up())
+	g.arrival.Store(&arrival)
 	g.set.Store(set)
 	g.mu.Lock()
 	defer g.mu.Unlock()

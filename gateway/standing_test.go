@@ -78,8 +78,8 @@ func TestAdmitStanding(t *testing.T) {
 		"sender revoked":          {issue(t, 1, device(alice.ID, bulletin.Revoked)), wire.NotAllowed, "device_revoked"},
 		"sender's person":         {issue(t, 1, person(t, "alice", bulletin.Suspended)), wire.NotAllowed, "person_suspended"},
 		"sender removed":          {issue(t, 1, person(t, "alice", bulletin.Removed)), wire.NotAllowed, "person_removed"},
-		"recipient suspended":     {issue(t, 1, device(bob.ID, bulletin.Suspended)), wire.RecipientRefused, "recipient_denied"},
-		"recipient's person":      {issue(t, 1, person(t, "bob", bulletin.Removed)), wire.RecipientRefused, "recipient_denied"},
+		"recipient suspended":     {issue(t, 1, device(bob.ID, bulletin.Suspended)), wire.RemovalDue, "removal_due"},
+		"recipient's person":      {issue(t, 1, person(t, "bob", bulletin.Removed)), wire.RemovalDue, "removal_due"},
 		"both issuers named":      {named(alice, bob), wire.OK, ""},
 		"sender's issuer":         {named(bob), wire.NotAllowed, "issuer_not_named"},
 		"recipient's issuer":      {named(alice), wire.RecipientRefused, "recipient_denied"},
@@ -175,10 +175,13 @@ func TestSuspendedRecipient(t *testing.T) {
 	adding, commit := alice.commitOf(ga, mls.AddProposal(taken[0]))
 	gw.SetStandings(issue(t, 1, device(bob.id, bulletin.Suspended), device(carol.id, bulletin.Revoked)))
 	bob.link.closed(t)
-	if code := alice.submit(message); code != wire.RecipientRefused {
-		t.Errorf("to a suspended recipient: %v", code)
+	answer, ok := alice.askSubmit(message).(*wire.Result)
+	if !ok || answer.Code != wire.RemovalDue || string(answer.Detail) != string(bob.id[:]) {
+		t.Errorf("to a suspended recipient: %+v", answer)
 	}
-	gw.audit.want(t, eventRefusedRequest, "recipient_denied")
+	if line := gw.audit.want(t, eventRefusedRequest, "removal_due"); line.attrs["recipient"] != bob.id.String() {
+		t.Errorf("the audit stream names %q", line.attrs["recipient"])
+	}
 	if code := alice.submit(commit); code != wire.RecipientRefused {
 		t.Errorf("adding a revoked device: %v", code)
 	}

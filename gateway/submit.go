@@ -115,11 +115,7 @@ func (s *session) send(sub *mailbox.Submission, req *wire.Send, answer func(wire
 	view, r := s.admitSend(sub, req)
 	if r != nil {
 		s.refuseSend(req, r)
-		if r.code == wire.StaleEpoch {
-			answer(wire.Stale(req.ID, r.epoch))
-		} else {
-			answer(wire.NewResult(req.ID, r.code))
-		}
+		answer(r.answer(req.ID))
 		return
 	}
 	sub.Require = &mailbox.Epoch{Group: view.ID, Epoch: req.Epoch}
@@ -149,8 +145,20 @@ func (s *session) admitSend(sub *mailbox.Submission, req *wire.Send) (*group.Vie
 	}
 	r := admit(&snapshot{
 		now: sub.Time, device: s.device, denied: s.g.deniedNow(), set: s.g.Standings(), domain: s.g.cfg.Domain, group: view, bucket: s.bucket,
+		age: s.g.age(), tightening: s.g.cfg.Tightening,
 	}, &message{group: req.Group, epoch: req.Epoch, info: info})
 	return view, r
+}
+
+// answer is what the device learns of a refusal.
+func (r *refusal) answer(id uint32) wire.Answer {
+	switch r.code {
+	case wire.StaleEpoch:
+		return wire.Stale(id, r.epoch)
+	case wire.RemovalDue:
+		return wire.ResultAbout(id, wire.RemovalDue, r.about)
+	}
+	return wire.NewResult(id, r.code)
 }
 
 func isUnknown(err error) bool {

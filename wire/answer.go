@@ -10,7 +10,7 @@ import "encoding/binary"
 type Result struct {
 	id
 	Code   Code
-	Detail []byte // StaleEpoch: the group's epoch, uint64; RecipientRefused, NotCleared, CeilingLowered: the device, or nothing
+	Detail []byte // StaleEpoch: the group's epoch, uint64; RecipientRefused, NotCleared, CeilingLowered, RemovalDue: the device, or nothing
 }
 
 // Type implements Frame.
@@ -38,7 +38,7 @@ func ResultAbout(to uint32, code Code, device [32]byte) *Result {
 // About returns the device that a refusal is about; false if it names none.
 func (r *Result) About() (device [32]byte, ok bool) {
 	switch r.Code {
-	case RecipientRefused, NotCleared, CeilingLowered:
+	case RecipientRefused, NotCleared, CeilingLowered, RemovalDue:
 		if len(r.Detail) == len(device) {
 			return [32]byte(r.Detail), true
 		}

@@ -56,6 +56,8 @@ const (
 	NotCleared        Code = 24 // a recipient is not cleared for the label; the detail says which device
 	CeilingLowered    Code = 25 // the device that is added would lower the conversation's ceiling; the detail says which
 	NoBundle          Code = 26 // the gateway does not hold the policy bundle in force
+	RemovalDue        Code = 27 // a member is no longer in good standing and must be removed first
+	StandingsStale    Code = 28 // the gateway's standings are too old for this classification; later, or a lower one
 )
 
 var codeNames = [...]string{
@@ -63,6 +65,7 @@ var codeNames = [...]string{
 	"group_exists", "stale_epoch", "invalid_commit", "invalid_key_package", "not_allowed", "recipient_refused",
 	"label_refused", "mailbox_full", "rate_limited", "too_large", "not_found", "hash_mismatch", "unavailable",
 	"no_record", "not_covered", "label_required", "bundle_changed", "not_cleared", "ceiling_lowered", "no_bundle",
+	"removal_due", "standings_stale",
 }
 
 // String gives the code's name as audit streams and messages show it.

@@ -39,6 +39,9 @@ const (
 	TypeBlobReady      Type = 0x32
 	TypeGetBundle      Type = 0x40
 	TypeBundlePart     Type = 0x41
+	TypeGetStandings   Type = 0x48
+	TypeStandings      Type = 0x49
+	TypeLease          Type = 0x4a
 )
 
 // A Frame is one of this package's frame types, by pointer.
@@ -96,6 +99,9 @@ var newFrame = map[Type]func() Frame{
 	TypeBlobReady:      func() Frame { return new(BlobReady) },
 	TypeGetBundle:      func() Frame { return new(GetBundle) },
 	TypeBundlePart:     func() Frame { return new(BundlePart) },
+	TypeGetStandings:   func() Frame { return new(GetStandings) },
+	TypeStandings:      func() Frame { return new(Standings) },
+	TypeLease:          func() Frame { return new(Lease) },
 }
 
 // Parse parses the body of a frame of type t. What it returns refers to body.

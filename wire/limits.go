@@ -49,6 +49,13 @@ const (
 	// that names tens of thousands of devices.
 	MaxRecord = 6 << 20
 
+	// MaxOrders is how many statements one answer lists, and MaxOrder bounds one of
+	// them: few are ahead of the bulletin at a time. MaxOrderBytes bounds all of
+	// them, so that they go into one frame with the largest bulletin.
+	MaxOrders     = 1024
+	MaxOrder      = 64 << 10
+	MaxOrderBytes = 1 << 20
+
 	// MaxRecordSize bounds the leaves of a tree that is asked about, far beyond
 	// what an authority can issue.
 	MaxRecordSize = 1 << 48
