@@ -28,6 +28,7 @@ type Config struct {
 	Audit       string          `toml:"audit"`
 	Admin       string          `toml:"admin"`
 	Deny        string          `toml:"deny"`
+	Bundle      string          `toml:"bundle"`
 	LogLevel    daemon.Level    `toml:"log_level"`
 	Drain       daemon.Duration `toml:"drain"`
 	Authority   Authority       `toml:"authority"`
@@ -54,7 +55,7 @@ func loadConfig(path string) (*Config, error) {
 		return nil, err
 	}
 	dir := filepath.Dir(path)
-	for _, field := range []*string{&cfg.Roots, &cfg.PINSource, &cfg.Certificate, &cfg.Data, &cfg.Audit, &cfg.Deny, &cfg.Authority.Spool} {
+	for _, field := range []*string{&cfg.Roots, &cfg.PINSource, &cfg.Certificate, &cfg.Data, &cfg.Audit, &cfg.Deny, &cfg.Bundle, &cfg.Authority.Spool} {
 		if *field != "" && !filepath.IsAbs(*field) {
 			*field = filepath.Join(dir, *field)
 		}

@@ -20,6 +20,7 @@ import (
 	"valise/gateway"
 	"valise/gateway/feed"
 	"valise/gateway/mailbox"
+	"valise/gateway/rules"
 	"valise/hsm"
 	"valise/identity"
 	"valise/internal/daemon"
@@ -43,6 +44,7 @@ type server struct {
 	sockets []net.PacketConn
 
 	feed        *feed.Feed                      // what the authority says; nil: nothing
+	rules       *rules.Rules                    // the policy bundle in force; nil: no authority is followed
 	certificate atomic.Pointer[tls.Certificate] // that the feed shows
 }
 
@@ -106,18 +108,21 @@ func (s *server) open(ctx context.Context, d *daemon.Daemon) error {
 	if err := s.openFeed(ctx, d, certificate); err != nil {
 		return err
 	}
+	if err := s.openRules(ctx, d); err != nil {
+		return err
+	}
 	config := gateway.Config{
 		Trust: s.trust, Domain: cfg.Domain, Certificate: certificate, Store: s.store, Dir: cfg.Data,
 		Audit: s.record, Log: s.log, Metrics: d.Metrics, Denied: denied, Limits: cfg.limits(), Batch: cfg.Limits.Batch,
 	}
 	if s.feed != nil {
-		config.Standings, config.Record = s.feed.Set(), s.feed
+		config.Standings, config.Record, config.Rules = s.feed.Set(), s.feed, s.rules.Now()
 	}
 	if s.gateway, err = gateway.New(config); err != nil {
 		return err
 	}
 	if s.feed != nil {
-		s.feed.Apply(s.gateway.SetStandings)
+		s.applyFeed(ctx)
 	}
 	s.health(d)
 	return s.listen(ctx)
@@ -165,7 +170,7 @@ func (s *server) serve(ctx context.Context) error {
 	return errors.Join(err, <-background)
 }
 
-// reload reads deny list and certificate again at SIGHUP. What cannot be read
+// reload reads deny list, certificate and policy bundle again at SIGHUP. What cannot be read
 // leaves the old one in force.
 func (s *server) reload(ctx context.Context) error {
 	hangups := make(chan os.Signal, 1)
@@ -190,6 +195,7 @@ func (s *server) reload(ctx context.Context) error {
 		} else {
 			s.log.Error("the certificate was not read; the old one stays in use", "error", certErr)
 		}
+		s.readBundle(ctx)
 		if err == nil && certErr == nil {
 			s.log.Info("reloaded", "denied", len(denied), "certificate_until", certificate.Leaf.NotAfter)
 		}
