@@ -23,8 +23,14 @@ type delivery struct {
 	mu     sync.Mutex
 	sent   uint64 // guarded by mu; the last number sent
 	acked  uint64 // guarded by mu; the last number acknowledged
-	sizes  []int  // guarded by mu; payloads of acked+1 … sent
-	flight int    // guarded by mu; their sum
+	sizes  []sent // guarded by mu; deliveries above acked up to sent, in order
+	flight int    // guarded by mu; the sum of their payloads
+}
+
+// sent is a delivery on its way. Numbers may have gaps: see mailbox.Expired.
+type sent struct {
+	number uint64
+	size   int
 }
 
 // serveDelivery reads Resume and delivers until the connection ends. Mail goes
@@ -164,7 +170,7 @@ func (d *delivery) note(number uint64, size int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.sent = number
-	d.sizes = append(d.sizes, size)
+	d.sizes = append(d.sizes, sent{number, size})
 	d.flight += size
 }
 
@@ -200,9 +206,9 @@ func (d *delivery) acknowledge(number uint64) bool {
 	if number > d.sent {
 		return false
 	}
-	for d.acked < number {
-		d.acked++
-		d.flight -= d.sizes[0]
+	d.acked = max(d.acked, number)
+	for len(d.sizes) > 0 && d.sizes[0].number <= d.acked {
+		d.flight -= d.sizes[0].size
 		d.sizes = d.sizes[1:]
 	}
 	return true

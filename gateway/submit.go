@@ -181,7 +181,7 @@ var verdictCodes = map[mailbox.Verdict]wire.Code{
 	mailbox.OldIncarnation: wire.OldIncarnation, mailbox.UnknownGroup: wire.UnknownGroup,
 	mailbox.GroupExists: wire.GroupExists, mailbox.StaleEpoch: wire.StaleEpoch,
 	mailbox.MailboxFull: wire.MailboxFull, mailbox.UnknownRecipient: wire.RecipientRefused,
-	mailbox.TooManyPackages: wire.TooLarge,
+	mailbox.TooManyPackages: wire.TooLarge, mailbox.Barred: wire.NotAllowed,
 }
 
 // answerTo turns an outcome into the answer, and counts it. It may run on the

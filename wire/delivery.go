@@ -22,10 +22,13 @@ const (
 	DeliverContent DeliveryKind = 1 // a PrivateMessage
 	DeliverCommit  DeliveryKind = 2 // a PublicMessage with a commit
 	DeliverWelcome DeliveryKind = 3 // a Welcome
+
+	DeliverExpired     DeliveryKind = 4 // ExpiredMail: what this device did not fetch in time
+	DeliverUndelivered DeliveryKind = 5 // UndeliveredMail: what another did not fetch of this one's
 )
 
 // A Deliver carries one message to one device. Numbers are the device's own,
-// rise by one and begin at 1.
+// rise by one and begin at 1; a DeliverExpired has several.
 //
 //	struct {
 //	    uint64 number;
@@ -40,9 +43,9 @@ type Deliver struct {
 	Number  uint64
 	Kind    DeliveryKind
 	Group   []byte
-	Epoch   uint64 // the epoch that the payload belongs to
-	Sender  [32]byte
-	Time    uint64 // when the gateway took it, milliseconds since 1970
+	Epoch   uint64   // the epoch that the payload belongs to
+	Sender  [32]byte // of a DeliverUndelivered: who did not fetch it
+	Time    uint64   // when the gateway took it, milliseconds since 1970
 	Payload []byte
 }
 
@@ -52,7 +55,7 @@ func (*Deliver) Type() Type { return TypeDeliver }
 func (d *Deliver) fields(f field) {
 	f.u64(&d.Number)
 	f.u8((*uint8)(&d.Kind))
-	f.check(d.Kind >= DeliverContent && d.Kind <= DeliverWelcome && d.Number > 0)
+	f.check(d.Kind >= DeliverContent && d.Kind <= DeliverUndelivered && d.Number > 0)
 	f.opaque(&d.Group, 1, 255)
 	f.u64(&d.Epoch)
 	f.fixed(d.Sender[:])

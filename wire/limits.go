@@ -80,6 +80,10 @@ const (
 	// MaxExtensions is how many extensions a content may carry.
 	MaxExtensions = 16
 
+	// MaxUndelivered is how many submissions one notice of undelivered mail names;
+	// more of them make more notices.
+	MaxUndelivered = 1024
+
 	// DeliveryWindow is how many deliveries the gateway sends before the first
 	// of them is acknowledged, and DeliveryWindowBytes how many bytes of them:
 	// what a device must be ready to hold, and what a drain holds in memory.

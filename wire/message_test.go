@@ -129,6 +129,25 @@ func writeVectors(t *testing.T, path string, have map[string][]byte) {
 	}
 }
 
+// A notice of undelivered mail names submissions, each once, and not too many.
+func TestUndeliveredMailRules(t *testing.T) {
+	many := make([]uint64, MaxUndelivered+1)
+	for i := range many {
+		many[i] = uint64(i) + 1
+	}
+	if _, err := (&UndeliveredMail{Counters: many[1:]}).Marshal(); err != nil {
+		t.Fatalf("the honest control is refused: %v", err)
+	}
+	for name, counters := range map[string][]uint64{"too many": many, "none": nil, "twice": {1, 1}, "falling": {2, 1}, "zero": {0}} {
+		if b, err := (&UndeliveredMail{Counters: counters}).Marshal(); err == nil {
+			t.Errorf("%s: encoded to %x", name, b)
+		}
+	}
+	if b, err := (&ExpiredMail{}).Marshal(); err == nil {
+		t.Errorf("from number 0: encoded to %x", b)
+	}
+}
+
 // FuzzRead: whatever is accepted is written back as the same bytes.
 func FuzzRead(f *testing.F) {
 	for _, s := range sampleFrames() {
@@ -154,7 +173,7 @@ func FuzzMessage(f *testing.F) {
 		data, _ := m.Marshal()
 		f.Add(data)
 	}
-	kinds := []message{new(Header), new(Content), new(FileReference), new(ResendRequest)}
+	kinds := []message{new(Header), new(Content), new(FileReference), new(ResendRequest), new(ExpiredMail), new(UndeliveredMail)}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		for _, kind := range kinds {
 			m, err := parseMessage(kind, data)

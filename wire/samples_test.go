@@ -85,7 +85,9 @@ func sampleMessages() map[string]message {
 			Blob: filled(1), Size: 1016, PlainSize: 1000, ChunkSize: 65536, Key: filled(2), PlainHash: filled(3),
 			Name: []byte("note.pdf"), MediaType: "application/pdf",
 		},
-		"resend-request": &ResendRequest{Sender: filled(4), Sequences: []uint64{3, 9}},
+		"resend-request":   &ResendRequest{Sender: filled(4), Sequences: []uint64{3, 9}},
+		"expired-mail":     &ExpiredMail{First: 7, Since: 1790000000000},
+		"undelivered-mail": &UndeliveredMail{Incarnation: filled16(3), Counters: []uint64{4, 5, 1 << 40}},
 	}
 }
 
@@ -98,6 +100,10 @@ func parseMessage(like message, data []byte) (message, error) {
 		return orNil(ParseContent(data))
 	case *FileReference:
 		return orNil(ParseFileReference(data))
+	case *ExpiredMail:
+		return orNil(ParseExpiredMail(data))
+	case *UndeliveredMail:
+		return orNil(ParseUndeliveredMail(data))
 	}
 	return orNil(ParseResendRequest(data))
 }

@@ -23,5 +23,6 @@
 // later, which a sequence shared by all devices cannot promise.
 //
 // Never tell a sender "done" before Do or the callback of Submit has said so.
-// Never delete mail otherwise than by the device's acknowledgement.
+// Never delete mail otherwise than by the device's acknowledgement, by Expire,
+// which tells both ends, or by Purge.
 package mailbox

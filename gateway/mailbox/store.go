@@ -19,6 +19,10 @@ const (
 	Content Kind = 1
 	Commit  Kind = 2
 	Welcome Kind = 3
+	// Expired stands in a mailbox in the place of content that was not fetched in
+	// time, and Undelivered is what its sender gets. Their payloads are notice.go's.
+	Expired     Kind = 4
+	Undelivered Kind = 5
 )
 
 // A Submission is one request of a device and all that follows from it.
@@ -96,6 +100,7 @@ const (
 	MailboxFull      // Outcome.Device says whose
 	UnknownRecipient // Outcome.Device says who
 	TooManyPackages
+	Barred // the device is quarantined or purged
 )
 
 // An Outcome is a verdict and what belongs to it.
@@ -116,7 +121,9 @@ type Placed struct {
 	Message int // index in Submission.Messages
 }
 
-// An Entry is one message in one device's mailbox.
+// An Entry is one message in one device's mailbox. Numbers rise by one, but for an
+// entry of kind Expired, which stands for all numbers up to its own since the one
+// before it.
 type Entry struct {
 	Number  uint64
 	Kind    Kind
@@ -188,6 +195,33 @@ type Quota struct {
 	Packages int // one-time KeyPackages per suite
 }
 
+// A Hold says what is kept from a device.
+type Hold uint8
+
+// The holds.
+const (
+	Free        Hold = 0
+	Quarantined Hold = 1 // its mail waits; it gets nothing, submits nothing, is offered to nobody
+	Purged      Hold = 2 // for ever: what it had is gone, and nothing more is kept for it
+)
+
+// A Loss is a row of messages that one device did not fetch in time.
+type Loss struct {
+	Recipient   Device
+	First, Last uint64 // their numbers in the recipient's mailbox
+	Group       []byte
+	Sender      Device
+	Lost        []Lost
+}
+
+// Lost is one message that expired: by which submission of its sender it came, and
+// when. Counter is 0 for one that was stored before this was kept.
+type Lost struct {
+	Incarnation [16]byte
+	Counter     uint64
+	Time        int64 // milliseconds since 1970
+}
+
 // Totals are the store's sizes, for metrics.
 type Totals struct {
 	Devices, Groups, Messages, Pointers, KeyPackages, Blobs int64
@@ -224,20 +258,47 @@ type Store interface {
 	Read(ctx context.Context, device Device, after uint64, count, bytes int) ([]Entry, error)
 
 	// TakeKeyPackages removes and returns one unexpired one-time KeyPackage of
-	// each device, or returns its last resort. left tells how many remain.
+	// each device, or returns its last resort; nothing of a device that is held.
+	// left tells how many remain.
 	TakeKeyPackages(ctx context.Context, suite uint16, devices []Device, now time.Time) (taken []KeyPackage, left map[Device]int, err error)
 
-	// Devices lists the devices of an address that have published KeyPackages.
+	// Devices lists the devices of an address that have published KeyPackages and
+	// are Free.
 	Devices(ctx context.Context, address string) ([]Device, error)
 
 	// Known says which of the devices have ever arrived.
 	Known(ctx context.Context, devices []Device) (map[Device]bool, error)
 
-	// Directory lists devices with KeyPackages whose address has the prefix.
+	// Directory lists Free devices with KeyPackages whose address has the prefix.
 	Directory(ctx context.Context, prefix string, limit int) ([]Listing, error)
 
 	// Group returns a group's state, or ErrNotFound.
 	Group(ctx context.Context, id []byte) (*Group, error)
+
+	// Quarantine lays a hold on a device, or lifts it: its mail is kept, and Read
+	// finds none of it; its KeyPackages are offered to nobody; what it submits is
+	// Barred. It returns ErrNotFound for a device that never arrived, and changes
+	// nothing for one that is purged.
+	Quarantine(ctx context.Context, device Device, on bool) error
+
+	// Purge deletes for good what a device has: mail, KeyPackages, unfinished files.
+	// What marks its submissions and incarnations stays, so that nothing of its can
+	// be brought in again, and mail to it is left out from now on. Finished files
+	// belong to their groups and expire. One that was interrupted leaves the device
+	// in quarantine, and is to be repeated.
+	Purge(ctx context.Context, device Device) error
+
+	// Holds returns the devices that are not Free.
+	Holds(ctx context.Context) (map[Device]Hold, error)
+
+	// Arrived lists all devices of an address that ever arrived, held or not.
+	Arrived(ctx context.Context, address string) ([]Device, error)
+
+	// Expire takes content that was stored before a moment out of the mailboxes, at
+	// most so many messages, and says what was lost. In the same transaction
+	// both ends are told: Expired takes the place of the mail, Undelivered goes into the
+	// sender's mailbox. Commits and Welcomes stay.
+	Expire(ctx context.Context, before time.Time, limit int) ([]Loss, error)
 
 	// BeginBlob records a file that is about to arrive, or returns the record
 	// that exists for the same group and id. It returns ErrNotFound for an

@@ -160,12 +160,7 @@ func (b *Box) hand(sub *Submission, o Outcome) {
 func (b *Box) handAgain(sub *Submission) {
 	for i := range sub.Messages {
 		for _, d := range sub.Messages[i].To {
-			b.mu.Lock()
-			reader := b.readers[d]
-			b.mu.Unlock()
-			if reader != nil {
-				reader.doubt()
-			}
+			b.Wake(d)
 		}
 	}
 }

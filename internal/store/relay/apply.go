@@ -139,8 +139,9 @@ func (b *batch) step(step *mailbox.Step) error {
 // under the next number of that mailbox's own.
 func (b *batch) deliver(sub *mailbox.Submission, i int, from *state, outcome *mailbox.Outcome) error {
 	m := &sub.Messages[i]
-	if len(m.To) == 0 {
-		return nil
+	to, err := keptFor(b, m.To)
+	if err != nil || len(to) == 0 {
+		return err
 	}
 	g, err := b.group(m.Group)
 	if err != nil {
@@ -151,12 +152,12 @@ func (b *batch) deliver(sub *mailbox.Submission, i int, from *state, outcome *ma
 	}
 	var id int64
 	err = b.tx.StmtContext(b.ctx, b.s.q.putMessage).QueryRowContext(b.ctx,
-		int64(m.Kind), g.id, int64(m.Epoch), from.id, sub.Time.UnixMilli(), len(m.To), m.Payload).Scan(&id)
+		int64(m.Kind), g.id, int64(m.Epoch), from.id, sub.Time.UnixMilli(), len(to), m.Payload, sub.Incarnation[:], int64(sub.Counter)).Scan(&id)
 	if err != nil {
 		return err
 	}
 	point := b.tx.StmtContext(b.ctx, b.s.q.putPointer)
-	for _, d := range m.To {
+	for _, d := range to {
 		st := b.states[d]
 		st.last++
 		st.held++

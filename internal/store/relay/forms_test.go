@@ -14,6 +14,15 @@ type place struct {
 	open func(testing.TB, mailbox.Quota) mailbox.Store
 }
 
+// reopen closes the store and opens it again, from the disk.
+func (p place) reopen(t testing.TB, s mailbox.Store, q mailbox.Quota) mailbox.Store {
+	t.Helper()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return p.open(t, q)
+}
+
 // forms are the stores that have to pass the suite. Each function makes an
 // empty place.
 var forms = []struct {

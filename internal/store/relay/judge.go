@@ -4,6 +4,7 @@ package relay
 
 import (
 	"errors"
+	"slices"
 
 	"valise/gateway/mailbox"
 )
@@ -57,6 +58,8 @@ func checkMark(on ground, sub *mailbox.Submission, from *state) (*mailbox.Outcom
 		return refuse(mailbox.OldIncarnation), nil
 	case sub.Counter > from.counter+1:
 		return refuse(mailbox.CounterGap), nil
+	case sub.Counter == from.counter+1 && from.hold != mailbox.Free:
+		return refuse(mailbox.Barred), nil
 	case sub.Counter == from.counter+1:
 		return nil, nil
 	}
@@ -126,6 +129,9 @@ func (j *judge) checkRoom(on ground, sub *mailbox.Submission) (*mailbox.Outcome,
 			if st == nil {
 				return &mailbox.Outcome{Verdict: mailbox.UnknownRecipient, Device: d}, nil
 			}
+			if st.hold == mailbox.Purged {
+				continue
+			}
 			if st.load.round != j.round {
 				st.load = load{round: j.round}
 			}
@@ -137,6 +143,23 @@ func (j *judge) checkRoom(on ground, sub *mailbox.Submission) (*mailbox.Outcome,
 		}
 	}
 	return nil, nil
+}
+
+// keptFor leaves out the devices for which nothing is kept any more: a commit that
+// removes one goes to it like to the others. All of them were judged before.
+func keptFor(on ground, to []mailbox.Device) ([]mailbox.Device, error) {
+	for i, d := range to {
+		st, err := on.state(d)
+		if err != nil {
+			return nil, err
+		}
+		if st.hold != mailbox.Purged {
+			continue
+		}
+		rest, err := keptFor(on, to[i+1:])
+		return append(slices.Clone(to[:i]), rest...), err
+	}
+	return to, nil
 }
 
 // checkStock refuses what would overfill a device's stock of KeyPackages.

@@ -39,7 +39,7 @@ func (s *Store) TakeKeyPackages(ctx context.Context, suite uint16, devices []mai
 // transaction, so that no two askers get the same; a last resort stays.
 func takeOne(ctx context.Context, tx *store.Tx, suite uint16, d mailbox.Device, now int64) (mailbox.KeyPackage, int, error) {
 	kp := mailbox.KeyPackage{Device: d, Suite: suite}
-	owner, err := deviceRow(ctx, tx, d)
+	owner, err := freeDeviceRow(ctx, tx, d)
 	if err != nil {
 		return kp, 0, err
 	}

@@ -22,7 +22,7 @@ func (s *Store) Read(ctx context.Context, device mailbox.Device, after uint64, c
 			JOIN messages m ON m.id = b.message
 			JOIN groups g ON g.id = m.grp
 			JOIN devices d ON d.id = m.sender
-			WHERE b.device = (SELECT id FROM devices WHERE device = $1) AND b.number > $2
+			WHERE b.device = (SELECT o.id FROM devices o JOIN states s ON s.device = o.id WHERE o.device = $1 AND s.hold = 0) AND b.number > $2
 			ORDER BY b.number LIMIT $3`, device[:], int64(after), count)
 		if err != nil {
 			return err
@@ -116,12 +116,15 @@ func (s *Store) Known(ctx context.Context, devices []mailbox.Device) (map[mailbo
 	return known, err
 }
 
+// offered says of a device that others may begin something with it.
+const offered = `EXISTS (SELECT 1 FROM key_packages k WHERE k.device = d.id) AND EXISTS (SELECT 1 FROM states s WHERE s.device = d.id AND s.hold = 0)`
+
 // Directory implements mailbox.Store.
 func (s *Store) Directory(ctx context.Context, prefix string, limit int) (list []mailbox.Listing, err error) {
 	err = s.db.View(ctx, func(tx *store.Tx) error {
 		list = nil
 		rows, err := tx.QueryContext(ctx, `SELECT device, address, chain FROM devices d
-			WHERE address LIKE $1 ESCAPE '\' AND EXISTS (SELECT 1 FROM key_packages k WHERE k.device = d.id)
+			WHERE address LIKE $1 ESCAPE '\' AND `+offered+`
 			ORDER BY address, id LIMIT $2`, likePrefix(prefix), limit)
 		if err != nil {
 			return err
@@ -149,11 +152,14 @@ var likeEscape = strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)
 func likePrefix(prefix string) string { return likeEscape.Replace(prefix) + "%" }
 
 // Devices implements mailbox.Store.
-func (s *Store) Devices(ctx context.Context, address string) (devices []mailbox.Device, err error) {
+func (s *Store) Devices(ctx context.Context, address string) ([]mailbox.Device, error) {
+	return s.devices(ctx, `SELECT device FROM devices d WHERE address = $1 AND `+offered+` ORDER BY id`, address)
+}
+
+func (s *Store) devices(ctx context.Context, query, address string) (devices []mailbox.Device, err error) {
 	err = s.db.View(ctx, func(tx *store.Tx) error {
 		devices = nil
-		rows, err := tx.QueryContext(ctx, `SELECT device FROM devices d
-			WHERE address = $1 AND EXISTS (SELECT 1 FROM key_packages k WHERE k.device = d.id) ORDER BY id`, address)
+		rows, err := tx.QueryContext(ctx, query, address)
 		if err != nil {
 			return err
 		}

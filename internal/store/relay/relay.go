@@ -133,7 +133,7 @@ type statements struct {
 func (s *Store) prepare(ctx context.Context) error {
 	var all []error
 	for at, query := range map[**sql.Stmt]string{
-		&s.q.state:     `SELECT d.id, s.incarnation, s.counter, s.last, s.acked, s.held, s.bytes FROM devices d JOIN states s ON s.device = d.id WHERE d.device = $1`,
+		&s.q.state:     `SELECT d.id, s.incarnation, s.counter, s.last, s.acked, s.held, s.bytes, s.hold FROM devices d JOIN states s ON s.device = d.id WHERE d.device = $1`,
 		&s.q.saveState: `UPDATE states SET incarnation = $1, counter = $2, last = $3, acked = $4, held = $5, bytes = $6 WHERE device = $7`,
 		&s.q.remember: `INSERT INTO submissions (device, slot, counter, hash) VALUES ($1, $2, $3, $4)
 			ON CONFLICT (device, slot) DO UPDATE SET counter = excluded.counter, hash = excluded.hash`,
@@ -142,7 +142,7 @@ func (s *Store) prepare(ctx context.Context) error {
 		&s.q.stepGroup:      `UPDATE groups SET epoch = $1, info = $2 WHERE id = $3 AND epoch = $4`,
 		&s.q.putRecord:      `INSERT INTO group_records (grp, key, value) VALUES ($1, $2, $3) ON CONFLICT (grp, key) DO UPDATE SET value = excluded.value`,
 		&s.q.dropRecord:     `DELETE FROM group_records WHERE grp = $1 AND key = $2`,
-		&s.q.putMessage:     `INSERT INTO messages (kind, grp, epoch, sender, time, refs, payload) VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id`,
+		&s.q.putMessage:     `INSERT INTO messages (kind, grp, epoch, sender, time, refs, payload, incarnation, counter) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING id`,
 		&s.q.putPointer:     `INSERT INTO mailbox (device, number, message) VALUES ($1, $2, $3)`,
 		&s.q.pointers:       `SELECT b.message, m.refs, length(m.payload) FROM mailbox b JOIN messages m ON m.id = b.message WHERE b.device = $1 AND b.number <= $2`,
 		&s.q.dropPointers:   `DELETE FROM mailbox WHERE device = $1 AND number <= $2`,

@@ -20,6 +20,7 @@ type state struct {
 	counter     uint64
 	last, acked uint64
 	held, bytes int64
+	hold        mailbox.Hold // written by lay alone
 
 	load load // of the submission that is being judged
 }
@@ -91,7 +92,7 @@ func (b *batch) state(d mailbox.Device) (*state, error) {
 	if !ok {
 		var incarnation []byte
 		err := b.tx.StmtContext(b.ctx, b.s.q.state).QueryRowContext(b.ctx, d[:]).
-			Scan(&st.id, &incarnation, &st.counter, &st.last, &st.acked, &st.held, &st.bytes)
+			Scan(&st.id, &incarnation, &st.counter, &st.last, &st.acked, &st.held, &st.bytes, &st.hold)
 		if errors.Is(err, sql.ErrNoRows) {
 			b.states[d] = nil
 			return nil, nil

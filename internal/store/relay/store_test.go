@@ -25,10 +25,12 @@ func device(n int) (d mailbox.Device) {
 	return sha256.Sum256(d[:])
 }
 
+func addressOf(d mailbox.Device) string { return fmt.Sprintf("d%x@x.example", d[:4]) }
+
 func arrive(t testing.TB, s mailbox.Store, d mailbox.Device, inc [16]byte, begin bool) mailbox.Standing {
 	t.Helper()
 	standing, err := s.Arrive(t.Context(), mailbox.Arrival{
-		Device: d, Address: fmt.Sprintf("d%x@x.example", d[:4]), Chain: [][]byte{{1, 2}, {3}}, Incarnation: inc, Begin: begin, Time: time.Now(),
+		Device: d, Address: addressOf(d), Chain: [][]byte{{1, 2}, {3}}, Incarnation: inc, Begin: begin, Time: time.Now(),
 	})
 	if err != nil {
 		t.Fatal(err)

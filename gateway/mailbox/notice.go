@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package mailbox
+
+import (
+	"context"
+	"time"
+
+	"valise/wire"
+)
+
+// A Span is what an entry of kind Expired says: it stands for the numbers from First
+// up to its own, the oldest of which was stored at Since.
+type Span struct {
+	First uint64
+	Since int64 // milliseconds since 1970
+}
+
+// Payload encodes s for its entry.
+func (s Span) Payload() ([]byte, error) {
+	return (&wire.ExpiredMail{First: s.First, Since: uint64(s.Since)}).Marshal()
+}
+
+// ParseSpan reads the payload of an entry of kind Expired.
+func ParseSpan(payload []byte) (Span, error) {
+	m, err := wire.ParseExpiredMail(payload)
+	if err != nil {
+		return Span{}, err
+	}
+	return Span{First: m.First, Since: int64(m.Since)}, nil
+}
+
+// MaxUnfetched is how many submissions one entry of kind Undelivered names.
+const MaxUnfetched = wire.MaxUndelivered
+
+// Unfetched is the payload of an entry of kind Undelivered: submissions of one
+// incarnation, rising, at most MaxUnfetched.
+func Unfetched(incarnation [16]byte, counters []uint64) ([]byte, error) {
+	return (&wire.UndeliveredMail{Incarnation: incarnation, Counters: counters}).Marshal()
+}
+
+// Expire has the store take out what nobody fetched in time, and wakes those who are
+// told so. It returns fewer than limit messages when nothing more is due.
+func (b *Box) Expire(ctx context.Context, before time.Time, limit int) ([]Loss, error) {
+	losses, err := b.cfg.Store.Expire(ctx, before, limit)
+	for i := range losses {
+		b.Wake(losses[i].Recipient)
+		b.Wake(losses[i].Sender)
+	}
+	return losses, err
+}
+
+// Wake lets a device that is connected here look into the store.
+func (b *Box) Wake(d Device) {
+	b.mu.Lock()
+	reader := b.readers[d]
+	b.mu.Unlock()
+	if reader != nil {
+		reader.doubt()
+	}
+}

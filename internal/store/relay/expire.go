@@ -1,0 +1,351 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package relay
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"valise/gateway/mailbox"
+	"valise/internal/store"
+)
+
+// A dueSpan is mail at the head of one mailbox that is over age: all that is content
+// in these numbers.
+type dueSpan struct {
+	id          int64
+	device      mailbox.Device
+	first, last uint64
+}
+
+// An aged is one pointer to a message over age.
+type aged struct {
+	number, epoch        uint64
+	message, refs, group int64
+	size                 int64
+	sender               mailbox.Device
+	groupID              []byte
+	lost                 mailbox.Lost
+}
+
+// Expire implements mailbox.Store.
+func (s *Store) Expire(ctx context.Context, before time.Time, limit int) (losses []mailbox.Loss, err error) {
+	spans, err := s.due(ctx, before.UnixMilli(), limit)
+	if err == nil && len(spans) > 0 {
+		err = s.change(ctx, func(b *batch) error {
+			losses, err = b.expire(spans, before.UnixMilli())
+			return err
+		})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("relay store: expire: %w", err)
+	}
+	return losses, nil
+}
+
+// duePortion is how many entries of a mailbox are looked at together, after its head.
+const duePortion = 256
+
+// due looks, beside the writers, for mail that is over age. A mailbox is in the order
+// of time: the first entry that is young enough ends the search in it.
+func (s *Store) due(ctx context.Context, before int64, limit int) (spans []dueSpan, err error) {
+	err = s.db.View(ctx, func(tx *store.Tx) error {
+		spans = nil
+		waiting, err := waitingDevices(ctx, tx)
+		if err != nil {
+			return err
+		}
+		for left := limit; left > 0 && len(waiting) > 0; waiting = waiting[1:] {
+			span, n, err := dueOf(ctx, tx, waiting[0], before, left)
+			if err != nil {
+				return err
+			}
+			if n > 0 {
+				spans = append(spans, span)
+			}
+			left -= n
+		}
+		return nil
+	})
+	return spans, err
+}
+
+// waitingDevices are those for which mail is held.
+func waitingDevices(ctx context.Context, tx *store.Tx) (list []dueSpan, err error) {
+	rows, err := tx.QueryContext(ctx, `SELECT d.id, d.device FROM states s JOIN devices d ON d.id = s.device WHERE s.held > 0 ORDER BY d.id`)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var w dueSpan
+		var device []byte
+		if err := rows.Scan(&w.id, &device); err != nil {
+			return nil, err
+		}
+		copy(w.device[:], device)
+		list = append(list, w)
+	}
+	return list, rows.Err()
+}
+
+// dueOf finds up to limit messages of one mailbox.
+func dueOf(ctx context.Context, tx *store.Tx, span dueSpan, before int64, limit int) (_ dueSpan, found int, err error) {
+	after, portion := int64(0), 1
+	for found < limit {
+		n := 0
+		over := false
+		err := func() error {
+			rows, err := tx.QueryContext(ctx, `SELECT b.number, m.kind, m.time FROM mailbox b JOIN messages m ON m.id = b.message
+				WHERE b.device = $1 AND b.number > $2 ORDER BY b.number LIMIT $3`, span.id, after, portion)
+			if err != nil {
+				return err
+			}
+			defer rows.Close()
+			for !over && found < limit && rows.Next() {
+				var kind mailbox.Kind
+				var at int64
+				if err := rows.Scan(&after, &kind, &at); err != nil {
+					return err
+				}
+				n++
+				if over = at >= before; over || kind != mailbox.Content {
+					continue
+				}
+				if found++; found == 1 {
+					span.first = uint64(after)
+				}
+				span.last = uint64(after)
+			}
+			return rows.Err()
+		}()
+		if err != nil || over || n < portion {
+			return span, found, err
+		}
+		portion = duePortion
+	}
+	return span, found, nil
+}
+
+// expire takes what is still there of the spans out, and tells both ends.
+func (b *batch) expire(spans []dueSpan, before int64) (losses []mailbox.Loss, err error) {
+	for _, span := range spans {
+		st, err := b.state(span.device)
+		if err != nil || st == nil {
+			return nil, fmt.Errorf("a mailbox without its device: %w", err)
+		}
+		all, err := b.agedOf(st, span, before)
+		if err != nil {
+			return nil, err
+		}
+		for len(all) > 0 {
+			n := runLength(all)
+			loss, err := b.replace(st, span.device, all[:n])
+			if err != nil {
+				return nil, err
+			}
+			losses, all = append(losses, loss), all[n:]
+		}
+	}
+	return losses, b.tellSenders(losses)
+}
+
+// runLength is how many at the beginning can be told of in one entry.
+func runLength(all []aged) int {
+	for i := 1; i < len(all); i++ {
+		if all[i].number != all[0].number+uint64(i) || all[i].group != all[0].group || all[i].sender != all[0].sender {
+			return i
+		}
+	}
+	return len(all)
+}
+
+func (b *batch) agedOf(st *state, span dueSpan, before int64) (all []aged, err error) {
+	rows, err := b.tx.QueryContext(b.ctx, `SELECT b.number, m.id, m.refs, m.grp, g.group_id, d.device, m.epoch, m.time, length(m.payload), m.incarnation, m.counter
+		FROM mailbox b JOIN messages m ON m.id = b.message JOIN groups g ON g.id = m.grp JOIN devices d ON d.id = m.sender
+		WHERE b.device = $1 AND b.number >= $2 AND b.number <= $3 AND m.kind = $4 AND m.time < $5 ORDER BY b.number`,
+		st.id, int64(span.first), int64(span.last), int64(mailbox.Content), before)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var a aged
+		var sender, incarnation []byte
+		if err := rows.Scan(&a.number, &a.message, &a.refs, &a.group, &a.groupID, &sender, &a.epoch, &a.lost.Time, &a.size, &incarnation, &a.lost.Counter); err != nil {
+			return nil, err
+		}
+		copy(a.sender[:], sender)
+		copy(a.lost.Incarnation[:], incarnation)
+		all = append(all, a)
+	}
+	return all, rows.Err()
+}
+
+// replace puts one entry of kind Expired in the place of a run, under its last number,
+// and takes in the one right before it if that tells of the same.
+func (b *batch) replace(st *state, device mailbox.Device, run []aged) (mailbox.Loss, error) {
+	last := run[len(run)-1]
+	span := mailbox.Span{First: run[0].number, Since: run[0].lost.Time}
+	gone := []aged{}
+	before, found, err := b.expiredAt(st, run[0])
+	if err != nil {
+		return mailbox.Loss{}, err
+	}
+	if found != nil {
+		gone, span = append(gone, *found), before
+	}
+	loss := mailbox.Loss{Recipient: device, First: run[0].number, Last: last.number, Group: last.groupID, Sender: last.sender}
+	for _, a := range run {
+		loss.Lost = append(loss.Lost, a.lost)
+	}
+	for _, a := range append(gone, run...) {
+		if err := b.dropPointer(st, a); err != nil {
+			return loss, err
+		}
+	}
+	payload, err := span.Payload()
+	if err != nil {
+		return loss, err
+	}
+	return loss, b.putNotice(st, last.number, notice{mailbox.Expired, last.group, last.epoch, last.sender, last.lost.Time, payload})
+}
+
+// expiredAt is the entry of kind Expired right before a run, of the same sender and
+// group.
+func (b *batch) expiredAt(st *state, first aged) (mailbox.Span, *aged, error) {
+	rows, err := b.tx.QueryContext(b.ctx, `SELECT m.id, m.refs, m.payload FROM mailbox b JOIN messages m ON m.id = b.message JOIN devices d ON d.id = m.sender
+		WHERE b.device = $1 AND b.number = $2 AND m.kind = $3 AND m.grp = $4 AND d.device = $5`,
+		st.id, int64(first.number-1), int64(mailbox.Expired), first.group, first.sender[:])
+	if err != nil {
+		return mailbox.Span{}, nil, err
+	}
+	defer rows.Close()
+	if !rows.Next() {
+		return mailbox.Span{}, nil, rows.Err()
+	}
+	a := aged{number: first.number - 1}
+	var payload []byte
+	if err := rows.Scan(&a.message, &a.refs, &payload); err != nil {
+		return mailbox.Span{}, nil, err
+	}
+	a.size = int64(len(payload))
+	span, err := mailbox.ParseSpan(payload)
+	return span, &a, err
+}
+
+// dropPointer takes one message out of one mailbox.
+func (b *batch) dropPointer(st *state, a aged) error {
+	if _, err := b.tx.ExecContext(b.ctx, `DELETE FROM mailbox WHERE device = $1 AND number = $2`, st.id, int64(a.number)); err != nil {
+		return err
+	}
+	stmt := b.s.q.unref
+	if a.refs == 1 {
+		stmt = b.s.q.dropLast
+	}
+	if _, err := b.tx.StmtContext(b.ctx, stmt).ExecContext(b.ctx, a.message); err != nil {
+		return err
+	}
+	st.held--
+	st.bytes -= a.size
+	b.changed(st)
+	return nil
+}
+
+// A notice is an entry that the store itself makes.
+type notice struct {
+	kind    mailbox.Kind
+	group   int64
+	epoch   uint64
+	about   mailbox.Device
+	time    int64
+	payload []byte
+}
+
+func (b *batch) putNotice(st *state, number uint64, n notice) error {
+	about, err := b.state(n.about)
+	if err != nil || about == nil {
+		return fmt.Errorf("a message without its sender: %w", err)
+	}
+	var id int64
+	err = b.tx.StmtContext(b.ctx, b.s.q.putMessage).QueryRowContext(b.ctx,
+		int64(n.kind), n.group, int64(n.epoch), about.id, n.time, 1, n.payload, []byte{}, 0).Scan(&id)
+	if err != nil {
+		return err
+	}
+	if _, err := b.tx.StmtContext(b.ctx, b.s.q.putPointer).ExecContext(b.ctx, st.id, int64(number), id); err != nil {
+		return err
+	}
+	st.held++
+	st.bytes += int64(len(n.payload))
+	b.changed(st)
+	return nil
+}
+
+// tellSenders puts one entry into a sender's mailbox for each recipient, group and
+// incarnation: a full mailbox takes it too.
+func (b *batch) tellSenders(losses []mailbox.Loss) error {
+	for _, u := range unfetched(losses) {
+		st, err := b.state(u.sender)
+		if err != nil || st == nil {
+			return fmt.Errorf("a message without its sender: %w", err)
+		}
+		if st.hold == mailbox.Purged {
+			continue
+		}
+		g, err := b.group([]byte(u.group))
+		if err != nil || g == nil {
+			return fmt.Errorf("a message without its group: %w", err)
+		}
+		payload, err := mailbox.Unfetched(u.incarnation, u.counters)
+		if err != nil {
+			return err
+		}
+		st.last++
+		n := notice{mailbox.Undelivered, g.id, g.epoch, u.recipient, u.newest, payload}
+		if err := b.putNotice(st, st.last, n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// A toTell is one entry of kind Undelivered.
+type toTell struct {
+	unfetchedKey
+	counters []uint64
+	newest   int64 // time
+}
+
+type unfetchedKey struct {
+	sender, recipient mailbox.Device
+	group             string
+	incarnation       [16]byte
+}
+
+// unfetched collects losses for their senders, in the order in which they come.
+func unfetched(losses []mailbox.Loss) (all []toTell) {
+	at := make(map[unfetchedKey]int)
+	for _, l := range losses {
+		for _, x := range l.Lost {
+			if x.Counter == 0 {
+				continue // nothing is known that would tell the sender which
+			}
+			key := unfetchedKey{l.Sender, l.Recipient, string(l.Group), x.Incarnation}
+			i, ok := at[key]
+			if !ok || len(all[i].counters) == mailbox.MaxUnfetched {
+				i, at[key] = len(all), len(all)
+				all = append(all, toTell{unfetchedKey: key})
+			}
+			all[i].counters = append(all[i].counters, x.Counter)
+			all[i].newest = max(all[i].newest, x.Time)
+		}
+	}
+	for i := range all {
+		slices.Sort(all[i].counters)
+		all[i].counters = slices.Compact(all[i].counters)
+	}
+	return all
+}
