@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -25,6 +26,7 @@ import (
 type process struct {
 	t      *testing.T
 	binary string
+	wrap   []string // what runs the daemon; nil: nothing does
 	config string
 	env    []string
 	cmd    *exec.Cmd
@@ -132,7 +134,8 @@ func (p *process) run(command string, args ...string) []byte {
 
 func (p *process) start() {
 	p.t.Helper()
-	p.cmd = exec.Command(p.binary, "serve", "--config", p.config)
+	args := append(slices.Clone(p.wrap), p.binary, "serve", "--config", p.config)
+	p.cmd = exec.Command(args[0], args[1:]...)
 	p.cmd.Env = append(os.Environ(), p.env...)
 	p.cmd.Stderr = &p.log
 	if err := p.cmd.Start(); err != nil {
