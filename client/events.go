@@ -50,6 +50,7 @@ type Event struct {
 	Time         time.Time         `json:"time"` // a message's: by its sender's clock
 	Taken        time.Time         `json:"taken,omitzero"`
 	Sequence     uint64            `json:"sequence,omitempty"`
+	Epoch        uint64            `json:"epoch,omitempty"` // of the group: a message's, or the one that a change led to
 	Text         string            `json:"text,omitempty"`
 	MediaType    string            `json:"media_type,omitempty"`
 	InReplyTo    MessageID         `json:"in_reply_to,omitzero"`
@@ -94,7 +95,7 @@ func (e *Engine) note(c *change, conv *conversation, ev Event) error {
 }
 
 func (e *Engine) noteJoined(c *change, conv *conversation, g *mls.Group, by identity.DeviceID) error {
-	ev := Event{Kind: EventJoined, Time: e.now()}
+	ev := Event{Kind: EventJoined, Time: e.now(), Epoch: g.Epoch()}
 	list, err := e.members(g)
 	if err != nil {
 		return err
@@ -111,7 +112,7 @@ func (e *Engine) noteJoined(c *change, conv *conversation, g *mls.Group, by iden
 func (e *Engine) logReceived(c *change, conv *conversation, m *arrival) error {
 	r := &eventRecord{Group: conv.Group, Event: Event{
 		Conversation: conv.ID, Name: conv.Name, From: m.from.Address.String(), Device: m.from.Device,
-		Sequence: m.header.Sequence, Taken: time.UnixMilli(int64(m.delivery.Time)),
+		Sequence: m.header.Sequence, Epoch: m.delivery.Epoch, Taken: time.UnixMilli(int64(m.delivery.Time)),
 	}}
 	if err := r.fill(m.content); err != nil {
 		r.Kind, r.Reason = EventRefused, reasonContent
@@ -125,7 +126,7 @@ func (e *Engine) logSent(c *change, in *intent, s *slot) error {
 		return err
 	}
 	r := &eventRecord{Group: s.Group, Event: Event{
-		Conversation: s.Conversation, From: e.cfg.Address.String(), Device: e.self, Outgoing: true, Sequence: s.Sequence, Taken: e.now(),
+		Conversation: s.Conversation, From: e.cfg.Address.String(), Device: e.self, Outgoing: true, Sequence: s.Sequence, Epoch: s.Epoch, Taken: e.now(),
 	}}
 	if conv := e.conversations[s.Conversation]; conv != nil {
 		r.Name = conv.Name

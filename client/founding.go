@@ -157,6 +157,7 @@ func (e *Engine) commit(in *intent, conv *conversation, g *mls.Group, proposals 
 		return e.abandon(in, conv, fmt.Errorf("prepare the change: %w", err))
 	}
 	event.Conversation, event.From, event.Device, event.Outgoing = conv.ID, e.cfg.Address.String(), e.self, true
+	event.Epoch = g.Epoch() + 1
 	err = e.update(func(c *change) error {
 		s := &slot{
 			Kind: slotCommit, Intent: in.Number, Conversation: conv.ID, Group: conv.Group, Epoch: g.Epoch(),

@@ -84,6 +84,18 @@ func TestAddAndRemove(t *testing.T) {
 		})
 	}
 	second.until("joins", func() bool { return second.event(EventJoined) != nil })
+	epoch := second.event(EventJoined).Epoch
+	for _, d := range []*device{alice, bob, carol} {
+		var led []uint64
+		for _, ev := range d.all() {
+			if ev.Kind == EventAdded {
+				led = append(led, ev.Epoch)
+			}
+		}
+		if len(led) == 0 || led[len(led)-1] != epoch || epoch < 2 {
+			t.Errorf("the newcomer joined in epoch %d; for %s the changes led to %v", epoch, d.address, led)
+		}
+	}
 	carol.says(conv, "to four")
 	for _, d := range []*device{alice, bob, second} {
 		d.gets("to four")

@@ -452,7 +452,7 @@ func (e *Engine) follow(d *wire.Deliver, conv *conversation, g *mls.Group, stage
 			left := conv.edit()
 			left.State = stateLeft
 			return errors.Join(c.DeleteAll(tableGroup, conv.Group), c.putHealing(conv.Group, nil), c.put(left),
-				e.note(c, conv, Event{Kind: EventLeft, Time: e.now(), From: events.by.Address.String(), Device: events.by.Device, Reason: "removed"}))
+				e.note(c, conv, Event{Kind: EventLeft, Time: e.now(), From: events.by.Address.String(), Device: events.by.Device, Reason: "removed", Epoch: staged.Change.Epoch}))
 		}
 		if err := errors.Join(putDelta(c.Tx, conv.Group, staged.Delta), c.healedBy(conv.Group, &staged.Change)); err != nil {
 			return err
@@ -509,7 +509,7 @@ func (e *Engine) describe(ch *mls.Change) (*described, error) {
 		if len(group.list) == 0 {
 			continue
 		}
-		ev := Event{Kind: group.kind, From: by.Address.String(), Device: by.Device}
+		ev := Event{Kind: group.kind, From: by.Address.String(), Device: by.Device, Epoch: ch.Epoch}
 		for _, m := range group.list {
 			who, err := e.member(m)
 			if err != nil {
