@@ -42,6 +42,8 @@ func (e *Engine) receive(ctx context.Context, l *link) error {
 		switch f := f.(type) {
 		case *wire.Notice:
 			e.notice(f)
+		case *wire.Lease:
+			e.leased(f)
 		case *wire.Deliver:
 			if err := e.deliver(ctx, l, f); err != nil {
 				return err

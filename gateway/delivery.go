@@ -73,6 +73,7 @@ func (s *session) serveDelivery(stream transport.Stream) {
 	d.sent, d.acked = start, start
 	s.g.box.Ack(s.device.ID, start)
 	s.streams.Go(func() { d.readAcks(in) })
+	s.g.duties.nudge() // somebody may be waited for
 	d.run()
 }
 
@@ -106,6 +107,10 @@ func (d *delivery) run() {
 			}
 		case <-d.s.changed:
 			if wire.Write(d.stream, &wire.Notice{Code: wire.NoticeBundle}) != nil {
+				return
+			}
+		case lease := <-d.s.leases:
+			if wire.Write(d.stream, lease) != nil {
 				return
 			}
 		case <-ended:

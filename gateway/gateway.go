@@ -61,6 +61,8 @@ type Gateway struct {
 	groups      *group.Registry
 	blobs       *blob.Store
 	allowances  allowances
+	attempts    attempts
+	duties      *duties
 	clock       func() time.Time
 	keys        transportKeys
 	certificate atomic.Pointer[tls.Certificate]
@@ -99,6 +101,8 @@ func New(cfg Config) (*Gateway, error) {
 		limit: rate.Limit(g.limits.Rate), burst: g.limits.Burst, all: make(map[identity.DeviceID]allowance),
 		audit: func() *auditor { return newAuditor(cfg.Audit, g.log) },
 	}
+	g.attempts = attempts{limit: rate.Limit(g.limits.Commits), burst: g.limits.CommitBurst, all: make(map[identity.DeviceID]map[string]*rate.Limiter)}
+	g.duties = newDuties(func(id identity.DeviceID, a identity.Address) bool { return against(g.Standings(), id, a) != "" }, g.listening)
 	g.strangers = newAuditor(cfg.Audit, g.log)
 	g.certificate.Store(cfg.Certificate)
 	g.SetDenied(cfg.Denied)
@@ -120,7 +124,8 @@ func New(cfg Config) (*Gateway, error) {
 	g.box = mailbox.New(mailbox.Config{Store: cfg.Store, Batch: cfg.Batch, Observe: g.metrics.batch})
 	g.groups = group.New(group.Config{
 		Trust: cfg.Trust, Store: cfg.Store, Box: g.box,
-		Denied: func(d *identity.Device) bool { return g.deniedNow()[d.ID] || outOf(g.Standings(), d) != "" },
+		Denied:  func(d *identity.Device) bool { return g.deniedNow()[d.ID] || outOf(g.Standings(), d) != "" },
+		Changed: g.duties.look,
 	})
 	return g, nil
 }
@@ -131,6 +136,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	work, ctx := errgroup.WithContext(ctx)
 	work.Go(func() error { return g.box.Run(ctx) })
 	work.Go(func() error { return g.tidy(ctx) })
+	work.Go(func() error { return g.duties.run(ctx) })
 	return work.Wait()
 }
 

@@ -18,6 +18,7 @@ import (
 
 	"github.com/quic-go/quic-go"
 
+	"valise/bulletin"
 	"valise/gateway/mailbox"
 	"valise/identity"
 	"valise/internal/store/relay"
@@ -124,6 +125,8 @@ type gatewayOptions struct {
 	wrap      func(mailbox.Store) mailbox.Store
 	clock     func() time.Time
 	record    Record
+	period    time.Duration // of leases; 0: leaseTime
+	tighten   bulletin.Tightening
 }
 
 func startGateway(t testing.TB, o gatewayOptions) *testGateway {
@@ -137,6 +140,9 @@ func startGateway(t testing.TB, o gatewayOptions) *testGateway {
 	if o.limits.Rate == 0 {
 		o.limits.Rate, o.limits.Burst = 1e6, 1e6
 	}
+	if o.limits.Commits == 0 {
+		o.limits.Commits, o.limits.CommitBurst = 1e6, 1e6
+	}
 	store, err := relay.Open(context.Background(), relay.Config{Path: filepath.Join(o.dir, "relay.db"), Quota: o.quota})
 	if err != nil {
 		t.Fatal(err)
@@ -148,11 +154,14 @@ func startGateway(t testing.TB, o gatewayOptions) *testGateway {
 	audit := &auditLog{more: make(chan struct{}, 1)}
 	g, err := New(Config{
 		Trust: o.authority.trust(), Domain: o.authority.domain, Certificate: o.authority.gateway(t, "127.0.0.1"),
-		Store: kept, Dir: o.dir, Audit: audit.write, Denied: o.denied, Limits: o.limits, Record: o.record,
+		Store: kept, Dir: o.dir, Audit: audit.write, Denied: o.denied, Limits: o.limits, Record: o.record, Tightening: o.tighten,
 		Log: slog.New(slog.NewTextHandler(testWriter{t}, nil)),
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if o.period > 0 {
+		g.duties.period = o.period
 	}
 	if o.clock != nil {
 		g.clock = o.clock
@@ -220,6 +229,7 @@ type link struct {
 	welcome    *wire.Welcome
 	deliveries chan *wire.Deliver
 	notices    chan wire.NoticeCode
+	leases     chan *wire.Lease
 	drainedAt  atomic.Int64 // deliveries before NoticeDrained, plus one
 
 	mu      sync.Mutex
@@ -323,7 +333,7 @@ func (d *testDevice) tryConnectWithin(limit time.Duration, begin bool, cursor ui
 	d.gw.mu.Unlock()
 	l := &link{
 		conn: conn, waiting: make(map[uint32]chan wire.Answer),
-		deliveries: make(chan *wire.Deliver, 4096), notices: make(chan wire.NoticeCode, 64),
+		deliveries: make(chan *wire.Deliver, 4096), notices: make(chan wire.NoticeCode, 64), leases: make(chan *wire.Lease, 64),
 	}
 	if l.control, err = l.open(wire.StreamControl, &wire.Hello{
 		Version: wire.Version, Incarnation: d.incarnation, Begin: begin, Counter: d.counter, Cursor: cursor, Agent: "test",
@@ -464,6 +474,8 @@ func (d *testDevice) listen(cursor uint64) {
 			case *wire.Deliver:
 				n++
 				l.deliveries <- f
+			case *wire.Lease:
+				l.leases <- f
 			case *wire.Notice:
 				if f.Code == wire.NoticeDrained {
 					l.drainedAt.Store(n + 1)

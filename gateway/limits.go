@@ -49,6 +49,22 @@ const (
 	// same device to wind up.
 	replaceTimeout = 20 * time.Second
 
+	// leaseTime is for how long one member is asked to remove another before the next
+	// one is: three signatures of a slow card (1 s), two round trips, a look at the
+	// standings.
+	leaseTime = 4 * time.Second
+
+	// maxLeases bounds the leases that wait to be written to one device.
+	maxLeases = 64
+
+	// maxDue bounds the groups that wait for a removal.
+	maxDue = 10_000
+
+	// maxAttempters and maxAttempted bound what is remembered of attempts to commit:
+	// devices, and groups of each; about 300 bytes each.
+	maxAttempters = 20_000
+	maxAttempted  = 256
+
 	// tidyInterval is how often maintenance runs: files that expired, the
 	// write-ahead log, sizes for the metrics.
 	tidyInterval = 30 * time.Second
@@ -60,6 +76,10 @@ type Limits struct {
 	// many at once. Defaults 200 and 1000.
 	Rate  float64
 	Burst int
+	// Commits is how many commits a device may attempt per second in one group, and
+	// CommitBurst how many at once. Defaults 1 and 60.
+	Commits     float64
+	CommitBurst int
 	// Connections bounds the connections at one time; default 50,000.
 	Connections int
 	// BlobQuota bounds the bytes of one device's files; default 16 GiB.
@@ -74,6 +94,12 @@ func (l Limits) withDefaults() Limits {
 	}
 	if l.Burst == 0 {
 		l.Burst = 1000
+	}
+	if l.Commits == 0 {
+		l.Commits = 1
+	}
+	if l.CommitBurst == 0 {
+		l.CommitBurst = 60
 	}
 	if l.Connections == 0 {
 		l.Connections = 50_000

@@ -27,6 +27,7 @@ type records struct {
 	*ledger.Copy
 	list   []ledger.Item
 	broken error
+	newest []byte // bulletin
 }
 
 func (r *records) Find(_ context.Context, subject [32]byte) (int64, *ledger.Entry, error) {
@@ -46,7 +47,7 @@ func (r *records) Hashes(ctx context.Context, indexes []int64) ([]tlog.Hash, err
 }
 
 func (r *records) Manifest(context.Context) ([]byte, error) { return []byte("a manifest"), nil }
-func (r *records) Bulletin(context.Context) ([]byte, error) { return nil, nil }
+func (r *records) Bulletin(context.Context) ([]byte, error) { return r.newest, nil }
 
 func newRecords(t *testing.T, n int) (*records, note.Verifier) {
 	t.Helper()

@@ -76,6 +76,8 @@ func (s *session) ask(ctx context.Context, request wire.Request) wire.Answer {
 		answer, err = s.getRecord(ctx, r)
 	case *wire.GetBundle:
 		answer = s.getBundle(r)
+	case *wire.GetStandings:
+		answer, err = s.getStandings(ctx, r)
 	case *wire.Report:
 		s.report(r)
 		answer = wire.NewResult(id, wire.OK)

@@ -36,6 +36,7 @@ type session struct {
 	down     atomic.Pointer[delivery]
 	control  atomic.Bool // the control stream is taken
 	notices  chan wire.NoticeCode
+	leases   chan *wire.Lease
 	changed  chan struct{} // another policy bundle is in force
 
 	transfers [2]chan struct{} // one slot for each running upload and download
@@ -54,7 +55,7 @@ func (g *Gateway) serve(conn transport.Conn, a *attempt) {
 	}
 	s := &session{
 		g: g, conn: conn, device: device, remote: a.remote.String(),
-		ready: make(chan struct{}), finished: make(chan struct{}), notices: make(chan wire.NoticeCode, 2), changed: make(chan struct{}, 1),
+		ready: make(chan struct{}), finished: make(chan struct{}), notices: make(chan wire.NoticeCode, 2), leases: make(chan *wire.Lease, maxLeases), changed: make(chan struct{}, 1),
 		transfers: [2]chan struct{}{make(chan struct{}, maxTransfers), make(chan struct{}, maxTransfers)},
 	}
 	s.bucket, s.audit = g.allowances.of(device.ID)
@@ -247,6 +248,7 @@ func (g *Gateway) uncount(d identity.DeviceID) {
 }
 
 func (g *Gateway) leave(s *session) {
+	defer g.duties.nudge() // its leases are another's
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.sessions[s.device.ID] == s {

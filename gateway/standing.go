@@ -3,6 +3,9 @@
 package gateway
 
 import (
+	"context"
+	"slices"
+
 	"valise/bulletin"
 	"valise/gateway/mailbox"
 	"valise/identity"
@@ -19,6 +22,16 @@ func (g *Gateway) SetStandings(set *bulletin.Set) {
 	arrival := g.arrival.Load().Arrived(set, g.now(), g.up())
 	g.arrival.Store(&arrival)
 	g.set.Store(set)
+	g.closeAgainst(set)
+	if g.groups == nil {
+		return // New is not done
+	}
+	for _, v := range g.groups.Views() {
+		g.duties.look(v)
+	}
+}
+
+func (g *Gateway) closeAgainst(set *bulletin.Set) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, s := range g.sessions {
@@ -26,6 +39,36 @@ func (g *Gateway) SetStandings(set *bulletin.Set) {
 			s.close(wire.CloseNotAdmitted, reason)
 		}
 	}
+}
+
+// getStandings tells what the gateway knows of standings, as it was signed.
+func (s *session) getStandings(ctx context.Context, r *wire.GetStandings) (wire.Answer, error) {
+	answer := new(wire.Standings)
+	answer.SetRequestID(r.ID)
+	// The bulletin is read after the statements: one that it knows already does no
+	// harm, one that is missing would.
+	set := s.g.Standings()
+	orders := set.Orders()
+	bytes := 0
+	for i := len(orders) - 1; i >= 0 && len(answer.Orders) < wire.MaxOrders; i-- {
+		o := orders[i]
+		if bytes += len(o.Raw); bytes > wire.MaxOrderBytes {
+			break // more than a thousand are ahead of the bulletin: the newest count
+		}
+		leaf := uint64(wire.Unrecorded)
+		if o.Leaf >= 0 {
+			leaf = uint64(o.Leaf)
+		}
+		answer.Orders = append(answer.Orders, wire.Order{Statement: o.Raw, Leaf: leaf})
+	}
+	slices.Reverse(answer.Orders)
+	if s.g.cfg.Record != nil && set.Number() > r.Bulletin {
+		var err error
+		if answer.Bulletin, err = s.g.cfg.Record.Bulletin(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return answer, nil
 }
 
 // outOf returns the reason code that keeps a device out, "" if nothing does: its

@@ -89,6 +89,9 @@ func (s *session) effect(ctx context.Context, sub *mailbox.Submission, req wire.
 	case *wire.CreateGroup:
 		return s.g.groups.Create(ctx, sub, r)
 	case *wire.Commit:
+		if !s.g.attempts.allow(s.device.ID, r.Group, sub.Time) {
+			return mailbox.Outcome{}, &group.Refusal{Code: wire.RateLimited, Reason: "commit_attempts"}
+		}
 		return s.g.groups.Commit(ctx, sub, r)
 	}
 	return mailbox.Outcome{}, &group.Refusal{Code: wire.Malformed, Reason: "unknown_submission"}

@@ -61,7 +61,7 @@ func (r *Registry) Commit(ctx context.Context, sub *mailbox.Submission, req *wir
 			break
 		}
 		g.info = req.GroupInfo
-		g.view.Store(after)
+		r.show(g, after)
 		r.keep(g, len(after.Members))
 	}
 	return outcome, err

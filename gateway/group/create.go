@@ -45,7 +45,7 @@ func (r *Registry) Create(ctx context.Context, sub *mailbox.Submission, req *wir
 		defer g.mu.Unlock()
 		if g.public == nil {
 			g.public, g.info = public, req.GroupInfo
-			g.view.Store(v)
+			r.show(g, v)
 			r.keep(g, len(v.Members))
 		}
 	}

@@ -45,6 +45,9 @@ type Config struct {
 	Box   *mailbox.Box
 	// Denied says whether a device must not enter a group.
 	Denied func(*identity.Device) bool
+	// Changed is told each view that a group has from now on: when it is read from the
+	// store, founded, or moved by a commit. It must not ask the registry anything.
+	Changed func(*View)
 	// Loaded bounds the groups in memory; 0 means maxLoaded.
 	Loaded int
 }
@@ -79,6 +82,9 @@ func New(cfg Config) *Registry {
 	if cfg.Denied == nil {
 		cfg.Denied = func(*identity.Device) bool { return false }
 	}
+	if cfg.Changed == nil {
+		cfg.Changed = func(*View) {}
+	}
 	if cfg.Loaded == 0 {
 		cfg.Loaded = maxLoaded
 	}
@@ -111,6 +117,26 @@ func (r *Registry) Info(ctx context.Context, id []byte, device identity.DeviceID
 		return nil, refuse(wire.NotMember, "not_member", nil)
 	}
 	return &wire.Group{Epoch: v.Epoch, GroupInfo: g.info, Tree: g.public.Tree()}, nil
+}
+
+// Views returns the views of all groups in memory. Others are told to Config.Changed
+// when somebody asks for them.
+func (r *Registry) Views() []*View {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	views := make([]*View, 0, len(r.groups))
+	for _, g := range r.groups {
+		if v := g.view.Load(); v != nil {
+			views = append(views, v)
+		}
+	}
+	return views
+}
+
+// show makes v the view of a group. The caller holds g.mu.
+func (r *Registry) show(g *group, v *View) {
+	g.view.Store(v)
+	r.cfg.Changed(v)
 }
 
 // get returns a group's place in memory, loaded or not.
@@ -215,7 +241,7 @@ func (r *Registry) load(ctx context.Context, g *group) error {
 		return fmt.Errorf("group: stored state is of epoch %d, the group of epoch %d", v.Epoch, stored.Epoch)
 	}
 	g.public, g.info = public, stored.Info
-	g.view.Store(v)
+	r.show(g, v)
 	r.keep(g, len(v.Members))
 	return nil
 }

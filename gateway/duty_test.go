@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"valise/bulletin"
+	"valise/gateway/group"
+	"valise/identity"
+	"valise/internal/testenv/paper"
+	"valise/mls"
+	"valise/statement"
+	"valise/wire"
+)
+
+// three makes a group of three that are all connected.
+func three(t *testing.T, gw *testGateway) (alice, bob, carol *testDevice, ga, gb, gc *mls.Group) {
+	t.Helper()
+	alice, bob, ga, gb = pair(t, gw)
+	carol = newDevice(t, gw, "carol").ready()
+	alice.add(ga, alice.take("carol")...)
+	if bob.read(gb) != "commit" {
+		t.Fatal("bob did not get the commit")
+	}
+	return alice, bob, carol, ga, gb, carol.join()
+}
+
+// leased waits until one of the devices is asked to remove somebody.
+func leased(t *testing.T, devices ...*testDevice) (*testDevice, *wire.Lease) {
+	t.Helper()
+	deadline := time.After(patience)
+	for {
+		for _, d := range devices {
+			select {
+			case lease := <-d.link.leases:
+				return d, lease
+			default:
+			}
+		}
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-deadline:
+			t.Fatal("nobody was asked to remove the suspended device")
+		}
+	}
+}
+
+// remove commits the removal of a device.
+func (d *testDevice) remove(g *mls.Group, leaf mls.LeafIndex) wire.Code {
+	d.t.Helper()
+	p, commit := d.commitOf(g, mls.RemoveProposal(leaf))
+	code := d.submit(commit)
+	if code == wire.OK {
+		if err := g.Apply(p.Staged); err != nil {
+			d.t.Fatal(err)
+		}
+	}
+	return code
+}
+
+// Content waits for the removal of a suspended member; one member is asked for it, and
+// another may be faster. What is said after it the suspended device cannot read, and
+// when it is resumed it comes back by being added anew.
+func TestRemovalDuty(t *testing.T) {
+	gw := startGateway(t, gatewayOptions{})
+	alice, bob, carol, ga, gb, gc := three(t, gw)
+	alice.must(alice.sealed(ga, "before"))
+	for _, r := range []struct {
+		d *testDevice
+		g *mls.Group
+	}{{bob, gb}, {carol, gc}} {
+		if got := r.d.read(r.g); got != "before" {
+			t.Fatalf("%s read %q", r.d.local, got)
+		}
+	}
+	gw.SetStandings(issue(t, 1, device(carol.id, bulletin.Suspended)))
+	carol.link.closed(t)
+	holder, lease := leased(t, alice, bob)
+	if string(lease.Group) != string(ga.ID()) || lease.Epoch != ga.Epoch() || lease.Milliseconds != uint32(leaseTime/time.Millisecond) {
+		t.Errorf("lease %+v", lease)
+	}
+	held := alice.sealed(ga, "held back")
+	answer, ok := alice.askSubmit(held).(*wire.Result)
+	if !ok || answer.Code != wire.RemovalDue || string(answer.Detail) != string(carol.id[:]) {
+		t.Errorf("content while the removal is due: %+v", answer)
+	}
+	// Who does not hold the lease may be first all the same.
+	first, g, other, og := alice, ga, bob, gb
+	if holder == alice {
+		first, g, other, og = bob, gb, alice, ga
+	}
+	if code := first.remove(g, leafOf(t, g, carol)); code != wire.OK {
+		t.Fatalf("the removal: %v", code)
+	}
+	if code := other.remove(og, leafOf(t, og, carol)); code != wire.StaleEpoch {
+		t.Errorf("a removal that came second: %v", code)
+	}
+	if other.read(og) != "commit" {
+		t.Fatal("the loser did not get the removal")
+	}
+	first.must(first.sealed(g, "after"))
+	if got := other.read(og); got != "after" {
+		t.Errorf("%s read %q", other.local, got)
+	}
+	// Resumed, carol learns of her removal, and of nothing else.
+	gw.SetStandings(issue(t, 2))
+	carol.connect(false, 2)
+	carol.listen(2)
+	m := carol.next()
+	if r, err := gc.Receive(m.Payload, time.Now()); err != nil || r.Commit == nil || !r.Commit.SelfGone {
+		t.Fatalf("carol did not learn of her removal: %+v, %v", r, err)
+	}
+	carol.ack(m.Number)
+	if code := carol.submit(carol.sealed(gc, "let me in")); code != wire.NotMember {
+		t.Errorf("a removed device sends: %v", code)
+	}
+	carol.nothing(50 * time.Millisecond)
+	first.add(g, first.take("carol")...)
+	gc = carol.join()
+	if other.read(og) != "commit" {
+		t.Fatal("no commit")
+	}
+	first.must(first.sealed(g, "welcome back"))
+	if got := carol.read(gc); got != "welcome back" {
+		t.Errorf("carol read %q", got)
+	}
+	for _, d := range []*testDevice{alice, bob} {
+		if len(d.link.leases) > 0 {
+			t.Errorf("%s is still asked", d.local)
+		}
+	}
+}
+
+// The duty goes around: to the next one when the holder does nothing, at once when the
+// holder is gone, and to whoever comes back when nobody is there.
+func TestLeaseGoesOn(t *testing.T) {
+	gw := startGateway(t, gatewayOptions{period: 300 * time.Millisecond})
+	alice, bob, carol, _, _, _ := three(t, gw)
+	gw.SetStandings(issue(t, 1, device(carol.id, bulletin.Revoked)))
+	first, _ := leased(t, alice, bob)
+	second, other := bob, alice
+	if first == bob {
+		second, other = alice, bob
+	}
+	if next, _ := leased(t, alice, bob); next != second {
+		t.Errorf("the second lease went to %s again", next.local)
+	}
+	_ = second.link.conn.CloseWithError(0, "")
+	if next, _ := leased(t, other); next != other {
+		t.Error("nobody else was asked")
+	}
+	_ = other.link.conn.CloseWithError(0, "")
+	gw.lost(t, alice, bob)
+	alice.connect(false, 0)
+	alice.listen(0)
+	if next, _ := leased(t, alice); next != alice {
+		t.Error("who came back was not asked")
+	}
+}
+
+// lost waits until the gateway has noticed that devices are gone.
+func (g *testGateway) lost(t *testing.T, devices ...*testDevice) {
+	t.Helper()
+	for _, d := range devices {
+		deadline := time.Now().Add(patience)
+		for g.session(d.id) != nil {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s is still connected", d.local)
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+}
+
+// After a restart the duty is the same: it follows from standings and group.
+func TestRemovalDutyAfterRestart(t *testing.T) {
+	authority := newAuthority(t, "interieur.example")
+	dir := t.TempDir()
+	gw := startGateway(t, gatewayOptions{dir: dir, authority: authority})
+	alice, bob, carol, ga, gb, _ := three(t, gw)
+	gw.SetStandings(issue(t, 1, person(t, "carol", bulletin.Removed)))
+	gw.stop()
+	gw = startGateway(t, gatewayOptions{dir: dir, authority: authority})
+	gw.SetStandings(issue(t, 1, person(t, "carol", bulletin.Removed)))
+	alice.gw, bob.gw = gw, gw
+	alice.connect(false, 0)
+	bob.connect(false, 2)
+	alice.listen(0)
+	bob.listen(2)
+	if code := alice.submit(alice.sealed(ga, "held back")); code != wire.RemovalDue {
+		t.Errorf("content after a restart: %v", code)
+	}
+	holder, _ := leased(t, alice, bob)
+	g := ga
+	if holder == bob {
+		g = gb
+	}
+	if code := holder.remove(g, leafOf(t, g, carol)); code != wire.OK {
+		t.Fatalf("the removal: %v", code)
+	}
+	holder.must(holder.sealed(g, "after"))
+}
+
+// Turns by the clock alone: a thousand members are asked one after another, never two
+// at once.
+func TestOneLeaseAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var members []*identity.Device
+		for i := range 1000 {
+			members = append(members, &identity.Device{ID: identity.DeviceID{byte(i), byte(i >> 8), 1}})
+		}
+		sessions := map[identity.DeviceID]*session{}
+		for _, m := range members[1:] {
+			sessions[m.ID] = &session{leases: make(chan *wire.Lease, maxLeases)}
+		}
+		d := newDuties(
+			func(id identity.DeviceID, _ identity.Address) bool { return id == members[0].ID },
+			func(id identity.DeviceID) *session { return sessions[id] })
+		asked := func() (all int, most int) {
+			for _, s := range sessions {
+				all += len(s.leases)
+				most = max(most, len(s.leases))
+			}
+			return all, most
+		}
+		d.look(group.NewView([]byte("g"), 4, members...))
+		for turn := range 999 {
+			if wait := d.lease(time.Now()); wait != leaseTime {
+				t.Fatalf("turn %d: waits for %v", turn, wait)
+			}
+			d.lease(time.Now().Add(leaseTime - 1)) // early
+			if all, most := asked(); all != turn+1 || most != 1 {
+				t.Fatalf("turn %d: %d leases, one has %d", turn, all, most)
+			}
+			time.Sleep(leaseTime)
+		}
+		d.look(group.NewView([]byte("g"), 5, members[1:]...))
+		if wait := d.lease(time.Now()); wait != time.Hour {
+			t.Errorf("after the removal it waits for %v", wait)
+		}
+		if all, _ := asked(); all != 999 {
+			t.Errorf("%d leases", all)
+		}
+	})
+}
+
+// A device learns standings as they were signed: the bulletin if its own is older, and
+// the statements that it does not know yet.
+func TestGetStandings(t *testing.T) {
+	a := paper.New(t, "interieur.example")
+	olga := a.Officer("olga", identity.RoleOfficer)
+	record, _ := newRecords(t, 3)
+	record.newest = []byte("the bulletin")
+	gw := startGateway(t, gatewayOptions{record: record})
+	alice := newDevice(t, gw, "alice")
+	alice.connect(true, 0)
+	ask := func(number uint64) *wire.Standings {
+		t.Helper()
+		answer, ok := alice.ask(&wire.GetStandings{Bulletin: number}).(*wire.Standings)
+		if !ok {
+			t.Fatal("no Standings")
+		}
+		return answer
+	}
+	if s := ask(0); len(s.Bulletin) != 0 || len(s.Orders) != 0 {
+		t.Errorf("before the first bulletin: %+v", s)
+	}
+	st := olga.Verified(&statement.Suspension{
+		Target: statement.Target{Kind: statement.TargetDevice, Device: identity.DeviceID{7}}, Reason: "lost", Change: statement.NewID(),
+	})
+	set, err := issue(t, 3, func(b *bulletin.Bulletin) {
+		b.Officers = append(b.Officers, bulletin.OfficerStanding{Key: olga.ID, Address: olga.Address, Role: olga.Role, State: bulletin.Active})
+	}).WithStatement(st, 40)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gw.SetStandings(set)
+	s := ask(2)
+	if string(s.Bulletin) != "the bulletin" {
+		t.Errorf("bulletin %q", s.Bulletin)
+	}
+	if len(s.Orders) != 1 || string(s.Orders[0].Statement) != string(st.Raw) || s.Orders[0].Leaf != 40 {
+		t.Errorf("orders %+v", s.Orders)
+	}
+	if s := ask(3); len(s.Bulletin) != 0 || len(s.Orders) != 1 {
+		t.Errorf("to who has the bulletin: %+v", s)
+	}
+}
+
+// Attempts to commit are limited by device and group, those that fail too.
+func TestCommitAttempts(t *testing.T) {
+	gw := startGateway(t, gatewayOptions{limits: Limits{Rate: 1e6, Burst: 1e6, Commits: 1e-6, CommitBurst: 3}})
+	alice, bob, ga, _ := pair(t, gw) // one commit of alice's
+	old := ga.Epoch() - 1
+	_, commit := alice.commitOf(ga)
+	late := *commit
+	late.Epoch = old
+	for range 2 {
+		if code := alice.submit(&late); code != wire.StaleEpoch {
+			t.Fatalf("an attempt: %v", code)
+		}
+	}
+	if code := alice.submit(commit); code != wire.RateLimited {
+		t.Errorf("one attempt too many: %v", code)
+	}
+	gw.audit.want(t, eventRefusedRequest, "commit_attempts")
+	other := alice.found()
+	alice.add(other, alice.take("bob")...) // another group
+	_ = bob
+}
