@@ -56,6 +56,8 @@ var mayImport = map[string][]string{
 	"hsm/pkcs11": {"hsm"},
 	"hsm/tpm":    {"hsm"},
 
+	"internal/store/relay/journal": {},
+
 	"internal/store":           {},
 	"internal/store/relay":     {"internal/store", "gateway/mailbox"},
 	"internal/store/authority": {"internal/store", "identity", "statement", "ledger"},

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package journal
+
+const (
+	// DefaultSegment is the size of a file: large enough that changing files is
+	// rare, small enough to be released soon.
+	DefaultSegment = 64 << 20
+
+	// MaxBody bounds one batch, well above mailbox.DefaultBatchBytes and one
+	// more submission, and below what a file holds.
+	MaxBody = 48 << 20
+
+	// block is what the disk writes at once; a batch shares none with another.
+	block = 4096
+
+	// keptFiles is how many released files wait to be used again.
+	keptFiles = 2
+
+	// keptBuffer is how large a buffer may stay in memory between two reads of
+	// a scan.
+	keptBuffer = 4 << 20
+)
