@@ -5,7 +5,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint fmt bench bench-enroll bench-mls bench-policy fuzz mutants vectors clean
+.PHONY: help setup build demo test lint fmt bench bench-enroll bench-mls bench-policy bench-relay fuzz mutants vectors clean
 
 # Where Go's own archive unpacks itself, for shells that do not know it yet.
 export PATH := $(PATH):/usr/local/go/bin
@@ -61,6 +61,10 @@ bench-mls: ## groups of 2 to 1000 members on three suites, each operation beside
 
 bench-policy: ## the policy benchmarks alone
 	@go run ./internal/benches ./policy/...
+
+bench-relay: ## the gateway beside NATS JetStream, Mosquitto and bare QUIC relays in the same run (some 25 minutes)
+	@scripts/setup bench
+	@go run ./internal/benches ./bench/relay
 
 fuzz: ## every fuzz target of the module for FUZZTIME each (30s)
 	@scripts/setup fuzz

@@ -39,6 +39,7 @@ import (
 	"syscall"
 	"time"
 
+	"valise/bench/daemons"
 	"valise/enroll/enrolltest"
 	"valise/internal/stage"
 )
@@ -219,7 +220,7 @@ func (s *server) measure(ctx context.Context, n int, length time.Duration) (m me
 	})
 	elapsed := time.Since(begin)
 	if err != nil {
-		return m, errors.Join(err, s.daemon.ended())
+		return m, errors.Join(err, s.daemon.Ended())
 	}
 	after, err := s.used()
 	if err != nil {
@@ -242,10 +243,10 @@ type usage struct{ all, daemon time.Duration }
 // used reads the processor time of the daemon, in which the token is a library, and
 // of the database.
 func (s *server) used() (u usage, err error) {
-	if u.daemon, err = cpu(s.daemon); err != nil || s.cluster == nil {
+	if u.daemon, err = daemons.CPU(s.daemon); err != nil || s.cluster == nil {
 		return usage{u.daemon, u.daemon}, err
 	}
-	u.all, err = cpu(s.daemon, s.cluster.process)
+	u.all, err = daemons.CPU(s.daemon, s.cluster.Process)
 	return u, err
 }
 

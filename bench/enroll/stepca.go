@@ -22,6 +22,7 @@ import (
 	"syscall"
 	"time"
 
+	"valise/bench/daemons"
 	"valise/hsm"
 	"valise/internal/keys"
 	"valise/internal/stage"
@@ -64,10 +65,10 @@ func (b *bench) newStepCA(ctx context.Context, name string) (*server, error) {
 		return s, err
 	}
 	var err error
-	if s.cluster, err = newPostgres(ctx, dir+"-db"); err != nil {
+	if s.cluster, err = daemons.NewPostgres(ctx, dir+"-db"); err != nil {
 		return s, err
 	}
-	port, err := freePort()
+	port, err := daemons.FreePort()
 	if err != nil {
 		return s, err
 	}
@@ -76,10 +77,10 @@ func (b *bench) newStepCA(ctx context.Context, name string) (*server, error) {
 		return s, err
 	}
 	env := append([]string{"STEPPATH=" + dir, "HOME=" + dir}, b.token.Env...)
-	if s.daemon, err = start(dir+".log", syscall.SIGTERM, nil, env, filepath.Join(b.bin, "step-ca"), config); err != nil {
+	if s.daemon, err = daemons.Start(dir+".log", syscall.SIGTERM, nil, env, filepath.Join(b.bin, "step-ca"), config); err != nil {
 		return s, err
 	}
-	if err := s.daemon.accepts(ctx, "tcp", "127.0.0.1:"+strconv.Itoa(port)); err != nil {
+	if err := s.daemon.Accepts(ctx, "tcp", "127.0.0.1:"+strconv.Itoa(port)); err != nil {
 		return s, err
 	}
 	roots, err := pool(filepath.Join(dir, "root.pem"))
@@ -104,7 +105,7 @@ func (b *bench) stepConfig(s *server, dir string, port int) (string, error) {
 		"key":     "pkcs11:object=" + s.name + "-issuer",
 		"address": "127.0.0.1:" + strconv.Itoa(port), "dnsNames": []string{"localhost"},
 		"kms": map[string]any{"type": "pkcs11", "uri": fmt.Sprintf("pkcs11:module-path=%s;token=%s?pin-source=%s", b.token.Module, b.token.Label, b.pin)},
-		"db":  map[string]any{"type": "postgresql", "dataSource": s.cluster.dsn("stepca"), "database": "stepca"},
+		"db":  map[string]any{"type": "postgresql", "dataSource": s.cluster.DSN("stepca"), "database": "stepca"},
 		"authority": map[string]any{"provisioners": []any{map[string]any{
 			"type": "ACME", "name": "acme", "challenges": []string{"device-attest-01"},
 			"attestationFormats": []string{"step"}, "attestationRoots": b.vendor.PEM(),

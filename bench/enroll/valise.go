@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/crypto/acme"
 
+	"valise/bench/daemons"
 	"valise/identity"
 	"valise/internal/stage"
 )
@@ -23,17 +24,17 @@ import (
 type server struct {
 	name    string
 	curve   elliptic.Curve
-	daemon  *process
-	cluster *postgres // nil: SQLite, in the daemon itself
+	daemon  *daemons.Process
+	cluster *daemons.Postgres // nil: SQLite, in the daemon itself
 	clients []*client
 }
 
 func (s *server) stop() {
 	if s.daemon != nil {
-		s.daemon.stop()
+		s.daemon.Stop()
 	}
 	if s.cluster != nil {
-		s.cluster.stop()
+		s.cluster.Stop()
 	}
 }
 
@@ -47,13 +48,13 @@ func (b *bench) newValise(ctx context.Context, name string, curve elliptic.Curve
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, err
 	}
-	port, err := freePort()
+	port, err := daemons.FreePort()
 	if err != nil {
 		return nil, err
 	}
 	if database == "postgres" {
-		if s.cluster, err = newPostgres(ctx, dir+"-db"); err == nil {
-			err = s.cluster.sql(ctx, "CREATE DATABASE valise")
+		if s.cluster, err = daemons.NewPostgres(ctx, dir+"-db"); err == nil {
+			err = s.cluster.SQL(ctx, "CREATE DATABASE valise")
 		}
 		if err != nil {
 			return s, err
@@ -77,10 +78,10 @@ func (b *bench) newValise(ctx context.Context, name string, curve elliptic.Curve
 			return s, err
 		}
 	}
-	if s.daemon, err = start(dir+".log", syscall.SIGTERM, nil, b.token.Env, program, "serve", "--config", config); err != nil {
+	if s.daemon, err = daemons.Start(dir+".log", syscall.SIGTERM, nil, b.token.Env, program, "serve", "--config", config); err != nil {
 		return s, err
 	}
-	if err := s.daemon.accepts(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", port)); err != nil {
+	if err := s.daemon.Accepts(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", port)); err != nil {
 		return s, err
 	}
 	roots, err := pool(filepath.Join(dir, "data", "root.pem"))
@@ -117,7 +118,7 @@ audit = "audit.jsonl"
 log-level = "warn"
 `, domain, port, port)
 	if s.cluster != nil {
-		text += fmt.Sprintf("database = %q\n", s.cluster.dsn("valise"))
+		text += fmt.Sprintf("database = %q\n", s.cluster.DSN("valise"))
 	}
 	return text + fmt.Sprintf(`
 [token]

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package daemons
 
 import (
 	"context"
@@ -17,10 +17,10 @@ import (
 	"valise/internal/stage"
 )
 
-// A postgres is a cluster of its own on a unix socket, with PostgreSQL's default
+// A Postgres is a cluster of its own on a unix socket, with PostgreSQL's default
 // settings: every commit is on disk before it is answered.
-type postgres struct {
-	*process
+type Postgres struct {
+	*Process
 	dir string
 }
 
@@ -36,9 +36,9 @@ func postgresProgram(name string) (string, error) {
 	return "", fmt.Errorf("%s is missing: apt-get install postgresql", name)
 }
 
-// newPostgres makes and starts a cluster in dir. PostgreSQL refuses to run as root,
+// NewPostgres makes and starts a cluster in dir. PostgreSQL refuses to run as root,
 // so root drops to "postgres" or "nobody".
-func newPostgres(ctx context.Context, dir string) (*postgres, error) {
+func NewPostgres(ctx context.Context, dir string) (*Postgres, error) {
 	initdb, err := postgresProgram("initdb")
 	if err != nil {
 		return nil, err
@@ -66,28 +66,28 @@ func newPostgres(ctx context.Context, dir string) (*postgres, error) {
 		return nil, fmt.Errorf("initdb: %w\n%s", err, out)
 	}
 	// SIGINT is PostgreSQL's fast shutdown.
-	p, err := start(dir+".log", syscall.SIGINT, as, nil, server, "-D", data, "-k", dir, "-c", "listen_addresses=")
+	p, err := Start(dir+".log", syscall.SIGINT, as, nil, server, "-D", data, "-k", dir, "-c", "listen_addresses=")
 	if err != nil {
 		return nil, err
 	}
-	pg := &postgres{process: p, dir: dir}
-	if err := pg.accepts(ctx, "unix", filepath.Join(dir, ".s.PGSQL.5432")); err != nil {
-		pg.stop()
+	pg := &Postgres{Process: p, dir: dir}
+	if err := pg.Accepts(ctx, "unix", filepath.Join(dir, ".s.PGSQL.5432")); err != nil {
+		pg.Stop()
 		return nil, err
 	}
 	// It listens before it answers.
 	_, err = stage.Poll(ctx, "PostgreSQL to answer", func() (struct{}, bool, error) {
-		return struct{}{}, pg.sql(ctx, "SELECT 1") == nil, pg.ended()
+		return struct{}{}, pg.SQL(ctx, "SELECT 1") == nil, pg.Ended()
 	})
 	if err != nil {
-		pg.stop()
+		pg.Stop()
 		return nil, err
 	}
 	return pg, nil
 }
 
-// sql runs one statement.
-func (pg *postgres) sql(ctx context.Context, statement string) error {
+// SQL runs one statement.
+func (pg *Postgres) SQL(ctx context.Context, statement string) error {
 	psql, err := postgresProgram("psql")
 	if err != nil {
 		return err
@@ -96,8 +96,8 @@ func (pg *postgres) sql(ctx context.Context, statement string) error {
 	return err
 }
 
-// dsn names a database of the cluster.
-func (pg *postgres) dsn(database string) string {
+// DSN names a database of the cluster.
+func (pg *Postgres) DSN(database string) string {
 	return strings.Join([]string{"host=" + pg.dir, "user=bench", "dbname=" + database}, " ")
 }
 

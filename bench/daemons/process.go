@@ -1,6 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+// Package daemons starts what the benchmarks measure as processes of their own,
+// and reads what they use: processor time, memory. A benchmark calls
+//
+//	p, err := daemons.Start(log, syscall.SIGTERM, nil, env, "nats-server", "-c", config)
+//	defer p.Stop()
+//	used, err := daemons.CPU(p)
+//
+// What it starts ends with the program, even when that is killed. Never measure a
+// server inside the process that loads it: their garbage collectors would share.
+package daemons
 
 import (
 	"context"
@@ -19,17 +28,17 @@ import (
 	"valise/internal/stage"
 )
 
-// A process is a daemon that this program started and that ends with it.
-type process struct {
+// A Process is a daemon that this program started and that ends with it.
+type Process struct {
 	cmd  *exec.Cmd
 	log  string
 	end  os.Signal     // asks it to stop
 	done chan struct{} // closed when it has been waited for
 }
 
-// start runs a daemon with its output in a file. It dies with this program, even
+// Start runs a daemon with its output in a file. It dies with this program, even
 // when that is killed.
-func start(log string, end os.Signal, as *syscall.Credential, env []string, command string, args ...string) (*process, error) {
+func Start(log string, end os.Signal, as *syscall.Credential, env []string, command string, args ...string) (*Process, error) {
 	out, err := os.Create(log)
 	if err != nil {
 		return nil, err
@@ -39,7 +48,7 @@ func start(log string, end os.Signal, as *syscall.Credential, env []string, comm
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM, Credential: as}
-	p := &process{cmd: cmd, log: log, end: end, done: make(chan struct{})}
+	p := &Process{cmd: cmd, log: log, end: end, done: make(chan struct{})}
 	started := make(chan error)
 	go func() {
 		runtime.LockOSThread() // the kernel ends the child with the thread that started it
@@ -56,8 +65,8 @@ func start(log string, end os.Signal, as *syscall.Credential, env []string, comm
 	return p, nil
 }
 
-// stop asks politely, then insists.
-func (p *process) stop() {
+// Stop asks politely, then insists.
+func (p *Process) Stop() {
 	_ = p.cmd.Process.Signal(p.end)
 	select {
 	case <-p.done:
@@ -67,8 +76,8 @@ func (p *process) stop() {
 	}
 }
 
-// ended is why a process that should run does not.
-func (p *process) ended() error {
+// Ended is why a process that should run does not.
+func (p *Process) Ended() error {
 	select {
 	case <-p.done:
 	default:
@@ -78,20 +87,20 @@ func (p *process) ended() error {
 	return errors.Join(fmt.Errorf("%s has ended:\n%s", filepath.Base(p.cmd.Path), text[max(0, len(text)-4000):]), err)
 }
 
-// accepts waits until something listens.
-func (p *process) accepts(ctx context.Context, network, address string) error {
+// Accepts waits until something listens.
+func (p *Process) Accepts(ctx context.Context, network, address string) error {
 	_, err := stage.Poll(ctx, filepath.Base(p.cmd.Path)+" to listen", func() (struct{}, bool, error) {
 		conn, err := net.Dial(network, address)
 		if err == nil {
 			return struct{}{}, true, conn.Close()
 		}
-		return struct{}{}, false, p.ended()
+		return struct{}{}, false, p.Ended()
 	})
 	return err
 }
 
-// freePort asks the kernel for a port that is free at the moment.
-func freePort() (int, error) {
+// FreePort asks the kernel for a port that is free at the moment.
+func FreePort() (int, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return 0, err
@@ -100,9 +109,9 @@ func freePort() (int, error) {
 	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
-// cpu is the processor time that processes and everything below them have used:
+// CPU is the processor time that processes and everything below them have used:
 // their own, and that of children that ended (proc(5): utime, stime, cutime, cstime).
-func cpu(processes ...*process) (time.Duration, error) {
+func CPU(processes ...*Process) (time.Duration, error) {
 	parents, ticks := make(map[int]int), make(map[int]int64)
 	dirs, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
@@ -128,13 +137,15 @@ func cpu(processes ...*process) (time.Duration, error) {
 			}
 		}
 	}
-	if total == 0 {
-		return 0, errors.New("no processor time was found")
+	for _, p := range processes {
+		if _, runs := ticks[p.cmd.Process.Pid]; !runs {
+			return 0, fmt.Errorf("%s does not run", filepath.Base(p.cmd.Path))
+		}
 	}
 	return time.Duration(total) * time.Second / clockTicks, nil
 }
 
-func isOneOf(pid int, processes []*process) bool {
+func isOneOf(pid int, processes []*Process) bool {
 	for _, p := range processes {
 		if p.cmd.Process.Pid == pid {
 			return true
@@ -165,3 +176,21 @@ func parseStat(line string) (pid, parent int, ticks int64, err error) {
 	}
 	return pid, parent, ticks, err
 }
+
+// RSS is the memory of the process that lies in RAM, in bytes (proc(5): VmRSS).
+func (p *Process) RSS() (int64, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+			kib, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
+			return kib << 10, err
+		}
+	}
+	return 0, errors.New("VmRSS is missing")
+}
+
+// Pid is the number of the process.
+func (p *Process) Pid() int { return p.cmd.Process.Pid }

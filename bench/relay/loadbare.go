@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bufio"
+	"encoding/binary"
+	"fmt"
+	"io"
+
+	"github.com/quic-go/quic-go"
+
+	"valise/bench/lean"
+)
+
+// bareLoad speaks to the bare relay, with the same certificates, handshakes and
+// settings of QUIC as our own devices.
+type bareLoad struct {
+	address   string
+	authority *lean.Authority
+}
+
+func newBareLoad(l *load) (*bareLoad, error) {
+	authority, err := lean.Load(l.Dir, domain)
+	return &bareLoad{address: l.Address, authority: authority}, err
+}
+
+type bareConn struct {
+	conn   *quic.Conn
+	stream *quic.Stream
+	in     *bufio.Reader
+	out    []byte
+	body   []byte
+}
+
+func (v *bareLoad) dial(name string, box int) (*bareConn, error) {
+	device, err := v.authority.NewDevice(name)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := within()
+	defer cancel()
+	c := new(bareConn)
+	if c.conn, err = quic.DialAddr(ctx, v.address, device.TLS(bareProtocol), lean.QUIC()); err != nil {
+		return nil, err
+	}
+	if c.stream, err = c.conn.OpenStreamSync(ctx); err != nil {
+		return nil, err
+	}
+	c.in = bufio.NewReaderSize(c.stream, 64<<10)
+	return c, c.write(binary.BigEndian.AppendUint32(appendBare(nil, bareHello, 4), uint32(box)))
+}
+
+func (c *bareConn) write(b []byte) error {
+	_, err := c.stream.Write(b)
+	return err
+}
+
+func (c *bareConn) Close() error { return c.conn.CloseWithError(0, "") }
+
+func (v *bareLoad) mailbox(int) error { return nil }
+
+type bareSender struct {
+	*bareConn
+	boxes []int
+	pool  [][]byte
+}
+
+// noBox is the box of somebody who has none.
+const noBox = 1 << 30
+
+func (v *bareLoad) sender(id int, boxes []int) (sender, error) {
+	c, err := v.dial(fmt.Sprintf("sender%d", id), noBox)
+	return &bareSender{bareConn: c, boxes: boxes, pool: randomPool()}, err
+}
+
+func (s *bareSender) add(b []byte, n int) []byte {
+	b = appendBare(b, bareSend, 4+payloadSize)
+	b = binary.BigEndian.AppendUint32(b, uint32(s.boxes[n%len(s.boxes)]))
+	b = binary.BigEndian.AppendUint64(b, uint64(n/len(s.boxes)))
+	return append(b, s.pool[n%len(s.pool)][8:]...)
+}
+
+func (s *bareSender) acked() (int, error) {
+	for n := 0; ; {
+		kind, err := readBare(s.in, &s.body)
+		if err != nil {
+			return n, err
+		}
+		if kind != bareDone || len(s.body) != 4 {
+			return n, fmt.Errorf("frame %d", kind)
+		}
+		if n += int(binary.BigEndian.Uint32(s.body)); s.in.Buffered() < bareHead {
+			return n, nil
+		}
+	}
+}
+
+type bareReceiver struct {
+	*bareConn
+	order
+}
+
+func (v *bareLoad) receiver(box int) (receiver, error) {
+	c, err := v.dial(fmt.Sprintf("owner%d", box), box)
+	return &bareReceiver{bareConn: c}, err
+}
+
+func (r *bareReceiver) open() error { return r.write(appendBare(nil, bareOpen, 0)) }
+
+func (r *bareReceiver) received() (int, error) {
+	for n := 0; ; {
+		kind, err := readBare(r.in, &r.body)
+		if err != nil {
+			return n, err
+		}
+		if kind != bareMail || len(r.body) < 8 {
+			return n, fmt.Errorf("frame %d", kind)
+		}
+		number := binary.BigEndian.Uint64(r.body)
+		if err := r.take(r.body[8:]); err != nil {
+			return n, err
+		}
+		if n++; r.in.Buffered() < bareHead+8+payloadSize {
+			r.out = binary.BigEndian.AppendUint64(appendBare(r.out[:0], bareSeen, 8), number)
+			return n, r.write(r.out)
+		}
+	}
+}
+
+func (v *bareLoad) idle(id int) (io.Closer, error) {
+	c, err := v.dial(fmt.Sprintf("idle%d", id), id)
+	if err != nil {
+		return nil, err
+	}
+	return c, c.write(appendBare(nil, bareOpen, 0))
+}

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"crypto/rand"
+	"fmt"
+	"io"
+	"sync"
+
+	"valise/bench/lean"
+	"valise/mls"
+)
+
+const domain = "interieur.example"
+
+// textSize makes a message whose padded content has 1,024 bytes (package mls pads
+// to multiples of 256); framing and header come on top.
+const textSize = 920
+
+// sealedPool is how many messages are sealed for each group. They are sent again
+// and again, under new counters: the gateway cannot read them and does the same
+// work for each.
+const sealedPool = 16
+
+// valiseLoad speaks our protocol with lean devices.
+type valiseLoad struct {
+	address   string
+	authority *lean.Authority
+
+	mu     sync.Mutex
+	owners map[int]*owner // guarded by mu
+}
+
+// An owner is the device of a mailbox and what it offers to be added with.
+type owner struct {
+	device *lean.Device
+	offer  *mls.KeyPackage
+}
+
+func newValiseLoad(l *load) (*valiseLoad, error) {
+	authority, err := lean.Load(l.Dir, domain)
+	return &valiseLoad{address: l.Address, authority: authority, owners: make(map[int]*owner)}, err
+}
+
+// mailbox makes a device and has it connect once: only then can it be added.
+func (v *valiseLoad) mailbox(box int) error {
+	device, err := v.authority.NewDevice(fmt.Sprintf("owner%d", box))
+	if err != nil {
+		return err
+	}
+	offer, _, err := device.Offer()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := within()
+	defer cancel()
+	conn, err := device.Connect(ctx, v.address)
+	if err != nil {
+		return err
+	}
+	v.mu.Lock()
+	v.owners[box] = &owner{device: device, offer: offer}
+	v.mu.Unlock()
+	return conn.Close()
+}
+
+func (v *valiseLoad) owner(box int) *owner {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.owners[box]
+}
+
+type valiseSender struct {
+	*lean.Conn
+	frames [][][]byte // of each group
+}
+
+// sender makes a device, a group with each owner, and messages.
+func (v *valiseLoad) sender(id int, boxes []int) (sender, error) {
+	device, err := v.authority.NewDevice(fmt.Sprintf("sender%d", id))
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := within()
+	defer cancel()
+	conn, err := device.Connect(ctx, v.address)
+	if err != nil {
+		return nil, err
+	}
+	s := &valiseSender{Conn: conn}
+	text := make([]byte, textSize)
+	for _, box := range boxes {
+		g, err := conn.Found(ctx, v.owner(box).offer)
+		if err != nil {
+			return nil, err
+		}
+		var frames [][]byte
+		for n := range sealedPool {
+			_, _ = rand.Read(text)
+			send, err := lean.Seal(g, text, uint64(n+1))
+			if err != nil {
+				return nil, err
+			}
+			frame, err := lean.Frame(send)
+			if err != nil {
+				return nil, err
+			}
+			frames = append(frames, frame)
+		}
+		s.frames = append(s.frames, frames)
+	}
+	return s, nil
+}
+
+func (s *valiseSender) add(b []byte, n int) []byte {
+	frames := s.frames[n%len(s.frames)]
+	return s.AppendSealed(b, frames[n/len(s.frames)%len(frames)])
+}
+
+func (s *valiseSender) write(b []byte) error { return s.Write(b) }
+func (s *valiseSender) acked() (int, error)  { return s.Answers() }
+
+type valiseReceiver struct{ *lean.Conn }
+
+func (v *valiseLoad) receiver(box int) (receiver, error) {
+	ctx, cancel := within()
+	defer cancel()
+	conn, err := v.owner(box).device.Connect(ctx, v.address)
+	return valiseReceiver{conn}, err
+}
+
+func (r valiseReceiver) open() error {
+	ctx, cancel := within()
+	defer cancel()
+	return r.Listen(ctx)
+}
+
+func (r valiseReceiver) received() (int, error) { return r.Receive() }
+
+// idle makes a device that has its delivery stream open.
+func (v *valiseLoad) idle(id int) (io.Closer, error) {
+	device, err := v.authority.NewDevice(fmt.Sprintf("idle%d", id))
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := within()
+	defer cancel()
+	conn, err := device.Connect(ctx, v.address)
+	if err != nil {
+		return nil, err
+	}
+	return conn, conn.Listen(ctx)
+}
