@@ -4,6 +4,7 @@ package enroll
 
 import (
 	"context"
+	"errors"
 
 	"valise/enroll/acme"
 	"valise/enroll/ca"
@@ -41,13 +42,36 @@ func looked(ctx context.Context, order, authorization string) *authority.Facts {
 	return found
 }
 
-// known returns a copy of what was looked up about an order, for the CA to begin with,
-// or nil. Where there are officers, what the order waits for is written to it first.
-func (a *Authority) known(ctx context.Context, order string) *authority.Facts {
-	w := acme.Wants(ctx)
-	if a.led || w == nil || w.Found == nil || w.Order != order {
+// useIn uses the nonce of a request in the transaction that does what it asks for. The
+// account must be looked at after it, with the voucher's Good.
+func (a *Authority) useIn(tx *authority.Tx, v *acme.Voucher) error {
+	if v.Nonce == "" {
 		return nil
 	}
-	found := *w.Found
-	return &found
+	return a.cfg.Store.UseNonceIn(tx, v.Nonce, a.cfg.Now())
+}
+
+// used ends a change that was to use a request's nonce.
+func (a *Authority) used(ctx context.Context, v *acme.Voucher, err error) error {
+	switch {
+	case err == nil:
+		v.Used()
+	case errors.Is(err, authority.ErrNonce):
+		err = errors.Join(err, a.cfg.Store.RefreshNonces(ctx))
+	}
+	return nonceError(err)
+}
+
+// UseNonceNow implements acme.Backend.
+func (a *Authority) UseNonceNow(ctx context.Context, account authority.Account) (authority.Account, error) {
+	v := acme.VoucherOf(ctx)
+	if v.Nonce == "" {
+		return account, nil
+	}
+	now, err := a.UseNonceOf(ctx, v.Nonce, account.ID)
+	if err == nil {
+		err = v.Good(&now)
+		v.Used()
+	}
+	return now, err
 }

@@ -81,6 +81,7 @@ type Authority struct {
 	stirred atomic.Bool // the record changed since Work last looked at orders
 	hurt    atomic.Bool // the audit stream knows that the record is damaged
 	trust   distrust
+	recent  recent
 }
 
 var (

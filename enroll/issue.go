@@ -22,25 +22,23 @@ import (
 // Finalize implements acme.Backend. A CSR that is refused leaves the order "ready";
 // the same CSR sent again continues where the first one is.
 func (a *Authority) Finalize(ctx context.Context, account authority.Account, id string, csrDER []byte) (authority.Order, authority.Authorization, error) {
-	known := a.known(ctx, id)
-	order, authz, err := a.Order(ctx, account, id)
+	known, err := a.begin(ctx, &account, id)
 	if err != nil {
-		return order, authz, err
+		return authority.Order{}, authority.Authorization{}, err
 	}
+	order, authz := known.Order, known.Authorization
 	again := bytes.Equal(order.CSR, csrDER) && (order.Status == authority.Processing || order.Status == authority.Valid)
-	if !again {
-		if err := a.ready(); err != nil {
-			return order, authz, err
+	issued := false
+	if again {
+		if _, err = a.UseNonceNow(ctx, account); err == nil {
+			issued, err = a.issueOf(ctx, order, account, nil)
 		}
-		if err := a.accept(ctx, &account, &order, csrDER); err != nil {
-			return order, authz, err
-		}
-		order.Status, order.CSR = authority.Processing, csrDER
-		if known != nil {
-			known.Order = order
+	} else if err = a.ready(); err == nil {
+		if err = a.acceptable(&account, &order, csrDER); err == nil {
+			order.Status, order.CSR, known.Order.Status, known.Order.CSR = authority.Processing, csrDER, authority.Processing, csrDER
+			issued, err = a.finalize(ctx, order, account, known)
 		}
 	}
-	issued, err := a.issueOf(ctx, order, account, known)
 	if err != nil {
 		return order, authz, err
 	}
@@ -51,7 +49,72 @@ func (a *Authority) Finalize(ctx context.Context, account authority.Account, id 
 	return a.Order(ctx, account, id)
 }
 
-func (a *Authority) accept(ctx context.Context, account *authority.Account, order *authority.Order, csrDER []byte) error {
+// begin reads what stands behind an order of the account's. Where there are officers the
+// request's nonce is used by the way, and what the order waits for is noted in its row
+// before the CA looks at it; else the nonce waits for the transaction that issues.
+func (a *Authority) begin(ctx context.Context, account *authority.Account, id string) (*authority.Facts, error) {
+	if a.led {
+		if _, err := a.UseNonceNow(ctx, *account); err != nil {
+			return nil, err
+		}
+	}
+	found := new(authority.Facts)
+	if w := acme.Wants(ctx); w != nil && w.Found != nil && w.Order == id {
+		*found, w.Found = *w.Found, nil
+		return found, owned(found.Order, account.ID, nil)
+	}
+	if f := a.recent.order(id); f != nil && !a.led {
+		a.recent.forget(id)
+		if err := owned(f.Order, account.ID, nil); err != nil {
+			return nil, err
+		}
+		return f, acme.VoucherOf(ctx).Good(&f.Account)
+	}
+	err := a.cfg.Store.Read(ctx, func(tx *authority.Tx) (err error) {
+		*found, err = tx.FactsOf(id, ca.OrderRef(id))
+		return err
+	})
+	if err = owned(found.Order, account.ID, err); err != nil {
+		return nil, err
+	}
+	return found, acme.VoucherOf(ctx).Good(&found.Account)
+}
+
+// finalize takes an order's CSR and issues, in as few transactions as that takes: where
+// nobody has to approve, the CSR, the request's nonce and the ledger's leaf are one. If
+// that does not come to pass, the CSR is taken by itself and the order goes its way.
+func (a *Authority) finalize(ctx context.Context, order authority.Order, account authority.Account, known *authority.Facts) (issued bool, err error) {
+	if !a.led && order.Approvals == 0 && a.cfg.CA.Device().Approvals == 0 {
+		voucher := acme.VoucherOf(ctx)
+		opening := &ca.Opening{Do: func(tx *authority.Tx) error {
+			if err := a.useIn(tx, voucher); err != nil {
+				return err
+			}
+			return tx.Later().FinalizeOrder(order.ID, order.CSR)
+		}}
+		issued, err = a.issueNow(ctx, order, account, known, opening)
+		if errors.Is(err, authority.ErrNonce) {
+			return false, a.used(ctx, voucher, err)
+		}
+		if opening.Done {
+			voucher.Used()
+			return issued, errors.Join(err, a.finalized(ctx, &account, &order))
+		}
+	}
+	if _, err := a.UseNonceNow(ctx, account); err != nil {
+		return false, err
+	}
+	if err := a.accept(ctx, &account, &order); err != nil {
+		return false, err
+	}
+	if a.led {
+		known = nil // what it waits for is written to its row first
+	}
+	return a.issueOf(ctx, order, account, known)
+}
+
+// acceptable checks an order's state and its CSR.
+func (a *Authority) acceptable(account *authority.Account, order *authority.Order, csrDER []byte) error {
 	switch {
 	case order.Status == authority.Ready && a.cfg.Now().After(order.Expires):
 		return acme.Refuse(acme.OrderExpired, "the order has expired; make a new one")
@@ -65,14 +128,16 @@ func (a *Authority) accept(ctx context.Context, account *authority.Account, orde
 	if device, err := identity.DeviceIDOf(csr.PublicKey); err != nil || device != order.Device {
 		return acme.Refuse(acme.CSRKeyMismatch, "the CSR is for another key than the attested one")
 	}
-	if err := checkNames(csr, account.Address, order.Device); err != nil {
-		return err
-	}
-	err = a.cfg.Store.FinalizeOrder(ctx, order.ID, csrDER)
+	return checkNames(csr, account.Address, order.Device)
+}
+
+// accept stores an order's CSR.
+func (a *Authority) accept(ctx context.Context, account *authority.Account, order *authority.Order) error {
+	err := a.cfg.Store.FinalizeOrder(ctx, order.ID, order.CSR)
 	if errors.Is(err, authority.ErrState) {
 		// Another request with the same CSR may have been faster.
 		now, _, lookErr := a.Order(ctx, *account, order.ID)
-		if lookErr == nil && bytes.Equal(now.CSR, csrDER) {
+		if lookErr == nil && bytes.Equal(now.CSR, order.CSR) {
 			return nil
 		}
 		return acme.Refuse(acme.OrderNotReady, "the order is not ready any more")
@@ -80,6 +145,10 @@ func (a *Authority) accept(ctx context.Context, account *authority.Account, orde
 	if err != nil {
 		return err
 	}
+	return a.finalized(ctx, account, order)
+}
+
+func (a *Authority) finalized(ctx context.Context, account *authority.Account, order *authority.Order) error {
 	return a.event(ctx, "order finalized", account, slog.String("order", order.ID), slog.String("device", order.Device.String()))
 }
 
@@ -106,6 +175,13 @@ func (a *Authority) issueOf(ctx context.Context, order authority.Order, account 
 	if waits, err := a.waits(ctx, &order, &account); err != nil || waits {
 		return false, err
 	}
+	return a.issueNow(ctx, order, account, known, nil)
+}
+
+// issueNow has the CA issue. With an opening, what went wrong before that came to pass
+// is the caller's.
+func (a *Authority) issueNow(ctx context.Context, order authority.Order, account authority.Account, known *authority.Facts, opening *ca.Opening) (issued bool, err error) {
+	id := order.ID
 	// Nothing is issued without a trace; one line for all attempts.
 	if _, said := a.announced.Load(id); !said {
 		err = a.event(ctx, "issuing", &account, slog.String("order", id), slog.String("device", order.Device.String()))
@@ -113,7 +189,10 @@ func (a *Authority) issueOf(ctx context.Context, order authority.Order, account 
 			return false, err
 		}
 	}
-	issuance, err := a.cfg.CA.IssueKnown(ctx, id, known)
+	issuance, err := a.cfg.CA.IssueKnown(ctx, id, known, opening)
+	if err != nil && opening != nil && !opening.Done {
+		return false, err
+	}
 	var signing *ca.SigningError
 	if errors.As(err, &signing) {
 		a.announced.Store(id, nil)

@@ -36,30 +36,39 @@ func (a *Authority) NewOrder(ctx context.Context, account authority.Account, dev
 	if err := a.standing(account.Address, device); err != nil {
 		return order, authz, err
 	}
-	err := a.cfg.Store.Update(ctx, func(tx *authority.Tx) error {
-		if err := a.mayOrder(tx, account.ID, device, now); err != nil {
+	voucher := acme.VoucherOf(ctx)
+	var applicant authority.Applicant
+	err := a.cfg.Store.Update(ctx, func(tx *authority.Tx) (err error) {
+		if err := a.useIn(tx, voucher); err != nil {
+			return err
+		}
+		if applicant, err = a.mayOrder(tx, voucher, account.ID, device, now); err != nil {
 			return err
 		}
 		return tx.AddOrder(order, authz)
 	})
-	if err != nil {
+	if err = a.used(ctx, voucher, err); err != nil {
 		return authority.Order{}, authority.Authorization{}, err
 	}
+	a.recent.keep(&authority.Facts{Order: order, Authorization: authz, Account: applicant.Account, Person: applicant.Person, OnRoster: applicant.OnRoster})
 	return order, authz, a.event(ctx, "order made", &account, slog.String("order", order.ID), slog.String("device", device.String()))
 }
 
-func (a *Authority) mayOrder(tx *authority.Tx, id int64, device identity.DeviceID, now time.Time) error {
+func (a *Authority) mayOrder(tx *authority.Tx, voucher *acme.Voucher, id int64, device identity.DeviceID, now time.Time) (authority.Applicant, error) {
 	applicant, err := tx.Applicant(id, device, now)
 	if err != nil {
-		return err
+		return applicant, err
+	}
+	if err := voucher.Good(&applicant.Account); err != nil {
+		return applicant, err
 	}
 	if err := a.mayHave(&applicant, device); err != nil {
-		return err
+		return applicant, err
 	}
 	if applicant.Open >= maxOpenOrders {
-		return acme.Refuse(acme.TooManyOrders, "too many unfinished orders; finish one or wait until they expire")
+		return applicant, acme.Refuse(acme.TooManyOrders, "too many unfinished orders; finish one or wait until they expire")
 	}
-	return nil
+	return applicant, nil
 }
 
 // mayHave ties an account to a person on the roster and to one device, and a device to
@@ -133,10 +142,12 @@ func ownAuthorization(tx *authority.Tx, account int64, id string) (o authority.O
 // Attest implements acme.Backend. The evidence is judged without a transaction; the
 // outcome is stored in one, if the challenge is still open.
 func (a *Authority) Attest(ctx context.Context, account authority.Account, id string, evidence []byte) (authority.Authorization, error) {
-	order, authz, err := a.Authorization(ctx, account, id)
+	order, authz, err := a.toAttest(ctx, account, id)
 	if err != nil {
 		return authz, err
 	}
+	known := a.recent.order(order.ID)
+	a.recent.forget(order.ID)
 	now := a.cfg.Now().UTC().Truncate(time.Second)
 	if err := openChallenge(&authz, now); err != nil {
 		return authz, err
@@ -151,10 +162,16 @@ func (a *Authority) Attest(ctx context.Context, account authority.Account, id st
 	if errors.As(a.standing(account.Address, order.Device), &barred) && reason == "" {
 		reason = barred.Reason
 	}
-	err = a.cfg.Store.Update(ctx, func(tx *authority.Tx) error {
-		return a.closeChallenge(tx, &account, &authz, order.Device, reason)
+	voucher := acme.VoucherOf(ctx)
+	var fresh authority.Applicant
+	err = a.cfg.Store.Update(ctx, func(tx *authority.Tx) (err error) {
+		if err := a.useIn(tx, voucher); err != nil {
+			return err
+		}
+		fresh, err = a.closeChallenge(tx, voucher, &account, &authz, order.Device, reason)
+		return err
 	})
-	if errors.Is(err, authority.ErrState) {
+	if err = a.used(ctx, voucher, err); errors.Is(err, authority.ErrState) {
 		return authz, errChallengeReused
 	}
 	if err != nil {
@@ -162,6 +179,12 @@ func (a *Authority) Attest(ctx context.Context, account authority.Account, id st
 	}
 	if authz.Status == authority.Invalid {
 		return authz, nil // the front writes refusals to the audit stream
+	}
+	if known != nil {
+		known.Authorization, known.Order.Status = authz, authority.Ready
+		known.Account, known.Person, known.OnRoster = fresh.Account, fresh.Person, fresh.OnRoster
+		known.Account.Device = &order.Device
+		a.recent.keep(known)
 	}
 	return authz, a.event(ctx, "evidence accepted", &account, slog.String("order", order.ID),
 		slog.String("device", order.Device.String()), slog.String("evidence", hex.EncodeToString(result.EvidenceHash[:])))
@@ -181,16 +204,19 @@ func openChallenge(z *authority.Authorization, now time.Time) error {
 
 // closeChallenge stores the outcome. The account gets its device with the first
 // evidence that is accepted.
-func (a *Authority) closeChallenge(tx *authority.Tx, account *authority.Account, z *authority.Authorization, device identity.DeviceID, reason acme.Reason) error {
-	if reason == "" {
-		fresh, err := tx.Applicant(account.ID, device, z.Validated)
-		if err != nil {
-			return err
-		}
-		var refusal *acme.Refusal
-		if errors.As(a.mayHave(&fresh, device), &refusal) {
-			reason = refusal.Reason
-		}
+func (a *Authority) closeChallenge(tx *authority.Tx, voucher *acme.Voucher, account *authority.Account, z *authority.Authorization,
+	device identity.DeviceID, reason acme.Reason,
+) (authority.Applicant, error) {
+	fresh, err := tx.Applicant(account.ID, device, z.Validated)
+	if err != nil {
+		return fresh, err
+	}
+	if err := voucher.Good(&fresh.Account); err != nil {
+		return fresh, err
+	}
+	var refusal *acme.Refusal
+	if reason == "" && errors.As(a.mayHave(&fresh, device), &refusal) {
+		reason = refusal.Reason
 	}
 	z.Status, z.Reason = authority.Valid, ""
 	next := authority.Ready
@@ -198,11 +224,20 @@ func (a *Authority) closeChallenge(tx *authority.Tx, account *authority.Account,
 		z.Status, z.Reason, next = authority.Invalid, string(reason), authority.Invalid
 	}
 	last := tx.Later() // all of it, or ErrState
-	err := errors.Join(last.CloseAuthorization(*z), last.MoveOrder(z.Order, authority.Pending, next, z.Reason))
+	err = errors.Join(last.CloseAuthorization(*z), last.MoveOrder(z.Order, authority.Pending, next, z.Reason))
 	if err != nil || reason != "" {
-		return err
+		return fresh, err
 	}
-	return last.BindAccount(account.ID, device)
+	return fresh, last.BindAccount(account.ID, device)
+}
+
+// toAttest finds an authorization that is to be answered. One that this process made is
+// taken as it was then: that it is still open, the transaction that closes it finds out.
+func (a *Authority) toAttest(ctx context.Context, account authority.Account, id string) (authority.Order, authority.Authorization, error) {
+	if f := a.recent.authorization(id); f != nil && acme.VoucherOf(ctx).Nonce != "" {
+		return f.Order, f.Authorization, owned(f.Order, account.ID, nil)
+	}
+	return a.Authorization(ctx, account, id)
 }
 
 // storedResult is an appraisal's result as officers and auditors read it. Nothing is

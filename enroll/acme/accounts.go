@@ -71,8 +71,9 @@ func standing(account *authority.Account) error {
 }
 
 // admit verifies a message by an account's key, uses its nonce, and returns account
-// and payload (RFC 8555, Sections 6.2 and 6.5).
-func (a *accounts) admit(ctx context.Context, m *message, id int64) (authority.Account, []byte, error) {
+// and payload (RFC 8555, Sections 6.2 and 6.5). If the nonce is to be used later, the
+// account is as it was some time ago, and the context's Voucher holds the nonce.
+func (a *accounts) admit(ctx context.Context, m *message, id int64, later bool) (authority.Account, []byte, error) {
 	none := authority.Account{}
 	who, err := a.find(ctx, id, false)
 	if err != nil {
@@ -93,6 +94,10 @@ func (a *accounts) admit(ctx context.Context, m *message, id int64) (authority.A
 	if err != nil {
 		return none, nil, err
 	}
+	if later {
+		*VoucherOf(ctx) = Voucher{Nonce: m.nonce, Thumbprint: who.account.Thumbprint, account: id}
+		return who.account, payload, nil
+	}
 	now, err := a.backend.UseNonceOf(ctx, m.nonce, id)
 	if err != nil {
 		return none, nil, err
@@ -103,7 +108,7 @@ func (a *accounts) admit(ctx context.Context, m *message, id int64) (authority.A
 	}
 	if now.Thumbprint != who.account.Thumbprint {
 		a.forget(id)
-		return now, nil, Refuse(BadSignature, "the JWS is signed by a key that the account had before")
+		return now, nil, errFormerKey
 	}
 	return now, payload, nil
 }

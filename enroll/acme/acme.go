@@ -52,7 +52,8 @@ import (
 )
 
 // Backend decides what this front asks. Every method that refuses returns a
-// *Refusal; any other error is the authority's own trouble.
+// *Refusal; any other error is the authority's own trouble. NewOrder, Attest and
+// Finalize use the context's Voucher where they change something.
 type Backend interface {
 	Activator
 
@@ -63,6 +64,10 @@ type Backend interface {
 	// UseNonceOf is UseNonce for a request that an account's key has signed; it
 	// returns the account as it is now.
 	UseNonceOf(ctx context.Context, nonce string, account int64) (authority.Account, error)
+
+	// UseNonceNow uses the context's Voucher by itself, and returns the account as it
+	// is now.
+	UseNonceNow(ctx context.Context, a authority.Account) (authority.Account, error)
 
 	// Register makes an account, or returns the one that this key has already.
 	// A nil binding returns only an existing one.

@@ -39,6 +39,10 @@ func (p *paper) UseNonceOf(context.Context, string, int64) (authority.Account, e
 	return p.account, nil
 }
 
+func (p *paper) UseNonceNow(context.Context, authority.Account) (authority.Account, error) {
+	return p.account, nil
+}
+
 func (p *paper) order() (authority.Order, authority.Authorization) {
 	p.asked++
 	return authority.Order{ID: "o", Status: authority.Pending}, authority.Authorization{ID: "z", Status: authority.Pending}

@@ -133,10 +133,14 @@ func (s *Server) postNewOrder(w http.ResponseWriter, r *http.Request, c *call) e
 	}
 	var replaced CertID
 	if in.Replaces != nil {
-		if replaced, err = ParseCertID(*in.Replaces); err == nil {
-			err = s.cfg.Backend.MayReplace(r.Context(), c.account, device, replaced)
+		if replaced, err = ParseCertID(*in.Replaces); err != nil {
+			return err
 		}
-		if err != nil {
+		// What was replaced already is in the account as it is now.
+		if c.account, err = s.cfg.Backend.UseNonceNow(r.Context(), c.account); err != nil {
+			return err
+		}
+		if err := s.cfg.Backend.MayReplace(r.Context(), c.account, device, replaced); err != nil {
 			return err
 		}
 	}
@@ -149,6 +153,9 @@ func (s *Server) postNewOrder(w http.ResponseWriter, r *http.Request, c *call) e
 			return err
 		}
 		o.Replaces = *in.Replaces
+	}
+	if err := s.spent(r.Context(), VoucherOf(r.Context()), nil); err != nil {
+		return err
 	}
 	w.Header().Set("Location", s.url(pathOrder, o.ID))
 	writeJSON(w, http.StatusCreated, jsonType, s.order(&o, &a))
@@ -229,7 +236,7 @@ func (s *Server) postAuthorization(w http.ResponseWriter, r *http.Request, c *ca
 func (s *Server) postChallenge(w http.ResponseWriter, r *http.Request, c *call) error {
 	if len(c.payload) == 0 {
 		o, a, err := s.cfg.Backend.Authorization(r.Context(), c.account, c.id)
-		if err != nil {
+		if err = s.spent(r.Context(), VoucherOf(r.Context()), err); err != nil {
 			return err
 		}
 		s.writeChallenge(w, &o, &a)
@@ -240,7 +247,7 @@ func (s *Server) postChallenge(w http.ResponseWriter, r *http.Request, c *call) 
 		return err
 	}
 	a, err := s.cfg.Backend.Attest(r.Context(), c.account, c.id, evidence)
-	if err != nil {
+	if err = s.spent(r.Context(), VoucherOf(r.Context()), err); err != nil {
 		return err
 	}
 	if a.Status == authority.Invalid {
@@ -289,7 +296,7 @@ func (s *Server) postFinalize(w http.ResponseWriter, r *http.Request, c *call) e
 		return Refuse(BadCSR, "the csr is not base64url without padding")
 	}
 	o, a, err := s.cfg.Backend.Finalize(r.Context(), c.account, c.id, csr)
-	if err != nil {
+	if err = s.spent(r.Context(), VoucherOf(r.Context()), err); err != nil {
 		return err
 	}
 	s.writeOrder(w, &o, &a)

@@ -35,11 +35,50 @@ type message struct {
 
 // flattened is the only serialization that RFC 8555, Section 6.2 allows: one
 // signature, no unprotected header.
-type flattened struct {
-	Protected *string `json:"protected"`
-	Payload   *string `json:"payload"`
-	Signature *string `json:"signature"`
+type flattened struct{ protected, payload, signature *string }
+
+// compact is the same message in compact serialization, which has no JSON around it to
+// be read a second time.
+func (f *flattened) compact() string { return *f.protected + "." + *f.payload + "." + *f.signature }
+
+// parseFlattened takes exactly one object with exactly these members.
+func parseFlattened(body []byte) (*flattened, error) {
+	f := new(flattened)
+	parts := map[string]**string{"protected": &f.protected, "payload": &f.payload, "signature": &f.signature}
+	d := json.NewDecoder(bytes.NewReader(body))
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		return nil, errNotFlattened
+	}
+	for d.More() {
+		name, err := d.Token()
+		if err != nil {
+			return nil, errNotFlattened
+		}
+		text, known := name.(string)
+		part := parts[text]
+		if !known || part == nil || *part != nil {
+			return nil, errNotFlattened
+		}
+		value, err := d.Token()
+		if err != nil {
+			return nil, errNotFlattened
+		}
+		if s, ok := value.(string); ok {
+			*part = &s
+		} else {
+			return nil, errNotFlattened
+		}
+	}
+	if _, err := d.Token(); err != nil { // the end of the object
+		return nil, errNotFlattened
+	}
+	if _, err := d.Token(); err != io.EOF || f.protected == nil || f.payload == nil || f.signature == nil {
+		return nil, errNotFlattened
+	}
+	return f, nil
 }
+
+var errNotFlattened = Refuse(MalformedRequest, "the body is not a JWS in flattened JSON serialization")
 
 // header is what we read of a protected header before its signature is verified.
 // Unknown parameters are allowed, critical ones are not.
@@ -54,14 +93,14 @@ type header struct {
 }
 
 func parseMessage(body []byte) (*message, error) {
-	h, err := parseHeader(body)
+	h, f, err := parseHeader(body)
 	if err != nil {
 		return nil, err
 	}
 	if h.Alg != string(jose.ES256) && h.Alg != string(jose.ES384) {
 		return nil, Refuse(BadAlgorithm, "account keys sign with ES256 or ES384")
 	}
-	jws, err := jose.ParseSignedJSON(string(body), signatures)
+	jws, err := jose.ParseSignedCompact(f.compact(), signatures)
 	if err != nil || len(jws.Signatures) != 1 {
 		return nil, Refuse(MalformedRequest, "the JWS is malformed")
 	}
@@ -80,23 +119,23 @@ func parseMessage(body []byte) (*message, error) {
 	return m, checkAccountKey(m.jwk, m.alg)
 }
 
-func parseHeader(body []byte) (*header, error) {
-	var f flattened
-	if err := errors.Join(exactNames(body, bodyNames), strictJSON(body, &f)); err != nil || f.Protected == nil || f.Payload == nil || f.Signature == nil {
-		return nil, Refuse(MalformedRequest, "the body is not a JWS in flattened JSON serialization")
-	}
-	raw, err := base64.RawURLEncoding.Strict().DecodeString(*f.Protected)
+func parseHeader(body []byte) (*header, *flattened, error) {
+	f, err := parseFlattened(body)
 	if err != nil {
-		return nil, Refuse(MalformedRequest, "the JWS's protected header is not base64url")
+		return nil, nil, err
+	}
+	raw, err := base64.RawURLEncoding.Strict().DecodeString(*f.protected)
+	if err != nil {
+		return nil, nil, Refuse(MalformedRequest, "the JWS's protected header is not base64url")
 	}
 	var h header
 	if err := errors.Join(exactNames(raw, headerNames), json.Unmarshal(raw, &h)); err != nil {
-		return nil, Refuse(MalformedRequest, "the JWS's protected header is not a JSON object of the right types")
+		return nil, nil, Refuse(MalformedRequest, "the JWS's protected header is not a JSON object of the right types")
 	}
 	if len(h.Crit) != 0 || len(h.B64) != 0 {
-		return nil, Refuse(MalformedRequest, "the JWS has a critical header parameter, which is not supported")
+		return nil, nil, Refuse(MalformedRequest, "the JWS has a critical header parameter, which is not supported")
 	}
-	return &h, nil
+	return &h, f, nil
 }
 
 // checkAccountKey binds the algorithm to its curve (RFC 7518, Section 3.4).
@@ -155,7 +194,7 @@ func (b *Binding) Verify(key []byte) error {
 // parseBinding checks everything about a binding but its MAC: it is for this URL
 // and this account key.
 func parseBinding(raw []byte, url string, account *jose.JSONWebKey) (*Binding, error) {
-	h, err := parseHeader(raw)
+	h, f, err := parseHeader(raw)
 	if err != nil {
 		return nil, err
 	}
@@ -165,7 +204,7 @@ func parseBinding(raw []byte, url string, account *jose.JSONWebKey) (*Binding, e
 	if h.KID == nil || *h.KID == "" || len(*h.KID) > maxKID || len(h.JWK) != 0 || h.Nonce != nil || h.URL == nil || *h.URL != url {
 		return nil, Refuse(MalformedRequest, "the external account binding needs a kid and the url of this request, and no nonce")
 	}
-	jws, err := jose.ParseSignedJSON(string(raw), bindings)
+	jws, err := jose.ParseSignedCompact(f.compact(), bindings)
 	if err != nil || len(jws.Signatures) != 1 {
 		return nil, Refuse(MalformedRequest, "the external account binding is malformed")
 	}
@@ -181,11 +220,8 @@ func parseBinding(raw []byte, url string, account *jose.JSONWebKey) (*Binding, e
 	return &Binding{KID: *h.KID, jws: jws}, nil
 }
 
-// The members that we read of a JWS and of its protected header.
-var (
-	bodyNames   = []string{"protected", "payload", "signature"}
-	headerNames = []string{"alg", "kid", "jwk", "nonce", "url", "crit", "b64"}
-)
+// headerNames are the members that we read of a protected header.
+var headerNames = []string{"alg", "kid", "jwk", "nonce", "url", "crit", "b64"}
 
 // exactNames refuses an object that has a name twice, or one of the known names in
 // other letters (RFC 7515, Section 4: unique, and compared exactly). encoding/json
@@ -213,19 +249,6 @@ func exactNames(data []byte, known []string) error {
 		if err := d.Decode(&value); err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-// strictJSON decodes exactly one object without unknown names.
-func strictJSON(data []byte, into any) error {
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.DisallowUnknownFields()
-	if err := d.Decode(into); err != nil {
-		return err
-	}
-	if _, err := d.Token(); err != io.EOF {
-		return errors.New("data after the JSON object")
 	}
 	return nil
 }

@@ -61,7 +61,7 @@ func TestHeaderNamesAreExact(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			protected := base64.RawURLEncoding.EncodeToString([]byte(c.header))
-			h, err := parseHeader([]byte(`{"protected":"` + protected + `","payload":"","signature":""}`))
+			h, _, err := parseHeader([]byte(`{"protected":"` + protected + `","payload":"","signature":""}`))
 			if (err == nil) != c.fine {
 				t.Errorf("got %+v, %v", h, err)
 			}

@@ -70,7 +70,7 @@ func (s *Server) postKeyChange(w http.ResponseWriter, r *http.Request, c *call) 
 
 // parseInner reads the inner JWS: like an outer one, with a jwk and without a nonce.
 func parseInner(raw []byte) (*message, error) {
-	h, err := parseHeader(raw)
+	h, f, err := parseHeader(raw)
 	if err != nil {
 		return nil, err
 	}
@@ -80,7 +80,7 @@ func parseInner(raw []byte) (*message, error) {
 	if h.KID != nil || len(h.JWK) == 0 || h.Nonce != nil || h.URL == nil {
 		return nil, Refuse(MalformedRequest, "the inner JWS needs a jwk and a url in its protected header, and neither kid nor nonce")
 	}
-	jws, err := jose.ParseSignedJSON(string(raw), signatures)
+	jws, err := jose.ParseSignedCompact(f.compact(), signatures)
 	if err != nil || len(jws.Signatures) != 1 {
 		return nil, Refuse(MalformedRequest, "the inner JWS is malformed")
 	}

@@ -22,18 +22,78 @@ func (s *Server) signed(do action) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Replay-Nonce", s.cfg.Backend.NewNonce())
 		var who authority.Account
-		r = r.WithContext(context.WithValue(context.WithValue(r.Context(), accountKey{}, &who), wantedKey{}, wanted(r)))
+		voucher := new(Voucher)
+		ctx := context.WithValue(r.Context(), accountKey{}, &who)
+		ctx = context.WithValue(ctx, wantedKey{}, wanted(r))
+		r = r.WithContext(context.WithValue(ctx, voucherKey{}, voucher))
 		c, err := s.authenticate(w, r)
 		if c != nil {
 			who = c.account // also of a request that is refused
 		}
 		if err == nil {
-			err = do(w, r, c)
+			err = s.spent(r.Context(), voucher, do(w, r, c))
 		}
 		if err != nil {
 			s.fail(w, r, err)
 		}
 	}
+}
+
+// A Voucher is the nonce of a request that changes something: the Backend uses it in
+// the transaction that makes the change, if the account still is then what it was when
+// the signature was verified. Its zero value is of a request whose nonce is used
+// already.
+type Voucher struct {
+	Nonce      string
+	Thumbprint string // of the key that signed the request
+	account    int64
+}
+
+// Good refuses an account that is not in good standing any more, or whose key is not
+// the one that signed the request.
+func (v *Voucher) Good(now *authority.Account) error {
+	if err := standing(now); err != nil {
+		return err
+	}
+	if v.Nonce != "" && now.Thumbprint != v.Thumbprint {
+		return errFormerKey
+	}
+	return nil
+}
+
+var errFormerKey = Refuse(BadSignature, "the JWS is signed by a key that the account had before")
+
+// Used says that the nonce was used with a change that is in the database.
+func (v *Voucher) Used() { v.Nonce = "" }
+
+type voucherKey struct{}
+
+// VoucherOf returns the nonce that the request of a context has yet to use.
+func VoucherOf(ctx context.Context) *Voucher {
+	if v, ok := ctx.Value(voucherKey{}).(*Voucher); ok {
+		return v
+	}
+	return new(Voucher)
+}
+
+// spent uses the nonce of a request that was refused before anything was changed: no
+// nonce is good for a second request, whatever became of the first. What is wrong with
+// the nonce, or with the account, goes first.
+func (s *Server) spent(ctx context.Context, v *Voucher, err error) error {
+	if v.Nonce == "" {
+		return err
+	}
+	nonce := v.Nonce
+	now, nonceErr := s.cfg.Backend.UseNonceOf(ctx, nonce, v.account)
+	if nonceErr == nil {
+		nonceErr = v.Good(&now)
+	}
+	v.Used()
+	if nonceErr != nil {
+		s.accounts.forget(now.ID)
+		return nonceErr
+	}
+	return err
 }
 
 func (s *Server) authenticate(w http.ResponseWriter, r *http.Request) (*call, error) {
@@ -65,8 +125,14 @@ func (s *Server) authenticate(w http.ResponseWriter, r *http.Request) (*call, er
 	if err != nil {
 		return nil, err
 	}
-	c.account, c.payload, err = s.accounts.admit(r.Context(), m, id)
+	c.account, c.payload, err = s.accounts.admit(r.Context(), m, id, later(r))
 	return c, err
+}
+
+// later tells whether a request's nonce is used with the change that it asks for.
+func later(r *http.Request) bool {
+	return r.URL.Path == pathNewOrder || strings.HasPrefix(r.URL.Path, pathChallenge+"/") ||
+		strings.HasPrefix(r.URL.Path, pathOrder+"/") && strings.HasSuffix(r.URL.Path, "/finalize")
 }
 
 // Wanted is what a signed request's path names: an order, or an authorization. A

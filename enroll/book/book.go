@@ -190,6 +190,17 @@ func (b *Book) look(ctx context.Context, f func(tx *authority.Tx, s *record.Stat
 	})
 }
 
+// Standing runs f while this process's record stays as it is. leaves is how many the
+// ledger in the database must have, if nobody else has appended: f must see to it.
+func (b *Book) Standing(f func(leaves int64) error) error {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	if err := errors.Join(b.torn, b.damage); err != nil {
+		return err
+	}
+	return f(b.state.Size())
+}
+
 // Update runs f in a transaction in which it may append. All of it happens, or
 // nothing; f may run several times.
 func (b *Book) Update(ctx context.Context, f func(tx *authority.Tx, s *record.State, add Append) error) error {

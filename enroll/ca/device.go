@@ -70,18 +70,32 @@ type facts struct {
 // the one that was issued. It is safe to call at any time and from several
 // goroutines and processes: one certificate comes out.
 func (c *CA) IssueDevice(ctx context.Context, order string) (authority.Issuance, error) {
-	return c.IssueKnown(ctx, order, nil)
+	return c.IssueKnown(ctx, order, nil, nil)
 }
 
+// An Opening is what makes an order ready to be issued, as the first thing in tx 1. Done
+// says that it came to pass.
+type Opening struct {
+	Do   func(tx *authority.Tx) error
+	Done bool
+}
+
+// ErrTaken: the order was issued at the same time, for another request.
+var ErrTaken = errors.New("ca: the order was issued for another request")
+
 // IssueKnown is IssueDevice for an order whose rows were read a moment ago, if known is
-// not nil: as always, they must still be the same when the certificate is recorded.
-func (c *CA) IssueKnown(ctx context.Context, order string, known *authority.Facts) (authority.Issuance, error) {
-	v, err, _ := c.flights.Do(OrderRef(order), func() (any, error) { return c.issueDevice(ctx, order, known) })
+// not nil: as always, they must still be the same when the certificate is recorded. With
+// an opening they are what it will have made of them; known must be given then.
+func (c *CA) IssueKnown(ctx context.Context, order string, known *authority.Facts, opening *Opening) (authority.Issuance, error) {
+	v, err, _ := c.flights.Do(OrderRef(order), func() (any, error) { return c.issueDevice(ctx, order, known, opening) })
 	i, _ := v.(authority.Issuance)
+	if err == nil && opening != nil && !opening.Done {
+		err = ErrTaken
+	}
 	return i, err
 }
 
-func (c *CA) issueDevice(ctx context.Context, order string, known *authority.Facts) (i authority.Issuance, err error) {
+func (c *CA) issueDevice(ctx context.Context, order string, known *authority.Facts, opening *Opening) (i authority.Issuance, err error) {
 	var f *facts
 	var j *judgement
 	for attempt := 0; ; attempt++ {
@@ -89,6 +103,9 @@ func (c *CA) issueDevice(ctx context.Context, order string, known *authority.Fac
 			f = factsOf(known)
 		} else if f, err = c.load(ctx, order); err != nil {
 			return i, err
+		}
+		if opening != nil && (attempt > 0 || f.past.Ref != "") {
+			return i, errChanged // it was for the rows as they were
 		}
 		if f.past.Done() {
 			return f.past, nil
@@ -100,7 +117,7 @@ func (c *CA) issueDevice(ctx context.Context, order string, known *authority.Fac
 			// Recorded before a crash, or while the token was away.
 			i, err = f.past, c.holds(ctx, f, j)
 		} else {
-			i, err = c.recordDevice(ctx, f, j)
+			i, err = c.recordDevice(ctx, f, j, opening)
 		}
 		if err == nil {
 			break
@@ -112,12 +129,38 @@ func (c *CA) issueDevice(ctx context.Context, order string, known *authority.Fac
 	if err := c.step("recorded"); err != nil {
 		return i, err
 	}
+	if !c.led && !i.Done() {
+		if i, err = c.complete(ctx, i, order); err == nil {
+			return i, c.step("stored")
+		}
+		if !errors.Is(err, authority.ErrState) {
+			return i, err
+		}
+	}
 	return c.finish(ctx, i, func(tx *authority.Tx, s *record.State) error {
 		if err := c.confirm(tx, s, f, j); err != nil {
 			return err
 		}
 		return tx.Later().MoveOrder(order, authority.Processing, authority.Valid, "")
 	})
+}
+
+// complete signs a recorded issuance and stores the certificate, where nothing in the
+// record can speak against it any more: in one question. ErrState says that there is more
+// to look at.
+func (c *CA) complete(ctx context.Context, i authority.Issuance, order string) (authority.Issuance, error) {
+	der, err := c.issuer.sign(i.TBS)
+	if err != nil {
+		return i, err
+	}
+	if err := c.step("signed"); err != nil {
+		return i, err
+	}
+	err = c.cfg.Book.Standing(func(leaves int64) error { return c.cfg.Store.CompleteOrder(ctx, order, i.Ref, der, leaves) })
+	if err == nil {
+		i.Certificate = der
+	}
+	return i, err
 }
 
 // load reads what counts only once it is read again where it is recorded.
@@ -180,7 +223,7 @@ func (c *CA) decide(f *facts) (*judgement, error) {
 }
 
 // recordDevice builds the certificate and runs tx 1.
-func (c *CA) recordDevice(ctx context.Context, f *facts, j *judgement) (authority.Issuance, error) {
+func (c *CA) recordDevice(ctx context.Context, f *facts, j *judgement, opening *Opening) (authority.Issuance, error) {
 	i, err := c.buildDevice(f, j)
 	if err != nil {
 		return i, err
@@ -189,6 +232,11 @@ func (c *CA) recordDevice(ctx context.Context, f *facts, j *judgement) (authorit
 		return i, err
 	}
 	err = c.cfg.Book.Update(ctx, func(tx *authority.Tx, s *record.State, add book.Append) error {
+		if opening != nil {
+			if err := opening.Do(tx); err != nil {
+				return err
+			}
+		}
 		again, err := loadFacts(tx, f.order.ID)
 		if err != nil {
 			return err
@@ -202,6 +250,9 @@ func (c *CA) recordDevice(ctx context.Context, f *facts, j *judgement) (authorit
 		i, err = enter(tx, add, i, c.cfg.Now())
 		return err
 	})
+	if opening != nil {
+		opening.Done = err == nil
+	}
 	return i, err
 }
 

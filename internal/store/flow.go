@@ -30,7 +30,8 @@ type Flow struct {
 type waiting struct {
 	sql    string
 	args   []any
-	change bool // it must change exactly one row
+	change bool  // it must change exactly one row
+	demand error // what is returned if it does not, or breaks a constraint; nil: what it fails with
 }
 
 // ErrUnchanged is returned when a statement given to Flow.Change did not change
@@ -50,16 +51,21 @@ func (f *Flow) Exec(query string, args ...any) (int64, error) {
 // Later has a statement run before the next one that is waited for, or before the
 // commit. What it fails with comes back there.
 func (f *Flow) Later(query string, args ...any) {
-	f.waiting = append(f.waiting, waiting{query, args, false})
+	f.waiting = append(f.waiting, waiting{sql: query, args: args})
 }
 
 // Change is Later for a statement that must change exactly one row: if it does not,
 // what waits for it fails with ErrUnchanged, and nothing is committed. The statement
 // must not have a RETURNING clause.
-func (f *Flow) Change(query string, args ...any) {
+func (f *Flow) Change(query string, args ...any) { f.Demand(nil, query, args...) }
+
+// Demand is Change that fails with refusal, if that is not nil, when it does not change
+// exactly one row or would violate a constraint: among statements that wait together,
+// it says which one it was.
+func (f *Flow) Demand(refusal error, query string, args ...any) {
 	// Division by zero is how a statement fails by itself.
 	query = "WITH changed AS (" + query + " RETURNING 1) SELECT 1 / CAST(count(*) = 1 AS INTEGER) FROM changed"
-	f.waiting = append(f.waiting, waiting{query, args, true})
+	f.waiting = append(f.waiting, waiting{sql: query, args: args, change: true, demand: refusal})
 }
 
 // Query runs a statement, behind those that wait for it. The rows must be closed, or
@@ -86,6 +92,9 @@ func (f *Flow) Query(query string, args ...any) (pgx.Rows, error) {
 		_ = results.Close() // says the same
 		if w.change && sqlState(err) == divisionByZero {
 			err = ErrUnchanged
+		}
+		if w.demand != nil && (errors.Is(err, ErrUnchanged) || IsConstraint(err)) {
+			err = w.demand
 		}
 		f.failed = err
 		return nil, err
@@ -128,6 +137,10 @@ func (r *flowRows) Err() error {
 }
 
 const divisionByZero = "22012"
+
+// IsDivisionByZero reports whether PostgreSQL refused a division by zero, which is how a
+// statement fails by itself.
+func IsDivisionByZero(err error) bool { return sqlState(err) == divisionByZero }
 
 // UpdateFlow is Update, or with a table's name UpdateLocked, on PostgreSQL alone.
 func (db *DB) UpdateFlow(ctx context.Context, table string, f func(*Flow) error) error {

@@ -283,3 +283,40 @@ func testStatusRows(t *testing.T, path string) {
 		t.Errorf("an expired response was kept: %v", err)
 	}
 }
+
+// A nonce that is used within a transaction counts exactly if that happens, whatever
+// else the transaction does, and says itself that it was used before.
+func TestUseNonceInATransaction(t *testing.T) { eachDatabase(t, testUseNonceInATransaction) }
+
+func testUseNonceInATransaction(t *testing.T, path string) {
+	s, now := testOpen(t, path), time.Now()
+	id := someAccount(t, s, "k1", "t1")
+	nonce := s.NewNonce(now)
+	use := func(nonce string, then error) error {
+		return s.Update(t.Context(), func(tx *Tx) error {
+			if err := s.UseNonceIn(tx, nonce, now); err != nil {
+				return err
+			}
+			if _, err := tx.Account(id); err != nil {
+				return err
+			}
+			return then
+		})
+	}
+	other := errors.New("something else")
+	if err := use(nonce, other); !errors.Is(err, other) {
+		t.Fatalf("a transaction that fails: %v", err)
+	}
+	if err := use(nonce, nil); err != nil {
+		t.Fatalf("the nonce of a transaction that did not happen: %v", err)
+	}
+	if err := use(nonce, nil); !errors.Is(err, ErrNonce) {
+		t.Errorf("used twice: %v", err)
+	}
+	if err := s.UseNonce(t.Context(), nonce, now); !errors.Is(err, ErrNonce) {
+		t.Errorf("used again outside of a transaction: %v", err)
+	}
+	if err := use(s.NewNonce(now.Add(-2*nonceLife)), nil); !errors.Is(err, ErrNonce) {
+		t.Errorf("an expired one: %v", err)
+	}
+}

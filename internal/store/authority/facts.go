@@ -72,23 +72,33 @@ func read(address, name, unit string, clearance []byte, changed int64) func(into
 // An Applicant is an account that wants a certificate for a device.
 type Applicant struct {
 	Account  Account
-	OnRoster bool // its address has a line there
-	Taken    bool // the device is enrolled for another address
-	Open     int  // its orders that have not come to an end
+	Person   Person // the roster's line of its address,
+	OnRoster bool   // if there is one
+	Taken    bool   // the device is enrolled for another address
+	Open     int    // its orders that have not come to an end
 }
 
 // Applicant finds an account with what decides about its orders, in one question.
 func (tx *Tx) Applicant(account int64, device identity.DeviceID, now time.Time) (a Applicant, err error) {
-	var others, lines int
+	var others int
+	var address, name, unit string
+	var clearance []byte
+	var changed int64
 	a.Account, err = scanAccount(func(into ...any) error {
-		return tx.row(`SELECT id, thumbprint, jwk, address, kid, status, device, created,
-			(SELECT count(*) FROM people WHERE people.address = accounts.address),
+		return tx.row(`SELECT id, thumbprint, jwk, accounts.address, kid, status, device, created,
+			coalesce(people.address, ''), coalesce(name, ''), coalesce(unit, ''), clearance, coalesce(people.changed, 0),
 			(SELECT count(*) FROM accounts AS others WHERE others.device = $1 AND others.address <> accounts.address),
 			(SELECT count(*) FROM orders WHERE orders.account = accounts.id
 				AND (orders.status = 'processing' OR orders.status IN ('pending', 'ready') AND expires >= $2))
-			FROM accounts WHERE id = $3`, device[:], unix(now), account)(append(into, &lines, &others, &a.Open)...)
+			FROM accounts LEFT JOIN people ON people.address = accounts.address WHERE id = $3`, device[:], unix(now), account)(
+			append(into, &address, &name, &unit, &clearance, &changed, &others, &a.Open)...)
 	})
-	a.OnRoster, a.Taken = lines > 0, others > 0
+	a.Taken = others > 0
+	if err != nil || address == "" {
+		return a, err
+	}
+	a.Person, err = scanPerson(read(address, name, unit, clearance, changed))
+	a.OnRoster = err == nil
 	return a, err
 }
 

@@ -174,6 +174,31 @@ func (s *Store) UseNonce(ctx context.Context, nonce string, now time.Time) error
 	return err
 }
 
+// UseNonceIn marks a nonce as used in the transaction that does what it was used for: all
+// of it happens, or nothing. ErrNonce says that it was used before, or is none of ours;
+// it comes back from here, or from whatever the transaction asks next.
+func (s *Store) UseNonceIn(tx *Tx, nonce string, now time.Time) error {
+	state := s.nonces.Load()
+	raw, expires, err := state.open(nonce, now)
+	if err != nil {
+		return err
+	}
+	args := []any{raw, expires, nonceSecret, state.secret[:], nonceMark, mark(expires)}
+	if tx.flow != nil {
+		tx.flow.Demand(ErrNonce, useNonce, args...)
+		return nil
+	}
+	err = tx.change(useNonce, args...)
+	if errors.Is(err, ErrExists) || errors.Is(err, ErrState) {
+		return ErrNonce
+	}
+	return err
+}
+
+// RefreshNonces reads anew by what nonces are judged: after a refusal, because another
+// process may have drawn another secret.
+func (s *Store) RefreshNonces(ctx context.Context) error { return s.loadNonces(ctx) }
+
 // mark is a time as the database compares it.
 func mark(t int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(max(t, 0))) }
 

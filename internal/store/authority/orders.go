@@ -3,10 +3,13 @@
 package authority
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"valise/identity"
+	"valise/internal/store"
 )
 
 // States of orders and authorizations (RFC 8555, Section 7.1.6).
@@ -229,6 +232,40 @@ func (tx *Tx) CompleteIssuance(ref string, certificate []byte) error {
 		return err
 	}
 	return tx.change("UPDATE issuances SET certificate = $1 WHERE ref = $2 AND length(certificate) = 0", certificate, ref)
+}
+
+// CompleteOrder stores the signed certificate of an order whose leaf is in the ledger,
+// and makes the order "valid": on PostgreSQL in one question, because it may be asked
+// again. leaves is how many the ledger must have. ErrState says that one of all this is
+// not so; then nothing has changed.
+func (s *Store) CompleteOrder(ctx context.Context, order, ref string, certificate []byte, leaves int64) error {
+	if s.db.Dialect() != store.PostgreSQL {
+		return s.Update(ctx, func(tx *Tx) error {
+			size, err := tx.LedgerSize()
+			if err == nil && size != leaves {
+				err = ErrState
+			}
+			return errors.Join(err, tx.CompleteIssuance(ref, certificate), tx.MoveOrder(order, Processing, Valid, ""))
+		})
+	}
+	done := false
+	err := s.db.Ask(ctx, store.Question{
+		SQL: `WITH completed AS (UPDATE issuances SET certificate = $1 WHERE ref = $2 AND length(certificate) = 0
+				AND (SELECT coalesce(max(id) + 1, 0) FROM leaves) = $3 AND NOT EXISTS (SELECT 1 FROM meta WHERE name = $4) RETURNING 1),
+			moved AS (UPDATE orders SET status = 'valid', reason = '' WHERE id = $5 AND status = 'processing' AND EXISTS (SELECT 1 FROM completed) RETURNING 1)
+			SELECT CASE WHEN (SELECT count(*) FROM completed) = 0 THEN 0 ELSE 1 / CAST((SELECT count(*) FROM moved) AS INTEGER) END`,
+		Args: []any{certificate, ref, leaves, flagRestored, order},
+		Row: func(scan func(...any) error) error {
+			var n int
+			err := scan(&n)
+			done = n == 1
+			return err
+		},
+	})
+	if err == nil && !done || store.IsDivisionByZero(err) {
+		err = ErrState
+	}
+	return wrap(err)
 }
 
 const issuanceColumns = "SELECT id, ref, kind, subject, request, serial, leaf, tbs, certificate, created, not_after FROM issuances "
