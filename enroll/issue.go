@@ -121,7 +121,7 @@ func (a *Authority) acceptable(account *authority.Account, order *authority.Orde
 	case order.Status != authority.Ready:
 		return acme.Refuse(acme.OrderNotReady, "the order is "+order.Status+", not ready")
 	}
-	csr, err := ca.CheckCSR(csrDER)
+	csr, err := a.cfg.CA.CheckCSR(csrDER)
 	if err != nil {
 		return acme.Refuse(acme.BadCSR, err.Error())
 	}

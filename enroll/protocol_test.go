@@ -4,6 +4,7 @@ package enroll_test
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -12,6 +13,8 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"net/http"
+	"path"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +22,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"valise/enroll/enrolltest"
+	"valise/internal/store/authority"
 )
 
 func hexOf(b [32]byte) string { return hex.EncodeToString(b[:]) }
@@ -88,6 +92,86 @@ func TestReplayedRequest(t *testing.T) {
 		t.Fatalf("control: %d %s", r.Status, r.Body)
 	}
 	s.expect(c.Send(url, body), 400, "badNonce", "bad_nonce")
+}
+
+// A nonce is good for one request, also if that was refused before anything changed: at
+// each place where it is used with the change that the request asks for.
+func TestNonceOfARefusedRequest(t *testing.T) {
+	s := newSite(t, options{})
+	c := s.registered("alice")
+	card := s.card()
+	order, r := c.NewOrder(card.ID(t).String())
+	if order == nil {
+		t.Fatalf("control: %s", r.Body)
+	}
+	for name, x := range map[string]struct {
+		url, refused, kind, reason string
+		status                     int
+	}{
+		"order":     {s.server.URL + "/acme/new-order", `{"identifiers":[]}`, "rejectedIdentifier", "wrong_identifier", 403},
+		"challenge": {order.ChallengeURL, `{"attObj":"!"}`, "malformed", "malformed_request", 400},
+		"finalize":  {order.Finalize, `{"csr":"AA"}`, "orderNotReady", "order_not_ready", 403},
+	} {
+		t.Run(name, func(t *testing.T) {
+			nonce := c.Nonce()
+			body := c.Sign(x.url, []byte(x.refused), enrolltest.Headers{Nonce: nonce})
+			s.expect(c.Send(x.url, body), x.status, x.kind, x.reason)
+			s.expect(c.Send(x.url, body), 400, "badNonce", "bad_nonce")
+			s.expect(c.Send(c.KID, c.Sign(c.KID, nil, enrolltest.Headers{Nonce: nonce})), 400, "badNonce", "bad_nonce")
+		})
+	}
+}
+
+// Whoever signs with a key that the account had before, or for an account that is
+// closed, makes no order, also where the front remembers the account as it was.
+func TestOrderOfAnAccountAsItWas(t *testing.T) {
+	s := newSite(t, options{})
+	c := s.registered("alice")
+	url, device := s.server.URL+"/acme/new-order", s.card().ID(t).String()
+	ask := func() *enrolltest.Response {
+		return c.Post(url, map[string]any{"identifiers": []map[string]string{{"type": "permanent-identifier", "value": device}}})
+	}
+	if r := ask(); r.Status != http.StatusCreated {
+		t.Fatalf("control: %d %s", r.Status, r.Body)
+	}
+	id, err := strconv.ParseInt(path.Base(c.KID), 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := s.registered("bob")
+	jwk := jose.JSONWebKey{Key: accountKey(t).Public()}
+	raw, err := jwk.MarshalJSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum, err := jwk.Thumbprint(crypto.SHA256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = s.store.Update(t.Context(), func(tx *authority.Tx) error { // as another process would
+		a, err := tx.Account(id)
+		if err != nil {
+			return err
+		}
+		return tx.ChangeAccountKey(id, a.Thumbprint, base64.RawURLEncoding.EncodeToString(sum), raw)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.expect(ask(), 400, "malformed", "bad_signature")
+
+	c, url = other, s.server.URL+"/acme/new-order"
+	device = s.card().ID(t).String()
+	if r := ask(); r.Status != http.StatusCreated {
+		t.Fatalf("control: %d %s", r.Status, r.Body)
+	}
+	if id, err = strconv.ParseInt(path.Base(c.KID), 10, 64); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.store.Update(t.Context(), func(tx *authority.Tx) error { return tx.DeactivateAccount(id) }); err != nil {
+		t.Fatal(err)
+	}
+	s.expect(ask(), 403, "unauthorized", "account_deactivated")
 }
 
 func TestJWSRefusals(t *testing.T) { // RFC 8555, Sections 6.2 and 6.4

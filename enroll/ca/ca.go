@@ -260,6 +260,20 @@ func enter(tx *authority.Tx, add book.Append, i authority.Issuance, now time.Tim
 	return i, tx.AddIssuance(i)
 }
 
+// CheckCSR is CheckCSR that verifies the same bytes once, when a request comes in and
+// its certificate is built moments later.
+func (c *CA) CheckCSR(der []byte) (*x509.CertificateRequest, error) {
+	sum := sha256.Sum256(der)
+	if c.memory.accepted(sum) {
+		return x509.ParseCertificateRequest(der)
+	}
+	csr, err := CheckCSR(der)
+	if err == nil {
+		c.memory.accept(sum)
+	}
+	return csr, err
+}
+
 // CheckCSR parses a certificate signing request (RFC 2986) and checks what holds for
 // all of ours: a signature by its own key, which is one that Valise uses.
 func CheckCSR(der []byte) (*x509.CertificateRequest, error) {

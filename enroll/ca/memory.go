@@ -20,6 +20,7 @@ import (
 type memory struct {
 	mu    sync.Mutex
 	known map[[32]byte]verified // guarded by mu
+	csrs  map[[32]byte]bool     // guarded by mu; hashes of those that CheckCSR accepted
 }
 
 type verified struct {
@@ -63,4 +64,20 @@ func (m *memory) keep(key [32]byte, v verified) {
 		m.known = make(map[[32]byte]verified)
 	}
 	m.known[key] = v
+}
+
+// accepted reports whether this process has checked exactly this CSR already.
+func (m *memory) accepted(csr [32]byte) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.csrs[csr]
+}
+
+func (m *memory) accept(csr [32]byte) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.csrs == nil || len(m.csrs) >= maxRemembered {
+		m.csrs = make(map[[32]byte]bool)
+	}
+	m.csrs[csr] = true
 }

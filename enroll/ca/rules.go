@@ -156,7 +156,7 @@ func (c *CA) judge(f *facts) (*judgement, error) {
 	if r.address.Domain() != c.cfg.Domain {
 		return nil, &OrderError{WrongDomain, fmt.Sprintf("%s is outside %s", r.address, c.cfg.Domain)}
 	}
-	csr, err := CheckCSR(f.order.CSR)
+	csr, err := c.CheckCSR(f.order.CSR)
 	if err != nil {
 		return nil, err
 	}
