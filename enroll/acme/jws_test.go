@@ -84,3 +84,27 @@ func TestOrderProblemTypes(t *testing.T) {
 		}
 	}
 }
+
+// RFC 8555, Section 6.2: the flattened serialization, each member once, by its own name,
+// and nothing else.
+func TestFlattenedOnly(t *testing.T) {
+	for body, fine := range map[string]bool{
+		`{"protected":"a","payload":"","signature":"b"}`:                 true,
+		`{"signature":"b","payload":"c","protected":"a"}`:                true,
+		`{"protected":"a","protected":"x","payload":"","signature":"b"}`: false,
+		`{"Protected":"a","payload":"","signature":"b"}`:                 false,
+		`{"protected":"a","payload":"","signature":"b","header":{}}`:     false,
+		`{"protected":"a","payload":null,"signature":"b"}`:               false,
+		`{"protected":"a","payload":["x"],"signature":"b"}`:              false,
+		`{"protected":"a","payload":""}`:                                 false,
+		`{"protected":"a","payload":"","signature":"b"} {}`:              false,
+		`{"protected":"a","payload":"","signature":"b"`:                  false,
+		`["protected"]`: false,
+		``:              false,
+	} {
+		f, err := parseFlattened([]byte(body))
+		if (err == nil) != fine {
+			t.Errorf("%s: %+v, %v", body, f, err)
+		}
+	}
+}
