@@ -32,6 +32,8 @@ const (
 	EventLeft       = "left"       // this device is out
 	EventRefused    = "refused"    // a message was refused, and why
 	EventLost       = "lost"       // a message could not be obtained again from its sender
+	EventExpired    = "expired"    // messages to this device waited too long at the gateway, as it says
+	EventUnfetched  = "unfetched"  // messages of this device were not fetched by another in time, as the gateway says
 	EventResynced   = "resynced"   // this device's state was an older copy
 	EventRecord     = "record"     // the authority's record is not in order, and why; in order again without a reason
 	EventUnrecorded = "unrecorded" // a device was not let in, because of the authority's record
@@ -56,6 +58,8 @@ type Event struct {
 	InReplyTo    MessageID         `json:"in_reply_to,omitzero"`
 	File         *FileInfo         `json:"file,omitempty"`
 	Members      []Member          `json:"members,omitempty"`
+	Count        int               `json:"count,omitempty"`    // of messages that expired
+	Messages     []MessageID       `json:"messages,omitempty"` // of this device that expired, where it is known which
 	Reason       string            `json:"reason,omitempty"`
 }
 

@@ -435,6 +435,9 @@ func (e *Engine) settleContent(s *slot) error {
 		if in == nil {
 			return c.emptySlot(false)
 		}
+		if err := c.keepSubmitted(in, s); err != nil {
+			return err
+		}
 		if !in.Resend {
 			sent := sentRecord{Content: in.Content, Group: s.Group, Epoch: s.Epoch, Time: e.now().Unix()}
 			if err := putJSON(c.Tx, tableSent, s.Conversation[:], vault.Numbered(s.Sequence), sent); err != nil {

@@ -84,6 +84,10 @@ func (e *Engine) deliver(ctx context.Context, l *link, d *wire.Deliver) error {
 		return err
 	}
 	switch d.Kind {
+	case wire.DeliverExpired:
+		return e.expired(l, d)
+	case wire.DeliverUndelivered:
+		return e.undelivered(l, d)
 	case wire.DeliverWelcome:
 		return e.welcomed(ctx, l, d)
 	case wire.DeliverCommit:
@@ -98,7 +102,7 @@ func (e *Engine) await(ctx context.Context, l *link, d *wire.Deliver) error {
 	for {
 		s := e.slot
 		ours := s != nil && (s.Kind == slotCommit || s.Kind == slotResync) && bytes.Equal(s.Group, d.Group)
-		if !ours || d.Kind == wire.DeliverWelcome || d.Epoch <= s.Epoch {
+		if !ours || d.Kind >= wire.DeliverWelcome || d.Epoch <= s.Epoch {
 			return nil
 		}
 		if err := e.awaitNews(ctx, l); err != nil {

@@ -31,6 +31,7 @@ const (
 	tableTransfer     = "transfer"     // "", message id: transfer
 	tableFetched      = "fetched"      // message id, folder: path
 	tableRecord       = "record"       // "", "record": recordCell
+	tableSubmitted    = "submitted"    // incarnation, counter: submitted
 	tableVouched      = "vouched"      // "", SHA-256 of a certificate that is in the authority's record: nothing
 )
 

@@ -193,6 +193,9 @@ func (e *Engine) behind(w *wire.Welcome) error {
 			return err
 		}
 		known := e.meta.Cursor > 0 || e.meta.Counter > 0
+		if err := c.DeleteAll(tableSubmitted, c.meta.Incarnation); err != nil {
+			return err
+		}
 		c.newLife()
 		c.meta.Cursor = max(c.meta.Cursor, w.Acknowledged)
 		c.meta.LastResort = 0

@@ -21,6 +21,7 @@ const (
 	eventBegan             = "incarnation_begun"
 	eventBehind            = "state_behind" // a device showed an older state than the one on record
 	eventRejected          = "delivery_rejected"
+	eventExpired           = "mail_expired" // nobody fetched it in time; both ends are told
 )
 
 // AuditFunc writes one line of the audit stream; reason may be empty.

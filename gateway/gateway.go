@@ -137,6 +137,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	work.Go(func() error { return g.box.Run(ctx) })
 	work.Go(func() error { return g.tidy(ctx) })
 	work.Go(func() error { return g.duties.run(ctx) })
+	work.Go(func() error { return g.expireMail(ctx) })
 	return work.Wait()
 }
 

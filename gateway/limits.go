@@ -65,6 +65,17 @@ const (
 	maxAttempters = 20_000
 	maxAttempted  = 256
 
+	// expiryInterval is how often mail over age is looked for, expiryPortion how
+	// much of it is taken out in one transaction: submissions wait for that one.
+	expiryInterval = time.Hour
+	expiryPortion  = 500
+
+	// clockStep is how far the machine's clock may be from where it should be after
+	// expiryInterval; one that is corrected gradually stays within two seconds.
+	// clockSettles is for how long no mail expires after a larger step.
+	clockStep    = time.Minute
+	clockSettles = 24 * time.Hour
+
 	// tidyInterval is how often maintenance runs: files that expired, the
 	// write-ahead log, sizes for the metrics.
 	tidyInterval = 30 * time.Second
@@ -86,6 +97,8 @@ type Limits struct {
 	BlobQuota uint64
 	// BlobExpiry is how long a file stays; default 30 days.
 	BlobExpiry time.Duration
+	// MailAge is how long a message waits to be fetched; default 30 days.
+	MailAge time.Duration
 }
 
 func (l Limits) withDefaults() Limits {
@@ -109,6 +122,9 @@ func (l Limits) withDefaults() Limits {
 	}
 	if l.BlobExpiry == 0 {
 		l.BlobExpiry = 30 * 24 * time.Hour
+	}
+	if l.MailAge == 0 {
+		l.MailAge = 30 * 24 * time.Hour
 	}
 	return l
 }

@@ -15,6 +15,7 @@ import (
 type metrics struct {
 	messages   *prometheus.CounterVec
 	deliveries prometheus.Counter
+	expired    prometheus.Counter
 	refusals   *prometheus.CounterVec
 	batches    prometheus.Histogram
 	syncs      prometheus.Histogram
@@ -29,6 +30,9 @@ func newMetrics(r prometheus.Registerer, g *Gateway) *metrics {
 		}, []string{"kind"}),
 		deliveries: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "valise_gateway_deliveries_total", Help: "Deliveries sent to devices, repeated ones included.",
+		}),
+		expired: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "valise_gateway_expired_total", Help: "Messages that a device did not fetch in time, counted for each device.",
 		}),
 		refusals: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "valise_gateway_refusals_total", Help: "Refusals, by event and reason.",
@@ -51,7 +55,7 @@ func newMetrics(r prometheus.Registerer, g *Gateway) *metrics {
 	if r == nil {
 		return m
 	}
-	r.MustRegister(m.messages, m.deliveries, m.refusals, m.batches, m.syncs, m.stored, m.files,
+	r.MustRegister(m.messages, m.deliveries, m.expired, m.refusals, m.batches, m.syncs, m.stored, m.files,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "valise_gateway_connections", Help: "Connections and handshakes at this moment.",
 		}, func() float64 { return float64(g.open.Load()) }),

@@ -45,6 +45,7 @@ type Limits struct {
 	KeyPackages       int             `toml:"key_packages"`
 	BlobBytes         uint64          `toml:"blob_bytes"`
 	BlobExpiry        daemon.Duration `toml:"blob_expiry"`
+	MailAge           daemon.Duration `toml:"mail_age"`
 	Batch             int             `toml:"batch"`
 }
 
@@ -89,7 +90,7 @@ func (c *Config) checkServe() error {
 		all = append(all, fmt.Errorf("configuration: authority: url %q: want https://HOST or https://HOST:PORT", u))
 	}
 	l := c.Limits
-	if l.MessagesPerSecond < 0 || l.Burst < 0 || l.Connections < 0 || l.MailboxMessages < 0 || l.MailboxBytes < 0 || l.KeyPackages < 0 || l.Batch < 0 {
+	if l.MessagesPerSecond < 0 || l.Burst < 0 || l.Connections < 0 || l.MailboxMessages < 0 || l.MailboxBytes < 0 || l.KeyPackages < 0 || l.Batch < 0 || l.MailAge.Duration < 0 {
 		all = append(all, errors.New("configuration: limits must not be negative"))
 	}
 	return errors.Join(all...)
@@ -102,6 +103,6 @@ func (c *Config) quota() mailbox.Quota {
 func (c *Config) limits() gateway.Limits {
 	return gateway.Limits{
 		Rate: c.Limits.MessagesPerSecond, Burst: c.Limits.Burst, Connections: c.Limits.Connections,
-		BlobQuota: c.Limits.BlobBytes, BlobExpiry: c.Limits.BlobExpiry.Duration,
+		BlobQuota: c.Limits.BlobBytes, BlobExpiry: c.Limits.BlobExpiry.Duration, MailAge: c.Limits.MailAge.Duration,
 	}
 }

@@ -133,6 +133,14 @@ func describe(ev *client.Event) string {
 		return fmt.Sprintf("%s%s * a message from %s was refused: %s", at, where, ev.From, line(ev.Reason))
 	case client.EventLost:
 		return fmt.Sprintf("%s%s * message %d of device %s cannot be obtained any more: ask for it to be sent anew", at, where, ev.Sequence, ev.Device.String()[:8])
+	case client.EventExpired:
+		from := ev.From
+		if from == "" {
+			from = "device " + ev.Device.String()[:8]
+		}
+		return fmt.Sprintf("%s%s * %s from %s expired undelivered: this device did not fetch them in time, says the gateway", at, where, messages(ev.Count), from)
+	case client.EventUnfetched:
+		return fmt.Sprintf("%s%s * %s to %s expired undelivered: that device did not fetch them in time, says the gateway", at, where, messages(ev.Count), who())
 	case client.EventRecord:
 		if ev.Reason == "" {
 			return at + " * the authority's public record is in order again"
@@ -144,6 +152,13 @@ func describe(ev *client.Event) string {
 		return at + " * this device's state was an older copy; it was brought up to date, and what is missing is asked for again"
 	}
 	return fmt.Sprintf("%s * %s", at, ev.Kind)
+}
+
+func messages(n int) string {
+	if n == 1 {
+		return "1 message"
+	}
+	return fmt.Sprintf("%d messages", n)
 }
 
 // because says why a group was left, where this device saw it itself.
