@@ -76,8 +76,10 @@ func (d *testDevice) get(id [32]byte, offset uint64) ([]byte, wire.Code) {
 
 // A file goes through the group, resumes in both directions, and is nobody
 // else's business.
-func TestFiles(t *testing.T) {
-	gw := startGateway(t, gatewayOptions{})
+func TestFiles(t *testing.T) { overBoth(t, testFiles) }
+
+func testFiles(t *testing.T, by network) {
+	gw := startGateway(t, gatewayOptions{network: by})
 	alice, bob, ga, _ := pair(t, gw)
 	carol := newDevice(t, gw, "carol").ready()
 	data, id := randomFile(3 << 20)
@@ -164,8 +166,10 @@ func until(t *testing.T, what string, done func() bool) {
 
 // Bytes that do not hash to the id are dropped as a whole; what is too short or
 // too long is refused.
-func TestFileRefusals(t *testing.T) {
-	gw := startGateway(t, gatewayOptions{limits: Limits{BlobQuota: 1 << 20}})
+func TestFileRefusals(t *testing.T) { overBoth(t, testFileRefusals) }
+
+func testFileRefusals(t *testing.T, by network) {
+	gw := startGateway(t, gatewayOptions{network: by, limits: Limits{BlobQuota: 1 << 20}})
 	alice, bob, ga, _ := pair(t, gw)
 	data, id := randomFile(100 << 10)
 
@@ -207,8 +211,10 @@ func TestFileRefusals(t *testing.T) {
 
 // Messages are delivered while all slots for files are in use; one transfer more
 // is refused.
-func TestFilesDoNotStarveMessages(t *testing.T) {
-	gw := startGateway(t, gatewayOptions{})
+func TestFilesDoNotStarveMessages(t *testing.T) { overBoth(t, testFilesDoNotStarveMessages) }
+
+func testFilesDoNotStarveMessages(t *testing.T, by network) {
+	gw := startGateway(t, gatewayOptions{network: by})
 	alice, bob, ga, gb := pair(t, gw)
 	data, id := randomFile(8 << 20)
 	if code := alice.put(ga.ID(), id, data); code != wire.OK {

@@ -77,11 +77,13 @@ func put(t testing.TB, b *book.Book, kind ledger.Kind, payload []byte) {
 // An officer suspends a device at the authority: its connection at the gateway
 // ends, it does not come back, and a device that stays good notices nothing. The
 // whole way is real: record, TLS stream, copy, QUIC.
-func TestCutOff(t *testing.T) {
+func TestCutOff(t *testing.T) { overBoth(t, testCutOff) }
+
+func testCutOff(t *testing.T, by network) {
 	a := paper.New(t, "interieur.example")
 	olga, otto := a.Officer("olga", identity.RoleOfficer), a.Officer("otto", identity.RoleOfficer)
 	b, url := startAuthority(t, a, olga, otto)
-	gw := startGateway(t, gatewayOptions{authority: &authority{domain: a.Domain, root: a.Root, issuer: a.Issuer, issuerKey: a.IssuerKey}})
+	gw := startGateway(t, gatewayOptions{network: by, authority: &authority{domain: a.Domain, root: a.Root, issuer: a.Issuer, issuerKey: a.IssuerKey}})
 	certificate := a.Gateway("127.0.0.1")
 	f, err := feed.Open(t.Context(), feed.Config{
 		Path: filepath.Join(gw.dir, "record.db"), Root: a.Root, Domain: a.Domain, URL: url,

@@ -15,7 +15,11 @@ import (
 
 // Deliveries are numbered from 1 without gaps, and stay until acknowledged.
 func TestDeliveryKeepsUntilAcknowledged(t *testing.T) {
-	gw := startGateway(t, gatewayOptions{})
+	overBoth(t, testDeliveryKeepsUntilAcknowledged)
+}
+
+func testDeliveryKeepsUntilAcknowledged(t *testing.T, by network) {
+	gw := startGateway(t, gatewayOptions{network: by})
 	alice, bob, ga, _ := pair(t, gw) // the Welcome was number 1 and is acknowledged
 	const n = 10
 	for range n {
@@ -89,8 +93,10 @@ func (d *testDevice) drained() {
 
 // NoticeDrained comes after what was stored before Resume, and at once when
 // that is nothing.
-func TestDrainedNotice(t *testing.T) {
-	gw := startGateway(t, gatewayOptions{})
+func TestDrainedNotice(t *testing.T) { overBoth(t, testDrainedNotice) }
+
+func testDrainedNotice(t *testing.T, by network) {
+	gw := startGateway(t, gatewayOptions{network: by})
 	alice, bob, ga, _ := pair(t, gw)
 	alice.drained()
 	bob.drained()
@@ -123,8 +129,10 @@ func TestDrainedNotice(t *testing.T) {
 
 // A reader that acknowledges nothing gets a window and no more; memory stays
 // bounded, others are not held up, and one acknowledgement opens the window.
-func TestSlowReaderIsBounded(t *testing.T) {
-	gw := startGateway(t, gatewayOptions{})
+func TestSlowReaderIsBounded(t *testing.T) { overBoth(t, testSlowReaderIsBounded) }
+
+func testSlowReaderIsBounded(t *testing.T, by network) {
+	gw := startGateway(t, gatewayOptions{network: by})
 	alice, bob, ga, gb := pair(t, gw)
 	const n = wire.DeliveryWindow + 50
 	var last chan wire.Answer
@@ -157,8 +165,10 @@ func TestSlowReaderIsBounded(t *testing.T) {
 }
 
 // The window counts bytes too.
-func TestWindowCountsBytes(t *testing.T) {
-	gw := startGateway(t, gatewayOptions{})
+func TestWindowCountsBytes(t *testing.T) { overBoth(t, testWindowCountsBytes) }
+
+func testWindowCountsBytes(t *testing.T, by network) {
+	gw := startGateway(t, gatewayOptions{network: by})
 	alice, bob, ga, _ := pair(t, gw)
 	big := string(bytes.Repeat([]byte("x"), 200<<10))
 	const n = 30 // 6 MB

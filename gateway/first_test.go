@@ -5,8 +5,10 @@ package gateway
 import "testing"
 
 // Two devices, one group, text both ways, one of them away part of the time.
-func TestTextBothWays(t *testing.T) {
-	gw := startGateway(t, gatewayOptions{})
+func TestTextBothWays(t *testing.T) { overBoth(t, testTextBothWays) }
+
+func testTextBothWays(t *testing.T, by network) {
+	gw := startGateway(t, gatewayOptions{network: by})
 	alice, bob, ga, gb := pair(t, gw)
 
 	alice.must(alice.sealed(ga, "good morning"))

@@ -72,7 +72,7 @@ type Gateway struct {
 	arrival     atomic.Pointer[bulletin.Arrival]
 	started     time.Time    // with a reading of the monotonic clock
 	open        atomic.Int64 // connections and handshakes
-	handshakes  atomic.Int64 // those that are not complete
+	door        *door        // handshakes that are not complete
 
 	mu       sync.Mutex
 	sessions map[identity.DeviceID]*session // guarded by mu
@@ -90,6 +90,7 @@ func New(cfg Config) (*Gateway, error) {
 		cfg: cfg, limits: cfg.Limits.withDefaults(), log: cfg.Log, sessions: make(map[identity.DeviceID]*session),
 		counts: make(map[identity.DeviceID]int), clock: time.Now, started: time.Now(),
 	}
+	g.door = newDoor(g.limits)
 	g.arrival.Store(new(bulletin.Arrival))
 	if err := cfg.Tightening.Check(); err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
@@ -148,7 +149,7 @@ func (g *Gateway) Serve(ctx context.Context, conn net.PacketConn) error {
 		VerifySourceAddress: g.mustProveAddress,
 	}
 	defer socket.Close()
-	listener, err := socket.Listen(g.tlsConfig(), quicConfig())
+	listener, err := socket.Listen(g.tlsConfig(), g.limits.quicConfig())
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -24,9 +25,13 @@ var hybridGroups = []tls.CurveID{tls.X25519MLKEM768, tls.SecP256r1MLKEM768, tls.
 // An attempt follows one handshake from the first packet to its end.
 type attempt struct {
 	remote  net.Addr
+	source  netip.Prefix
+	hello   atomic.Pointer[tls.ClientHelloInfo]
 	device  atomic.Pointer[identity.Device] // whose chain was verified; possession is proven only after acceptance
 	reason  atomic.Pointer[string]          // why VerifyConnection refused
 	settled atomic.Bool                     // the handshake is complete, or has failed
+
+	concluded atomic.Bool // the connection has ended too
 }
 
 type attemptKey struct{}
@@ -55,6 +60,7 @@ func (g *Gateway) tlsConfig() *tls.Config {
 		if !ok {
 			return nil, errors.New("gateway: handshake without context")
 		}
+		a.hello.Store(hello)
 		own := base.Clone()
 		own.VerifyConnection = func(state tls.ConnectionState) error { return g.verify(a, state) }
 		return own, nil
@@ -92,35 +98,65 @@ func (g *Gateway) verify(a *attempt, state tls.ConnectionState) error {
 
 // connContext begins to follow a handshake.
 func (g *Gateway) connContext(ctx context.Context, info *quic.ClientInfo) (context.Context, error) {
-	if n := g.open.Add(1); n > int64(g.limits.Connections) {
-		g.open.Add(-1)
-		g.strangers.event(eventRefusedConnection, "too_many_connections", about(nil, info.RemoteAddr.String())...)
-		return nil, errors.New("gateway: too many connections")
+	a, reason := g.begin(info.RemoteAddr, info.AddrVerified)
+	if reason != "" {
+		return nil, errors.New("gateway: " + reason)
 	}
-	a := &attempt{remote: info.RemoteAddr}
-	context.AfterFunc(ctx, func() {
-		g.open.Add(-1)
-		if a.settled.CompareAndSwap(false, true) {
-			g.handshakes.Add(-1)
-			g.handshakeFailed(a, context.Cause(ctx))
-		}
-	})
-	g.handshakes.Add(1)
+	context.AfterFunc(ctx, func() { g.conclude(a, context.Cause(ctx)) })
 	return context.WithValue(ctx, attemptKey{}, a), nil
 }
 
-// mustProveAddress asks strangers for a round trip (Retry, RFC 9000, Section
-// 8.1.2) while many handshakes are open: a forged source address then costs the
-// gateway neither memory nor certificate checks.
-func (g *Gateway) mustProveAddress(net.Addr) bool { return g.handshakes.Load() > openHandshakes }
+// begin lets a handshake begin, or refuses it before it costs anything. What
+// began must be concluded.
+func (g *Gateway) begin(remote net.Addr, proven bool) (a *attempt, reason string) {
+	a = &attempt{remote: remote, source: sourceOf(remote)}
+	if n := g.open.Add(1); n > int64(g.limits.Connections) {
+		reason = "too_many_connections"
+	} else {
+		reason = g.door.enter(a.source, proven)
+	}
+	if reason != "" {
+		g.open.Add(-1)
+		a.settled.Store(true)
+		a.concluded.Store(true)
+		g.metrics.refused(eventRefusedConnection, reason)
+		g.strangers.event(eventRefusedConnection, reason, about(nil, remote.String())...)
+	}
+	return a, reason
+}
+
+// settle ends the counting of a handshake as an open one; true for who is first.
+func (g *Gateway) settle(a *attempt, failed bool) bool {
+	if !a.settled.CompareAndSwap(false, true) {
+		return false
+	}
+	if !failed {
+		a.hello.Store(nil) // a connection has no use for it
+	}
+	g.door.leave(a.source, failed)
+	return true
+}
+
+// conclude ends what began. It may be called again.
+func (g *Gateway) conclude(a *attempt, cause error) {
+	if !a.concluded.CompareAndSwap(false, true) {
+		return
+	}
+	g.open.Add(-1)
+	var closed *quic.ApplicationError
+	complete := errors.As(cause, &closed) || errors.Is(cause, errShut) // and closed before it was looked at
+	if g.settle(a, !complete) && !complete {
+		g.handshakeFailed(a, cause)
+	}
+}
+
+// mustProveAddress asks strangers for a round trip: a forged source address then
+// costs the gateway neither memory nor certificate checks.
+func (g *Gateway) mustProveAddress(addr net.Addr) bool { return g.door.mustProve(sourceOf(addr)) }
 
 // handshakeFailed puts a connection that never came about into the audit stream.
 func (g *Gateway) handshakeFailed(a *attempt, cause error) {
-	var closed *quic.ApplicationError
-	if errors.As(cause, &closed) {
-		return // complete, and closed before it was looked at
-	}
-	reason := failureReason(cause)
+	reason := a.failureReason(cause)
 	switch r := a.reason.Load(); {
 	case r != nil:
 		reason = *r
@@ -150,7 +186,10 @@ var alertReasons = map[quic.TransportErrorCode]string{
 	0x100 + 120: "wrong_protocol", // ALPN
 }
 
-func failureReason(cause error) string {
+func (a *attempt) failureReason(cause error) string {
+	if _, tcp := a.remote.(*net.TCPAddr); tcp {
+		return a.tcpFailure(cause)
+	}
 	var transport *quic.TransportError
 	var idle *quic.IdleTimeoutError
 	var late *quic.HandshakeTimeoutError
@@ -167,9 +206,9 @@ func failureReason(cause error) string {
 	return "handshake_failed"
 }
 
-func quicConfig() *quic.Config {
+func (l Limits) quicConfig() *quic.Config {
 	return &quic.Config{
-		HandshakeIdleTimeout:           helloTimeout,
+		HandshakeIdleTimeout:           l.HandshakeTime / 2, // quic-go allows one twice this in all
 		MaxIdleTimeout:                 idleTimeout,
 		KeepAlivePeriod:                keepAlive,
 		MaxIncomingStreams:             maxStreams,

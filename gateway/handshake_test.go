@@ -25,8 +25,10 @@ import (
 
 // Each intruder differs from an honest device in one property; the audit stream
 // names it, and the honest device gets in afterwards.
-func TestHandshakeRefusals(t *testing.T) {
-	gw := startGateway(t, gatewayOptions{})
+func TestHandshakeRefusals(t *testing.T) { overBoth(t, testHandshakeRefusals) }
+
+func testHandshakeRefusals(t *testing.T, by network) {
+	gw := startGateway(t, gatewayOptions{network: by})
 	stranger := newAuthority(t, gw.authority.domain)
 	tests := []struct {
 		reason string
@@ -103,9 +105,13 @@ func TestHandshakeRefusals(t *testing.T) {
 // A copied certificate without its key: the audit line names whose it is,
 // whatever kind of key the thief has.
 func TestPossessionFailureNamesTheVictim(t *testing.T) {
+	overBoth(t, testPossessionFailureNamesTheVictim)
+}
+
+func testPossessionFailureNamesTheVictim(t *testing.T, by network) {
 	for _, curve := range []elliptic.Curve{elliptic.P256(), elliptic.P384()} {
 		t.Run(curve.Params().Name, func(t *testing.T) {
-			gw := startGateway(t, gatewayOptions{})
+			gw := startGateway(t, gatewayOptions{network: by})
 			victim := newDevice(t, gw, "victim")
 			thief, err := ecdsa.GenerateKey(curve, rand.Reader)
 			if err != nil {
@@ -161,8 +167,10 @@ func TestFailureReasons(t *testing.T) {
 
 // A device on the deny list is refused at the handshake; put on it later, its
 // connection ends at once.
-func TestDenied(t *testing.T) {
-	gw := startGateway(t, gatewayOptions{})
+func TestDenied(t *testing.T) { overBoth(t, testDenied) }
+
+func testDenied(t *testing.T, by network) {
+	gw := startGateway(t, gatewayOptions{network: by})
 	eve, honest := newDevice(t, gw, "eve"), newDevice(t, gw, "honest")
 	eve.connect(true, 0)
 	honest.connect(true, 0)
@@ -183,7 +191,11 @@ func TestDenied(t *testing.T) {
 
 // A connection ends with the certificate that opened it.
 func TestConnectionEndsWithTheCertificate(t *testing.T) {
-	gw := startGateway(t, gatewayOptions{})
+	overBoth(t, testConnectionEndsWithTheCertificate)
+}
+
+func testConnectionEndsWithTheCertificate(t *testing.T, by network) {
+	gw := startGateway(t, gatewayOptions{network: by})
 	soon := newDeviceOf(t, gw, gw.authority, "soon", newKey(t), -time.Hour, 3*time.Second)
 	later := newDevice(t, gw, "later")
 	soon.connect(true, 0)
@@ -198,8 +210,10 @@ func TestConnectionEndsWithTheCertificate(t *testing.T) {
 }
 
 // No session is resumed, so that every connection proves possession of the key.
-func TestNoResumption(t *testing.T) {
-	gw := startGateway(t, gatewayOptions{})
+func TestNoResumption(t *testing.T) { overBoth(t, testNoResumption) }
+
+func testNoResumption(t *testing.T, by network) {
+	gw := startGateway(t, gatewayOptions{network: by})
 	d := newDevice(t, gw, "alice")
 	config := d.tlsConfig()
 	tickets := &countingCache{}
@@ -267,7 +281,11 @@ func TestTransportKeysPersist(t *testing.T) {
 
 // What is no Hello, comes twice, or is not in canonical form ends the connection.
 func TestMalformedFramesCloseTheConnection(t *testing.T) {
-	gw := startGateway(t, gatewayOptions{})
+	overBoth(t, testMalformedFramesCloseTheConnection)
+}
+
+func testMalformedFramesCloseTheConnection(t *testing.T, by network) {
+	gw := startGateway(t, gatewayOptions{network: by})
 	garbage := make([]byte, 64)
 	_, _ = rand.Read(garbage)
 	garbage[0] = 0xff
@@ -336,25 +354,5 @@ func TestMalformedFramesCloseTheConnection(t *testing.T) {
 				t.Errorf("ping: %v", code)
 			}
 		})
-	}
-}
-
-// While many handshakes are open, newcomers prove their address by a Retry, and
-// still get in.
-func TestRetryUnderLoad(t *testing.T) {
-	gw := startGateway(t, gatewayOptions{})
-	d := newDevice(t, gw, "alice")
-	d.connect(true, 0)
-	gw.handshakes.Add(openHandshakes + 1)
-	if !gw.mustProveAddress(nil) {
-		t.Error("no Retry under load")
-	}
-	d.connect(false, 0)
-	if code := d.code(&wire.Ping{}); code != wire.OK {
-		t.Errorf("ping: %v", code)
-	}
-	gw.handshakes.Add(-openHandshakes - 1)
-	if n := gw.handshakes.Load(); n != 0 || gw.mustProveAddress(nil) {
-		t.Errorf("%d handshakes are counted as open", n)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -116,7 +117,22 @@ func (g *testGateway) cut() {
 	g.conns = nil
 }
 
+// network is how devices reach the gateway.
+type network string
+
+const (
+	overQUIC network = ""
+	overTCP  network = "tcp:"
+)
+
+// overBoth runs a test on both transports.
+func overBoth(t *testing.T, test func(*testing.T, network)) {
+	t.Run("quic", func(t *testing.T) { test(t, overQUIC) })
+	t.Run("tcp", func(t *testing.T) { test(t, overTCP) })
+}
+
 type gatewayOptions struct {
+	network   network
 	dir       string
 	authority *authority
 	quota     mailbox.Quota
@@ -166,15 +182,17 @@ func startGateway(t testing.TB, o gatewayOptions) *testGateway {
 	if o.clock != nil {
 		g.clock = o.clock
 	}
-	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	conn, listener := listenBoth(t)
 	serving, endServing := context.WithCancel(context.Background())
 	running, endRunning := context.WithCancel(context.Background())
 	var servers, runners sync.WaitGroup
 	servers.Go(func() {
 		if err := g.Serve(serving, conn); err != nil {
+			t.Error(err)
+		}
+	})
+	servers.Go(func() {
+		if err := g.ServeTCP(serving, listener); err != nil {
 			t.Error(err)
 		}
 	})
@@ -193,7 +211,23 @@ func startGateway(t testing.TB, o gatewayOptions) *testGateway {
 		})
 	}
 	t.Cleanup(stop)
-	return &testGateway{Gateway: g, authority: o.authority, address: conn.LocalAddr().String(), audit: audit, dir: o.dir, stop: stop}
+	return &testGateway{Gateway: g, authority: o.authority, address: string(o.network) + conn.LocalAddr().String(), audit: audit, dir: o.dir, stop: stop}
+}
+
+// listenBoth takes one port number for both transports.
+func listenBoth(t testing.TB) (*net.UDPConn, *net.TCPListener) {
+	t.Helper()
+	for {
+		conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		at := conn.LocalAddr().(*net.UDPAddr)
+		if listener, err := net.ListenTCP("tcp", &net.TCPAddr{IP: at.IP, Port: at.Port}); err == nil {
+			return conn, listener
+		}
+		_ = conn.Close() // the number is taken there: another one
+	}
 }
 
 type testWriter struct{ t testing.TB }
@@ -294,6 +328,13 @@ func dialRaw(t testing.TB, address string, config *tls.Config) (transport.Conn, 
 func dialWithin(address string, config *tls.Config, limit time.Duration) (transport.Conn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
+	if tcp, ok := strings.CutPrefix(address, string(overTCP)); ok {
+		conn, err := (&tls.Dialer{Config: config}).DialContext(ctx, "tcp", tcp)
+		if err != nil {
+			return nil, err
+		}
+		return transport.OverTLS(conn.(*tls.Conn), transport.Device, patience), nil
+	}
 	conn, err := quic.DialAddr(ctx, address, config, &quic.Config{
 		HandshakeIdleTimeout: patience, MaxIdleTimeout: patience,
 		// As the gateway's: room for all streams, so that unread files do not

@@ -16,9 +16,11 @@ import (
 // A connection that is itself replaced while it waits for the one before it
 // does not let its successor pass: Welcome says what is done only when nothing
 // is under way any more. spec/wire.md, Section 5.1.
-func TestReplacementWaitsForTheFirst(t *testing.T) {
+func TestReplacementWaitsForTheFirst(t *testing.T) { overBoth(t, testReplacementWaitsForTheFirst) }
+
+func testReplacementWaitsForTheFirst(t *testing.T, by network) {
 	w := &watched{reads: make(map[string]int), entered: make(chan struct{}, 64), door: make(chan struct{})}
-	gw := startGateway(t, gatewayOptions{wrap: func(s mailbox.Store) mailbox.Store { w.Store = s; return w }})
+	gw := startGateway(t, gatewayOptions{network: by, wrap: func(s mailbox.Store) mailbox.Store { w.Store = s; return w }})
 	alice, _, ga, _ := pair(t, gw)
 	w.held.Store(true)
 	before := alice.counter
@@ -84,8 +86,10 @@ func TestReconnectingDoesNotFloodTheAudit(t *testing.T) {
 
 // One device cannot use up the connections of all: beyond a few that have said
 // nothing it is sent away, and another device gets through.
-func TestConnectionsOfOneDevice(t *testing.T) {
-	gw := startGateway(t, gatewayOptions{})
+func TestConnectionsOfOneDevice(t *testing.T) { overBoth(t, testConnectionsOfOneDevice) }
+
+func testConnectionsOfOneDevice(t *testing.T, by network) {
+	gw := startGateway(t, gatewayOptions{network: by})
 	alice, bob := newDevice(t, gw, "alice"), newDevice(t, gw, "bob")
 	for range maxDeviceConnections {
 		conn, err := dialRaw(t, gw.address, alice.tlsConfig())
@@ -94,6 +98,11 @@ func TestConnectionsOfOneDevice(t *testing.T) {
 		}
 		defer conn.CloseWithError(0, "")
 	}
+	until(t, "all of them served", func() bool { // a dial returns before that
+		gw.Gateway.mu.Lock()
+		defer gw.Gateway.mu.Unlock()
+		return gw.counts[alice.id] == maxDeviceConnections
+	})
 	gw.audit.wantNo(t, eventRefusedConnection, "too_many_connections")
 	if _, err := alice.tryConnect(true, 0); err == nil {
 		t.Error("one connection more was welcomed")
@@ -113,9 +122,11 @@ func (a *auditLog) wantNo(t *testing.T, event, reason string) {
 // Nothing is delivered to a device whose certificate has run out, though no
 // timer has noticed because the clock was set; one whose certificate runs on
 // gets its mail.
-func TestNoDeliveryAfterExpiry(t *testing.T) {
+func TestNoDeliveryAfterExpiry(t *testing.T) { overBoth(t, testNoDeliveryAfterExpiry) }
+
+func testNoDeliveryAfterExpiry(t *testing.T, by network) {
 	var ahead atomic.Int64
-	gw := startGateway(t, gatewayOptions{clock: func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }})
+	gw := startGateway(t, gatewayOptions{network: by, clock: func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }})
 	alice := newDevice(t, gw, "alice").ready()
 	bob := newDeviceOf(t, gw, gw.authority, "bob", newKey(t), -time.Hour, 2*time.Hour).ready()
 	carol := newDevice(t, gw, "carol").ready()
@@ -157,8 +168,10 @@ func TestWriteAheadLogIsTruncated(t *testing.T) {
 
 // Opening transfers uses up the same allowance as requests do; within it they
 // go on.
-func TestTransfersAreRated(t *testing.T) {
-	gw := startGateway(t, gatewayOptions{limits: Limits{Rate: 0.001, Burst: 30}})
+func TestTransfersAreRated(t *testing.T) { overBoth(t, testTransfersAreRated) }
+
+func testTransfersAreRated(t *testing.T, by network) {
+	gw := startGateway(t, gatewayOptions{network: by, limits: Limits{Rate: 0.001, Burst: 30}})
 	alice, _, ga, _ := pair(t, gw)
 	data, id := randomFile(10)
 	if code := alice.put(ga.ID(), id, data); code != wire.OK {

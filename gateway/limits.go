@@ -2,25 +2,43 @@
 
 package gateway
 
-import "time"
+import (
+	"time"
+
+	"valise/transport"
+)
 
 const (
 	// helloTimeout is how long a new connection may take to say Hello, and a
 	// TLS handshake to finish: a person may have to enter a PIN meanwhile.
 	helloTimeout = 30 * time.Second
 
-	// openHandshakes is how many incomplete handshakes there may be before
-	// newcomers have to prove their address first.
-	openHandshakes = 500
+	// handshakeBytes bounds a handshake over TCP; QUIC holds back what is not in
+	// order. The largest honest one has a certificate chain of 16 KiB.
+	handshakeBytes = 64 << 10
+
+	// unprovenPerSource is how many incomplete handshakes of one source there may be
+	// before its newcomers have to prove their address.
+	unprovenPerSource = 64
+
+	// failureRate and failureBurst bound the handshakes that may fail from one
+	// address: each costs the gateway some milliseconds. Whole offices share one, so
+	// that it is not small. maxFailing bounds the sources remembered.
+	failureRate  = 20
+	failureBurst = 500
+	maxFailing   = 20_000
+
+	// acceptPause follows an accept that failed for want of descriptors.
+	acceptPause = 50 * time.Millisecond
 
 	// idleTimeout ends a connection of which nothing is heard; devices keep it
 	// alive with a packet every keepAlive.
 	idleTimeout = 90 * time.Second
 	keepAlive   = 25 * time.Second
 
-	// maxStreams is how many streams a device may have open: control,
-	// delivery, and its transfers of files.
-	maxStreams = 2 + 2*maxTransfers
+	// maxStreams is how many streams a device may have open: control, delivery, its
+	// transfers of files, a tunnel.
+	maxStreams = transport.MaxStreams
 
 	// maxTransfers bounds a device's transfers at one time in each direction,
 	// so that files never crowd out messages.
@@ -93,6 +111,14 @@ type Limits struct {
 	CommitBurst int
 	// Connections bounds the connections at one time; default 50,000.
 	Connections int
+	// Handshakes bounds those that are open at one time, and HandshakesPerSource
+	// those of one address; defaults 1000 and 400. Half of the former is what makes
+	// newcomers prove their address first.
+	Handshakes          int
+	HandshakesPerSource int
+	// HandshakeTime is how long one may take while the peer is not silent; default
+	// 60 s: somebody may be typing a PIN.
+	HandshakeTime time.Duration
 	// BlobQuota bounds the bytes of one device's files; default 16 GiB.
 	BlobQuota uint64
 	// BlobExpiry is how long a file stays; default 30 days.
@@ -116,6 +142,15 @@ func (l Limits) withDefaults() Limits {
 	}
 	if l.Connections == 0 {
 		l.Connections = 50_000
+	}
+	if l.Handshakes == 0 {
+		l.Handshakes = 1000
+	}
+	if l.HandshakesPerSource == 0 {
+		l.HandshakesPerSource = min(400, l.Handshakes)
+	}
+	if l.HandshakeTime == 0 {
+		l.HandshakeTime = 2 * helloTimeout
 	}
 	if l.BlobQuota == 0 {
 		l.BlobQuota = 16 << 30

@@ -161,7 +161,7 @@ func (s *session) getKeyPackages(ctx context.Context, r *wire.GetKeyPackages) (w
 	return answer, nil
 }
 
-func contains(list [][32]byte, d [32]byte) bool {
+func contains[T comparable](list []T, d T) bool {
 	for _, x := range list {
 		if x == d {
 			return true

@@ -21,8 +21,10 @@ func (d *testDevice) again(s wire.Submission, counter uint64) wire.Code {
 
 // spec/wire.md, Section 5: the same bytes are acknowledged again and done once,
 // other bytes conflict, a gap is refused, and a refusal uses no counter up.
-func TestExactlyOnce(t *testing.T) {
-	gw := startGateway(t, gatewayOptions{})
+func TestExactlyOnce(t *testing.T) { overBoth(t, testExactlyOnce) }
+
+func testExactlyOnce(t *testing.T, by network) {
+	gw := startGateway(t, gatewayOptions{network: by})
 	alice, bob, ga, gb := pair(t, gw)
 
 	first := alice.sealed(ga, "first")
@@ -205,8 +207,10 @@ func TestOlderStateIsSeen(t *testing.T) {
 }
 
 // One connection a device: the newer replaces the older.
-func TestReplacement(t *testing.T) {
-	gw := startGateway(t, gatewayOptions{})
+func TestReplacement(t *testing.T) { overBoth(t, testReplacement) }
+
+func testReplacement(t *testing.T, by network) {
+	gw := startGateway(t, gatewayOptions{network: by})
 	alice, _, ga, _ := pair(t, gw)
 	first := alice.link
 	alice.connect(false, 0)

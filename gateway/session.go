@@ -4,6 +4,7 @@ package gateway
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"io"
 	"log/slog"
@@ -34,6 +35,7 @@ type session struct {
 	seq      *sequence        // set before ready
 	current  bool             // set before ready: the Hello's incarnation is the one on record
 	down     atomic.Pointer[delivery]
+	attached bool        // set before ready: a further connection, for files alone
 	control  atomic.Bool // the control stream is taken
 	notices  chan wire.NoticeCode
 	leases   chan *wire.Lease
@@ -45,9 +47,7 @@ type session struct {
 
 // serve runs a connection from its acceptance to its end.
 func (g *Gateway) serve(conn transport.Conn, a *attempt) {
-	if a.settled.CompareAndSwap(false, true) {
-		g.handshakes.Add(-1)
-	}
+	g.settle(a, false)
 	device := a.device.Load()
 	if device == nil {
 		_ = conn.CloseWithError(wire.CloseNotAdmitted, "")
@@ -74,6 +74,9 @@ func (g *Gateway) serve(conn transport.Conn, a *attempt) {
 		}
 	})
 	s.acceptStreams()
+	if errors.Is(context.Cause(conn.Context()), transport.ErrFraming) {
+		s.refuse(eventClosedConnection, "malformed_record")
+	}
 	expiry.Stop()
 	late.Stop()
 	s.streams.Wait()
@@ -103,9 +106,13 @@ func (s *session) serveStream(stream transport.Stream) {
 		return
 	}
 	_ = stream.SetReadDeadline(time.Time{})
-	if wire.StreamKind(kind[0]) == wire.StreamControl {
+	if k := wire.StreamKind(kind[0]); k == wire.StreamControl || k == wire.StreamAttach {
 		if !s.control.CompareAndSwap(false, true) {
 			s.close(wire.CloseProtocol, "second_control_stream")
+			return
+		}
+		if k == wire.StreamAttach {
+			s.serveAttach(stream)
 			return
 		}
 		s.serveControl(stream)
@@ -116,12 +123,14 @@ func (s *session) serveStream(stream transport.Stream) {
 	case <-s.conn.Context().Done():
 		return
 	}
-	switch wire.StreamKind(kind[0]) {
-	case wire.StreamDelivery:
+	switch k := wire.StreamKind(kind[0]); {
+	case s.attached && k == wire.StreamDelivery:
+		s.close(wire.CloseProtocol, "unexpected_stream")
+	case k == wire.StreamDelivery:
 		s.serveDelivery(stream)
-	case wire.StreamBlobPut:
+	case k == wire.StreamBlobPut:
 		s.serveBlobPut(stream)
-	case wire.StreamBlobGet:
+	case k == wire.StreamBlobGet:
 		s.serveBlobGet(stream)
 	default:
 		s.close(wire.CloseProtocol, "unknown_stream_kind")

@@ -133,8 +133,10 @@ func TestIssuerNotNamed(t *testing.T) {
 
 // A suspended device's connection ends at once and does not come back; a person
 // takes all devices along; others stay.
-func TestSuspendedConnection(t *testing.T) {
-	gw := startGateway(t, gatewayOptions{})
+func TestSuspendedConnection(t *testing.T) { overBoth(t, testSuspendedConnection) }
+
+func testSuspendedConnection(t *testing.T, by network) {
+	gw := startGateway(t, gatewayOptions{network: by})
 	eve, honest := newDevice(t, gw, "eve"), newDevice(t, gw, "honest")
 	first, second := newDevice(t, gw, "carol"), newDevice(t, gw, "carol")
 	for _, d := range []*testDevice{eve, honest, first, second} {

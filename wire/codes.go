@@ -20,6 +20,8 @@ const (
 	StreamDelivery StreamKind = 2
 	StreamBlobPut  StreamKind = 3
 	StreamBlobGet  StreamKind = 4
+	StreamTunnel   StreamKind = 5
+	StreamAttach   StreamKind = 6
 )
 
 // A Code says how a request ended. Codes are coarse on purpose: the sender

@@ -42,6 +42,7 @@ const (
 	TypeGetStandings   Type = 0x48
 	TypeStandings      Type = 0x49
 	TypeLease          Type = 0x4a
+	TypeAttach         Type = 0x50
 )
 
 // A Frame is one of this package's frame types, by pointer.
@@ -97,6 +98,7 @@ var newFrame = map[Type]func() Frame{
 	TypeBlobPut:        func() Frame { return new(BlobPut) },
 	TypeBlobGet:        func() Frame { return new(BlobGet) },
 	TypeBlobReady:      func() Frame { return new(BlobReady) },
+	TypeAttach:         func() Frame { return new(Attach) },
 	TypeGetBundle:      func() Frame { return new(GetBundle) },
 	TypeBundlePart:     func() Frame { return new(BundlePart) },
 	TypeGetStandings:   func() Frame { return new(GetStandings) },

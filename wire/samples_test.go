@@ -54,6 +54,7 @@ func sampleFrames() map[string]Frame {
 		"standings-same":     &Standings{id: id{18}},
 		"lease":              &Lease{Group: []byte("g"), Epoch: 3, Milliseconds: 4000},
 		"result-due":         ResultAbout(19, RemovalDue, filled(0xd2)),
+		"attach":             &Attach{Token: filled(0xa7)},
 		"blob-ready":         &BlobReady{Code: OK, Offset: 500, Size: 1000},
 		"get-bundle":         &GetBundle{id: id{17}},
 		"get-bundle-rest":    &GetBundle{id: id{17}, Hash: filled(0xbd), Offset: 1 << 20},

@@ -18,6 +18,7 @@ import (
 // file's directory. See example.toml for each field's meaning.
 type Config struct {
 	Listen      []string        `toml:"listen"`
+	ListenTCP   []string        `toml:"listen_tcp"`
 	Name        string          `toml:"name"`
 	Domain      string          `toml:"domain"`
 	Roots       string          `toml:"roots"`
@@ -40,6 +41,8 @@ type Limits struct {
 	MessagesPerSecond float64         `toml:"messages_per_second"`
 	Burst             int             `toml:"burst"`
 	Connections       int             `toml:"connections"`
+	Handshakes        int             `toml:"handshakes"`
+	SourceHandshakes  int             `toml:"handshakes_per_source"`
 	MailboxMessages   int             `toml:"mailbox_messages"`
 	MailboxBytes      int64           `toml:"mailbox_bytes"`
 	KeyPackages       int             `toml:"key_packages"`
@@ -90,7 +93,7 @@ func (c *Config) checkServe() error {
 		all = append(all, fmt.Errorf("configuration: authority: url %q: want https://HOST or https://HOST:PORT", u))
 	}
 	l := c.Limits
-	if l.MessagesPerSecond < 0 || l.Burst < 0 || l.Connections < 0 || l.MailboxMessages < 0 || l.MailboxBytes < 0 || l.KeyPackages < 0 || l.Batch < 0 || l.MailAge.Duration < 0 {
+	if l.MessagesPerSecond < 0 || l.Burst < 0 || l.Connections < 0 || l.Handshakes < 0 || l.SourceHandshakes < 0 || l.MailboxMessages < 0 || l.MailboxBytes < 0 || l.KeyPackages < 0 || l.Batch < 0 || l.MailAge.Duration < 0 {
 		all = append(all, errors.New("configuration: limits must not be negative"))
 	}
 	return errors.Join(all...)
@@ -103,6 +106,7 @@ func (c *Config) quota() mailbox.Quota {
 func (c *Config) limits() gateway.Limits {
 	return gateway.Limits{
 		Rate: c.Limits.MessagesPerSecond, Burst: c.Limits.Burst, Connections: c.Limits.Connections,
+		Handshakes: c.Limits.Handshakes, HandshakesPerSource: c.Limits.SourceHandshakes,
 		BlobQuota: c.Limits.BlobBytes, BlobExpiry: c.Limits.BlobExpiry.Duration, MailAge: c.Limits.MailAge.Duration,
 	}
 }

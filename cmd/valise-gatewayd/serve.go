@@ -42,6 +42,7 @@ type server struct {
 	store   mailbox.Store
 	gateway *gateway.Gateway
 	sockets []net.PacketConn
+	tcp     []*net.TCPListener
 
 	feed        *feed.Feed                      // what the authority says; nil: nothing
 	rules       *rules.Rules                    // the policy bundle in force; nil: no authority is followed
@@ -65,6 +66,9 @@ func (c *serveCommand) Run(ctx context.Context) (err error) {
 	}
 	for _, socket := range s.sockets {
 		s.log.Info("listening", "address", socket.LocalAddr().String(), "name", cfg.Name, "domain", cfg.Domain)
+	}
+	for _, listener := range s.tcp {
+		s.log.Info("listening for devices without UDP", "address", listener.Addr().String())
 	}
 	return d.Run(ctx,
 		daemon.Part{Name: "gateway", Serve: s.serve, Drain: s.gateway.Drain},
@@ -144,7 +148,22 @@ func (s *server) listen(ctx context.Context) error {
 		}
 		s.sockets = append(s.sockets, socket)
 	}
+	for _, address := range s.cfg.tcpAddresses() {
+		listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+		if err != nil {
+			return fmt.Errorf("listen: %w", err)
+		}
+		s.tcp = append(s.tcp, listener.(*net.TCPListener))
+	}
 	return nil
+}
+
+// tcpAddresses are those of QUIC unless others are named; an empty list: none.
+func (c *Config) tcpAddresses() []string {
+	if c.ListenTCP == nil {
+		return c.Listen
+	}
+	return c.ListenTCP
 }
 
 func (s *server) health(d *daemon.Daemon) {
@@ -164,6 +183,9 @@ func (s *server) serve(ctx context.Context) error {
 	sockets, ctx := errgroup.WithContext(ctx)
 	for _, socket := range s.sockets {
 		sockets.Go(func() error { return s.gateway.Serve(ctx, socket) })
+	}
+	for _, listener := range s.tcp {
+		sockets.Go(func() error { return s.gateway.ServeTCP(ctx, listener) })
 	}
 	err := sockets.Wait()
 	stop()
@@ -206,6 +228,11 @@ func (s *server) close() error {
 	var all []error
 	for _, socket := range s.sockets {
 		if err := socket.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			all = append(all, err)
+		}
+	}
+	for _, listener := range s.tcp {
+		if err := listener.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
 			all = append(all, err)
 		}
 	}

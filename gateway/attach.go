@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"context"
+	"crypto/subtle"
+	"time"
+
+	"valise/transport"
+	"valise/wire"
+)
+
+// serveAttach binds this connection to the one on which the same device said
+// Hello: files go over it, and it ends with the other one. See spec/wire.md,
+// Section 10.3.
+func (s *session) serveAttach(stream transport.Stream) {
+	_ = stream.SetReadDeadline(time.Now().Add(helloTimeout))
+	frame, err := wire.Read(stream)
+	if err != nil {
+		s.broken(err)
+		return
+	}
+	attach, ok := frame.(*wire.Attach)
+	if !ok {
+		s.close(wire.CloseProtocol, "unexpected_frame")
+		return
+	}
+	first := s.g.session(s.device.ID)
+	if first == nil || !first.bound(s, attach.Token) {
+		s.close(wire.CloseProtocol, "not_attached")
+		return
+	}
+	s.transfers = first.transfers
+	s.attached = true
+	context.AfterFunc(first.conn.Context(), func() { _ = s.conn.CloseWithError(wire.CloseNormal, "") })
+	close(s.ready)
+	_ = wire.Write(stream, wire.NewResult(0, wire.OK))
+	_ = stream.Close()
+}
+
+// bound says whether who holds the other connection holds this one too.
+func (s *session) bound(other *session, token [32]byte) bool {
+	select {
+	case <-s.ready:
+	default:
+		return false
+	}
+	want, err := transport.Binding(s.conn.ConnectionState(), other.conn.ConnectionState())
+	return err == nil && subtle.ConstantTimeCompare(want[:], token[:]) == 1
+}

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"valise/transport"
+	"valise/wire"
+)
+
+// ServeTCP accepts connections over TCP and TLS until ctx ends, for devices whose
+// network drops UDP. Certificates, key agreement and frames are those of QUIC; the
+// streams are cut into records (package transport).
+func (g *Gateway) ServeTCP(ctx context.Context, listener *net.TCPListener) error {
+	defer context.AfterFunc(ctx, func() { _ = listener.Close() })()
+	config := g.tlsConfig()
+	for {
+		conn, err := listener.AcceptTCP()
+		switch {
+		case ctx.Err() != nil:
+			if conn != nil {
+				_ = conn.Close()
+			}
+			drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), replaceTimeout)
+			defer cancel()
+			return g.Drain(drain)
+		case errors.Is(err, net.ErrClosed):
+			return err
+		case err != nil: // no descriptors or memory left: pass that on to nobody
+			g.log.Error("a TCP connection was not accepted", "error", err)
+			pause(ctx, acceptPause)
+			continue
+		}
+		a, reason := g.begin(conn.RemoteAddr(), true)
+		if reason != "" || !g.enter() {
+			g.conclude(a, errShut)
+			_ = conn.SetLinger(0) // no memory for goodbyes
+			_ = conn.Close()
+			continue
+		}
+		// Never here: the system's queue of accepted connections is short.
+		go func() {
+			defer g.active.Done()
+			g.serveTCP(ctx, conn, config, a)
+		}()
+	}
+}
+
+var errShut = errors.New("gateway: shutting down")
+
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// serveTCP runs one connection, from its handshake to its end.
+func (g *Gateway) serveTCP(ctx context.Context, socket *net.TCPConn, config *tls.Config, a *attempt) {
+	bounded := &boundedConn{TCPConn: socket}
+	bounded.left.Store(handshakeBytes)
+	conn := tls.Server(bounded, config)
+	limit, cancel := context.WithTimeout(context.WithValue(ctx, attemptKey{}, a), g.limits.HandshakeTime)
+	err := conn.HandshakeContext(limit)
+	cancel()
+	bounded.left.Store(unbounded)
+	if err != nil {
+		_ = socket.Close()
+		g.conclude(a, err)
+		return
+	}
+	mux := transport.OverTLS(conn, transport.Gateway, idleTimeout)
+	g.serve(mux, a)
+	g.conclude(a, nil)
+	mux.Wait()
+}
+
+// A boundedConn reads no more than left bytes: a handshake must not take in what
+// nobody asked for.
+type boundedConn struct {
+	*net.TCPConn
+	left atomic.Int64
+}
+
+const unbounded = -1
+
+var errHandshakeSize = errors.New("gateway: the handshake is too large")
+
+func (c *boundedConn) Read(p []byte) (int, error) {
+	left := c.left.Load()
+	switch {
+	case left == unbounded:
+		return c.TCPConn.Read(p)
+	case left == 0:
+		return 0, errHandshakeSize
+	}
+	n, err := c.TCPConn.Read(p[:min(int64(len(p)), left)])
+	c.left.CompareAndSwap(left, left-int64(n))
+	return n, err
+}
+
+// tcpFailure finds the reason code of a handshake that failed over TCP. crypto/tls
+// has no typed errors there, so what is wrong follows from how far it came.
+func (a *attempt) tcpFailure(cause error) string {
+	var alert *net.OpError
+	var stale tls.RecordHeaderError
+	switch {
+	case errors.Is(cause, errHandshakeSize):
+		return "handshake_too_large"
+	case errors.Is(cause, context.DeadlineExceeded):
+		return "handshake_timeout"
+	case errors.As(cause, &alert), errors.Is(cause, io.EOF), errors.Is(cause, io.ErrUnexpectedEOF), errors.Is(cause, context.Canceled):
+		return "given_up_by_peer"
+	case errors.As(cause, &stale):
+		return "no_tls"
+	case a.device.Load() != nil:
+		return reasonPossession
+	}
+	switch hello := a.hello.Load(); {
+	case hello == nil:
+		return "handshake_failed"
+	case !contains(hello.SupportedVersions, tls.VersionTLS13):
+		return "tls_version"
+	case !contains(hello.SupportedProtos, wire.Protocol):
+		return "wrong_protocol"
+	case !anyOf(hello.SupportedCurves, hybridGroups):
+		return "no_common_parameters"
+	}
+	return "no_certificate"
+}
+
+func anyOf[T comparable](list, wanted []T) bool {
+	for _, w := range wanted {
+		if contains(list, w) {
+			return true
+		}
+	}
+	return false
+}
