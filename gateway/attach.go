@@ -13,7 +13,7 @@ import (
 
 // serveAttach binds this connection to the one on which the same device said
 // Hello: files go over it, and it ends with the other one. See spec/wire.md,
-// Section 10.3.
+// Section 12.3.
 func (s *session) serveAttach(stream transport.Stream) {
 	_ = stream.SetReadDeadline(time.Now().Add(helloTimeout))
 	frame, err := wire.Read(stream)

@@ -31,7 +31,7 @@ var errNoStreams = errors.New("transport: a gateway opens no streams")
 
 // A Mux is a Conn over one TLS connection: it cuts streams into records, and gives
 // each stream a window of its own, so that one which is not read never holds up
-// another. See spec/wire.md, Section 10.
+// another. See spec/wire.md, Section 12.
 //
 // One goroutine reads; who has something to write takes turns. Memory is what
 // peers really sent and nobody has read yet, at most Window for each stream.

@@ -10,7 +10,7 @@ import (
 	"valise/wire"
 )
 
-// A kind is what a record of the TCP framing is for. See spec/wire.md, Section 10.
+// A kind is what a record of the TCP framing is for. See spec/wire.md, Section 12.
 type kind uint8
 
 const (

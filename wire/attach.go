@@ -9,7 +9,7 @@ import (
 )
 
 // Attach is the first frame of an attach stream: it binds a further connection to
-// the one that said Hello. See spec/wire.md, Section 10.3.
+// the one that said Hello. See spec/wire.md, Section 12.3.
 //
 //	struct { opaque token[32]; } Attach;
 type Attach struct {
