@@ -83,6 +83,7 @@ const (
 	ReasonUnlabelled Reason = "unlabelled"
 	ReasonDomain     Reason = "domain_bounds"
 	ReasonTier       Reason = "attestation_tier"
+	ReasonCeiling    Reason = "ceiling_lowered" // who joins would lower what a conversation may hold
 )
 
 // An End is one end of a route. Clearance is the effective one: the
@@ -122,7 +123,7 @@ type Verdict struct {
 func (b *Bundle) Decide(r *Route, at time.Time) Verdict {
 	ends := [2]*End{&r.Sender, &r.Recipient}
 	var compiled [2]*policy.Clearance
-	if r.Label == nil && !b.domains.Unlabelled {
+	if r.Label == nil && r.Action != rules.Join && !b.domains.Unlabelled {
 		return Verdict{Reason: ReasonUnlabelled, Sender: true, Detail: "messages without a label are not carried"}
 	}
 	for i, end := range ends {
@@ -169,11 +170,8 @@ func (b *Bundle) end(r *Route, end *End, at time.Time) (*policy.Clearance, *Verd
 	if err := policy.Decide(resolved, c).Explain(resolved, c); err != nil {
 		return nil, refused(err)
 	}
-	if err := b.domains.bounds(b.Set, r.Label, end.Address.Domain(), at); err != nil {
-		return nil, &Verdict{Reason: ReasonDomain, Detail: err.Error()}
-	}
-	if err := b.domains.tier(b.Set, r.Label, end.Tier, at); err != nil {
-		return nil, &Verdict{Reason: ReasonTier, Detail: err.Error()}
+	if v := b.table(r.Label, end, at); v != nil {
+		return nil, v
 	}
 	return c, nil
 }

@@ -20,6 +20,7 @@ import (
 //
 //	{
 //	  "unlabelled": false,
+//	  "lowering": false,
 //	  "domains": [
 //	    {"domain": "interieur.example", "policy": "1.2.3", "floor": "OPEN", "ceiling": "SECRET"}
 //	  ],
@@ -37,7 +38,8 @@ import (
 // Both ends of a route must stand in a domain that is listed for the label's
 // policy, if any is listed for it.
 type Domains struct {
-	Unlabelled bool        `json:"unlabelled"` // messages without a label are carried
+	Unlabelled bool        `json:"unlabelled"`         // messages without a label are carried
+	Lowering   bool        `json:"lowering,omitempty"` // who joins may lower a conversation's ceiling
 	Domains    []Bound     `json:"domains"`
 	Tiers      []TierRow   `json:"tiers"`
 	Staleness  []Staleness `json:"staleness"`

@@ -82,6 +82,9 @@ func Compile(text, schemaText []byte) (*Rules, error) {
 	return r, nil
 }
 
+// Empty reports whether there are no rules: everything is granted then.
+func (r *Rules) Empty() bool { return len(r.names) == 0 }
+
 // Names lists the rules, sorted.
 func (r *Rules) Names() []string { return slices.Clone(r.names) }
 
