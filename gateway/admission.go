@@ -10,6 +10,7 @@ import (
 
 	"valise/bulletin"
 	"valise/gateway/group"
+	"valise/gateway/rules"
 	"valise/identity"
 	"valise/mls"
 	"valise/wire"
@@ -26,6 +27,9 @@ type snapshot struct {
 	domain string        // the domain that this gateway serves
 	group  *group.View   // nil: unknown
 	bucket *rate.Limiter
+
+	rules  *rules.State // the policy bundle in force; nil: none
+	circle *circle      // the conversation under it; nil: none, or no group
 
 	age        time.Duration // of the newest bulletin
 	tightening bulletin.Tightening
@@ -45,6 +49,8 @@ type refusal struct {
 	reason string
 	epoch  uint64 // for wire.StaleEpoch
 	about  identity.DeviceID
+
+	label, whose, detail string // for the audit stream
 }
 
 // admit decides whether a message may be relayed. It is asked for every
@@ -54,18 +60,20 @@ func admit(s *snapshot, m *message) *refusal {
 	if r := admitDevice(s); r != nil {
 		return r
 	}
-	// Label: the header must be there and must parse.
-	if r := admitHeader(m); r != nil {
+	// Header: it must be there and must parse.
+	header, r := admitHeader(m)
+	if r != nil {
 		return r
 	}
 	if r := admitAge(s, 0, 0); r != nil {
 		return r
 	}
 	// Sender and epoch: a member, speaking in the present epoch.
+	sender, within := s.member()
 	switch {
 	case s.group == nil:
 		return &refusal{code: wire.UnknownGroup, reason: "unknown_group"}
-	case !isMember(s.group, s.device.ID):
+	case !within:
 		return &refusal{code: wire.NotMember, reason: "not_member"}
 	case m.epoch != s.group.Epoch:
 		return &refusal{code: wire.StaleEpoch, reason: "stale_epoch", epoch: s.group.Epoch}
@@ -86,10 +94,22 @@ func admit(s *snapshot, m *message) *refusal {
 			return &refusal{code: wire.RecipientRefused, reason: "foreign_domain", about: id}
 		}
 	}
+	// Label: valid, and within everybody's clearance.
+	if r := admitLabel(s, &header, sender); r != nil {
+		return r
+	}
 	if !s.bucket.AllowN(s.now, 1) {
 		return &refusal{code: wire.RateLimited, reason: "rate_limited"}
 	}
 	return nil
+}
+
+// member returns the sender's place in the group.
+func (s *snapshot) member() (group.Member, bool) {
+	if s.group == nil {
+		return group.Member{}, false
+	}
+	return s.group.Member(s.device.ID)
 }
 
 // admitDevice checks the connection's certificate and the device's standing.
@@ -124,26 +144,21 @@ func (s *session) stillAdmitted() error {
 	return r.code
 }
 
-// admitHeader checks that a message is what its request says, and its header.
-// Labels need a policy, which this gateway does not carry: it refuses what it
-// cannot enforce.
-func admitHeader(m *message) *refusal {
+// admitHeader checks that a message is what its request says, and reads its header.
+func admitHeader(m *message) (wire.Header, *refusal) {
 	switch {
 	case m.info.Content != mls.ContentApplication:
-		return &refusal{code: wire.Malformed, reason: "private_handshake"}
+		return wire.Header{}, &refusal{code: wire.Malformed, reason: "private_handshake"}
 	case !bytes.Equal(m.info.GroupID, m.group):
-		return &refusal{code: wire.Malformed, reason: "wrong_group"}
+		return wire.Header{}, &refusal{code: wire.Malformed, reason: "wrong_group"}
 	case m.info.Epoch != m.epoch:
-		return &refusal{code: wire.Malformed, reason: "wrong_epoch"}
+		return wire.Header{}, &refusal{code: wire.Malformed, reason: "wrong_epoch"}
 	}
-	header, err := wire.ParseHeader(m.info.AuthenticatedData)
+	header, err := wire.ReadHeader(m.info.AuthenticatedData)
 	if err != nil {
-		return &refusal{code: wire.LabelRefused, reason: "malformed_header"}
+		return wire.Header{}, &refusal{code: wire.LabelRefused, reason: "malformed_header"}
 	}
-	if header.Labelled {
-		return &refusal{code: wire.LabelRefused, reason: "no_policy_for_label"}
-	}
-	return nil
+	return header, nil
 }
 
 func isMember(v *group.View, d identity.DeviceID) bool {

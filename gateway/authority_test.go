@@ -86,6 +86,12 @@ func (a *authority) trust() *identity.Trust {
 // device certifies a key for local@domain between two moments from now.
 func (a *authority) device(t testing.TB, local string, key *ecdsa.PrivateKey, from, to time.Duration) [][]byte {
 	t.Helper()
+	return a.deviceAs(t, local, key, from, to, func(*identity.DeviceProfile) {})
+}
+
+// deviceAs is device for a profile that differs.
+func (a *authority) deviceAs(t testing.TB, local string, key *ecdsa.PrivateKey, from, to time.Duration, change func(*identity.DeviceProfile)) [][]byte {
+	t.Helper()
 	address, err := identity.ParseAddress(local + "@" + a.domain)
 	if err != nil {
 		t.Fatal(err)
@@ -94,6 +100,7 @@ func (a *authority) device(t testing.TB, local string, key *ecdsa.PrivateKey, fr
 		Address: address, PublicKey: key.Public(), Tier: identity.TierHardware, EvidenceHash: [32]byte{1}, PolicyHash: [32]byte{2},
 		Serial: newSerial(t), NotBefore: time.Now().Add(from), NotAfter: time.Now().Add(to),
 	}
+	change(&profile)
 	template, err := profile.Template()
 	if err != nil {
 		t.Fatal(err)

@@ -63,6 +63,7 @@ type Gateway struct {
 	allowances  allowances
 	attempts    attempts
 	duties      *duties
+	circles     circles
 	clock       func() time.Time
 	keys        transportKeys
 	certificate atomic.Pointer[tls.Certificate]
@@ -127,6 +128,7 @@ func New(cfg Config) (*Gateway, error) {
 		Trust: cfg.Trust, Store: cfg.Store, Box: g.box,
 		Denied:  func(d *identity.Device) bool { return g.deniedNow()[d.ID] || outOf(g.Standings(), d) != "" },
 		Changed: g.duties.look,
+		Join:    g.admitJoin,
 	})
 	return g, nil
 }

@@ -99,6 +99,16 @@ const (
 	tidyInterval = 30 * time.Second
 )
 
+const (
+	// maxCircleMembers bounds the compiled clearances in memory, over all
+	// conversations: some 250 bytes each.
+	maxCircleMembers = 200_000
+
+	// maxRoutes bounds the routes that are kept of one conversation: its senders
+	// times the labels in use there.
+	maxRoutes = 4096
+)
+
 // Limits are what an operator may set. Zero fields take the defaults.
 type Limits struct {
 	// Rate is how many messages a device may send per second, and Burst how

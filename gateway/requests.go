@@ -114,6 +114,9 @@ func (s *session) refusedBy(err error) wire.Code {
 		if r.Err != nil {
 			attrs = append(attrs, slog.String("cause", r.Err.Error()))
 		}
+		if !r.About.IsZero() {
+			attrs = append(attrs, slog.String("recipient", r.About.String()))
+		}
 		s.refuse(eventRefusedRequest, r.Reason, attrs...)
 		return r.Code
 	case errors.Is(err, context.Canceled):

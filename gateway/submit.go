@@ -146,8 +146,10 @@ func (s *session) admitSend(sub *mailbox.Submission, req *wire.Send) (*group.Vie
 	if err != nil && !isUnknown(err) {
 		return nil, &refusal{code: s.refusedBy(err), reason: "unavailable"}
 	}
+	state, set := s.g.rules.Load(), s.g.Standings()
 	r := admit(&snapshot{
-		now: sub.Time, device: s.device, denied: s.g.deniedNow(), set: s.g.Standings(), domain: s.g.cfg.Domain, group: view, bucket: s.bucket,
+		rules: state, circle: s.g.circles.of(view, state, set),
+		now: sub.Time, device: s.device, denied: s.g.deniedNow(), set: set, domain: s.g.cfg.Domain, group: view, bucket: s.bucket,
 		age: s.g.age(), tightening: s.g.cfg.Tightening,
 	}, &message{group: req.Group, epoch: req.Epoch, info: info})
 	return view, r
@@ -158,8 +160,8 @@ func (r *refusal) answer(id uint32) wire.Answer {
 	switch r.code {
 	case wire.StaleEpoch:
 		return wire.Stale(id, r.epoch)
-	case wire.RemovalDue:
-		return wire.ResultAbout(id, wire.RemovalDue, r.about)
+	case wire.RemovalDue, wire.NotCleared, wire.RecipientRefused:
+		return wire.ResultAbout(id, r.code, r.about)
 	}
 	return wire.NewResult(id, r.code)
 }
@@ -173,6 +175,11 @@ func (s *session) refuseSend(req *wire.Send, r *refusal) {
 	attrs := []slog.Attr{slog.String("group", hexOf(req.Group)), slog.Uint64("epoch", req.Epoch)}
 	if !r.about.IsZero() {
 		attrs = append(attrs, slog.String("recipient", r.about.String()))
+	}
+	for _, a := range []slog.Attr{slog.String("label", r.label), slog.String("whose", r.whose), slog.String("detail", r.detail)} {
+		if a.Value.String() != "" {
+			attrs = append(attrs, a)
+		}
 	}
 	s.refuse(eventRefusedRequest, r.reason, attrs...)
 }
@@ -193,8 +200,11 @@ func (s *session) answerTo(id uint32, kind string, o mailbox.Outcome, err error)
 	if err != nil {
 		code := s.refusedBy(err)
 		var r *group.Refusal
-		if code == wire.StaleEpoch && errors.As(err, &r) {
+		switch {
+		case code == wire.StaleEpoch && errors.As(err, &r):
 			return wire.Stale(id, r.Epoch)
+		case errors.As(err, &r) && !r.About.IsZero():
+			return wire.ResultAbout(id, code, r.About)
 		}
 		return wire.NewResult(id, code)
 	}

@@ -45,7 +45,8 @@ type Device struct {
 	Clearance *Clearance // nil: none
 	Appraisal Appraisal
 	Leaf      *x509.Certificate
-	Chain     [][]byte // DER as given, leaf first
+	Chain     [][]byte            // DER as given, leaf first
+	Above     []*x509.Certificate // those above the leaf, the root last
 }
 
 // NewTrust returns the table of the given authorities.
@@ -160,7 +161,7 @@ func (t *Trust) verifyDevice(chain [][]byte) (*verified, error) {
 	}
 	return &verified{p, Device{
 		ID: id, Address: address, Tier: appraisal.Tier, Clearance: clearance,
-		Appraisal: appraisal, Leaf: leaf, Chain: cloneChain(chain),
+		Appraisal: appraisal, Leaf: leaf, Chain: cloneChain(chain), Above: p.certs[1:],
 	}}, nil
 }
 

@@ -296,5 +296,8 @@ func (l *lattice) describe(g rule) string {
 	return text
 }
 
+// Of reports whether the label is of a policy, given as headers carry it.
+func (r *Resolved) Of(policy []byte) bool { return string(r.lattice.id) == string(policy) }
+
 // Label returns the label with its edition stated, in normal form.
 func (r *Resolved) Label() *Label { return r.label.Normal() }

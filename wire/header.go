@@ -2,6 +2,8 @@
 
 package wire
 
+import "golang.org/x/crypto/cryptobyte"
+
 // A Precedence orders deliveries of different conversations.
 type Precedence uint8
 
@@ -12,6 +14,14 @@ const (
 	Immediate Precedence = 2
 	Flash     Precedence = 3
 )
+
+// String names a precedence as rules and people do.
+func (p Precedence) String() string {
+	if p > Flash {
+		return "unknown"
+	}
+	return [...]string{"routine", "priority", "immediate", "flash"}[p]
+}
 
 // A Header stands in authenticated_data of every content message: the gateway
 // reads it, the sender's card signs it, the recipient checks it.
@@ -63,3 +73,30 @@ func ParseHeader(data []byte) (*Header, error) {
 
 // Marshal encodes h.
 func (h *Header) Marshal() ([]byte, error) { return marshal(h, "message header") }
+
+// ReadHeader is ParseHeader for who asks at every message: it allocates nothing, and
+// what it returns refers to data.
+func ReadHeader(data []byte) (h Header, err error) {
+	s := cryptobyte.String(data)
+	var version, labelled, precedence uint8
+	var policy, hash, label cryptobyte.String
+	ok := s.ReadUint8(&version) && s.ReadUint8LengthPrefixed(&policy) && s.ReadUint8LengthPrefixed(&hash) && s.ReadUint8(&labelled) &&
+		s.ReadUint16LengthPrefixed(&label) && s.ReadUint8(&precedence) && s.ReadUint64(&h.Sequence) && s.Empty()
+	h.Policy, h.PolicyHash, h.Labelled, h.Label = some(policy), some(hash), labelled == 1, some(label)
+	h.Precedence = Precedence(precedence)
+	if !ok || version != 1 || labelled > 1 || len(policy) > 64 || len(label) > MaxLabel || len(hash) != 0 && len(hash) != 32 ||
+		h.Labelled != (len(label) > 0) || h.Labelled != (len(policy) > 0) || h.Precedence > Flash || h.Sequence == 0 {
+		return Header{}, errHeader
+	}
+	return h, nil
+}
+
+var errHeader = malformed("message header")
+
+// some is nil for nothing.
+func some(s cryptobyte.String) []byte {
+	if len(s) == 0 {
+		return nil
+	}
+	return s
+}

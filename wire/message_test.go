@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 )
 
@@ -185,4 +186,39 @@ func FuzzMessage(f *testing.F) {
 			}
 		}
 	})
+}
+
+// FuzzReadHeader: both readers of a header say the same.
+func FuzzReadHeader(f *testing.F) {
+	for name, m := range sampleMessages() {
+		if strings.HasPrefix(name, "header") {
+			data, err := m.Marshal()
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(data)
+			f.Add(data[:len(data)-1])
+		}
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		slow, errSlow := ParseHeader(data)
+		fast, errFast := ReadHeader(data)
+		if (errSlow == nil) != (errFast == nil) || errSlow == nil && !reflect.DeepEqual(*slow, fast) {
+			t.Errorf("%v, %v: %+v and %+v", errSlow, errFast, slow, fast)
+		}
+	})
+}
+
+func TestReadHeaderAllocatesNothing(t *testing.T) {
+	data, err := sampleMessages()["header-labelled"].Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := testing.AllocsPerRun(100, func() {
+		if h, err := ReadHeader(data); err != nil || h.Precedence.String() != "flash" {
+			t.Fatal(h, err)
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
 }

@@ -40,6 +40,9 @@ func (r *Registry) Commit(ctx context.Context, sub *mailbox.Submission, req *wir
 	if err != nil {
 		return mailbox.Outcome{}, err
 	}
+	if err := r.checkJoin(before, after, sender, added); err != nil {
+		return mailbox.Outcome{}, err
+	}
 
 	sub.Step = &mailbox.Step{
 		Group: g.id, From: req.Epoch, To: after.Epoch, Records: toRecords(staged.Delta), Info: req.GroupInfo,
@@ -175,6 +178,22 @@ func (r *Registry) checkAdded(ctx context.Context, staged *mls.PublicStaged, wel
 		}
 	}
 	return added, nil
+}
+
+// checkJoin asks whether the sender may add these devices.
+func (r *Registry) checkJoin(before, after *View, sender identity.DeviceID, added []mailbox.Device) error {
+	if len(added) == 0 {
+		return nil
+	}
+	by, _ := before.Member(sender)
+	members := make([]Member, len(added))
+	for i, d := range added {
+		members[i], _ = after.Member(d)
+	}
+	if refusal := r.cfg.Join(before, after, by, members); refusal != nil {
+		return refusal
+	}
+	return nil
 }
 
 // isWelcome looks at the head of an MLSMessage (RFC 9420, Section 6): version

@@ -19,9 +19,10 @@ import (
 // device, a reason for the audit stream.
 type Refusal struct {
 	Code   wire.Code
-	Reason string // snake_case
-	Epoch  uint64 // where the group stands, for StaleEpoch
-	Err    error  // the cause, may be nil
+	Reason string            // snake_case
+	Epoch  uint64            // where the group stands, for StaleEpoch
+	About  identity.DeviceID // whom it is about, if it is about a device
+	Err    error             // the cause, may be nil
 }
 
 func (r *Refusal) Error() string {
@@ -37,8 +38,8 @@ func refuse(code wire.Code, reason string, err error) error {
 	return &Refusal{Code: code, Reason: reason, Err: err}
 }
 
-// A Config says where groups live and who is trusted. All fields but Denied
-// are required.
+// A Config says where groups live and who is trusted. All fields but the
+// last four are required.
 type Config struct {
 	Trust *identity.Trust
 	Store mailbox.Store
@@ -48,6 +49,8 @@ type Config struct {
 	// Changed is told each view that a group has from now on: when it is read from the
 	// store, founded, or moved by a commit. It must not ask the registry anything.
 	Changed func(*View)
+	// Join says whether a member may add others; nil: any may.
+	Join func(before, after *View, by Member, added []Member) *Refusal
 	// Loaded bounds the groups in memory; 0 means maxLoaded.
 	Loaded int
 }
@@ -84,6 +87,9 @@ func New(cfg Config) *Registry {
 	}
 	if cfg.Changed == nil {
 		cfg.Changed = func(*View) {}
+	}
+	if cfg.Join == nil {
+		cfg.Join = func(*View, *View, Member, []Member) *Refusal { return nil }
 	}
 	if cfg.Loaded == 0 {
 		cfg.Loaded = maxLoaded

@@ -55,10 +55,14 @@ func (d *Doctrine) Label(class string, categories ...policy.Category) *policy.La
 }
 
 // Folder is a bundle as officers write it: this policy, the rules and the table.
-// Its two tests are about the lowest classification, with and without clearance.
+// Its two tests are about the lowest classification, or the floor of the table's first
+// row, with and without clearance.
 func (d *Doctrine) Folder(ruleText string, table bundle.Domains) fstest.MapFS {
 	d.t.Helper()
 	lowest, err := d.Set.Lowest(d.ID, time.Now())
+	if len(table.Domains) > 0 && table.Domains[0].Floor != "" {
+		lowest = table.Domains[0].Floor
+	}
 	der, errDER := d.UpTo(Must(d.t, lowest, err)).Marshal()
 	address, err := identity.ParseAddress("test@" + tableDomain(table))
 	end := bundle.TestEnd{Address: Must(d.t, address, err), Tier: identity.TierHardware, Clearance: hex.EncodeToString(Must(d.t, der, errDER))}
