@@ -202,7 +202,14 @@ func (e *Engine) settleCommit(s *slot) error {
 		if err := errors.Join(putDelta(c.Tx, s.Group, delta), c.emptySlot(false), c.end(s.Intent, nil)); err != nil {
 			return err
 		}
-		if conv.State == stateBroken && conv.Founding == s.Intent {
+		if s.Duty {
+			next := conv.edit()
+			next.Cleared = true
+			if err := c.put(next); err != nil {
+				return err
+			}
+		}
+		if conv.State == stateBroken && s.Intent != 0 && conv.Founding == s.Intent {
 			return e.founded(c, conv)
 		}
 		for _, ev := range s.Events {
@@ -352,6 +359,7 @@ func (e *Engine) packages(ctx context.Context, l *link, address string, devices 
 	}
 	var out [][]byte
 	var refused *Unrecorded
+	var shut *Barred
 	for _, entry := range list.Entries {
 		if identity.DeviceID(entry.Device) == e.self {
 			continue
@@ -359,6 +367,15 @@ func (e *Engine) packages(ctx context.Context, l *link, address string, devices 
 		kp, err := e.checkPackage(&entry, address)
 		if err != nil {
 			return nil, fmt.Errorf("a key package that the gateway gave for %s is refused: %w", address, err)
+		}
+		barred, err := e.checkStanding(ctx, l, kp.Leaf.Credential)
+		if err != nil {
+			return nil, &linkError{err}
+		}
+		if barred != nil {
+			e.cfg.Log.Warn("not let in", "address", barred.Address, "device", barred.Device.String(), "reason", barred.Reason)
+			shut = barred
+			continue // the person's other devices are let in
 		}
 		unrecorded, err := e.vouch(ctx, l, e.strangers([]mls.Member{{Credential: kp.Leaf.Credential}}))
 		if err != nil {
@@ -373,13 +390,15 @@ func (e *Engine) packages(ctx context.Context, l *link, address string, devices 
 		}
 		out = append(out, entry.Package)
 	}
-	if len(out) == 0 && refused != nil {
+	switch {
+	case len(out) > 0:
+		return out, nil
+	case shut != nil:
+		return nil, shut
+	case refused != nil:
 		return nil, refused
 	}
-	if len(out) == 0 {
-		return nil, &NoDevice{address}
-	}
-	return out, nil
+	return nil, &NoDevice{address}
 }
 
 func (e *Engine) checkPackage(entry *wire.KeyPackageEntry, address string) (*mls.KeyPackage, error) {

@@ -44,6 +44,8 @@ type world struct {
 	dir       string
 	address   string
 
+	gateway *gateway.Gateway
+
 	mu      sync.Mutex
 	reports []string // reasons that devices reported
 
@@ -138,6 +140,7 @@ func (w *world) start() {
 	if err != nil {
 		t.Fatal(err)
 	}
+	w.gateway = g
 	at := &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}
 	if w.address != "" {
 		if at, err = net.ResolveUDPAddr("udp", w.address); err != nil {

@@ -165,7 +165,7 @@ func (e *Engine) healNow(conv *conversation, h *healing) error {
 }
 
 // heals says whether a submission is a healing commit.
-func (s *slot) heals() bool { return s.Kind == slotCommit && s.Intent == 0 }
+func (s *slot) heals() bool { return s.Kind == slotCommit && s.Intent == 0 && !s.Duty }
 
 // healRefused drops a healing commit that the gateway did not take. Nothing waits for
 // it, and nothing may be held up by it.

@@ -135,6 +135,12 @@ func (e *Engine) enter(c *change, d *wire.Deliver, g *mls.Group, name label, use
 		if !bytes.Equal(conv.Group, d.Group) {
 			conv.Former = append(conv.Former, conv.Group)
 		}
+		if conv.State == stateLeft {
+			// What was said meanwhile was not for this device: nothing of it is missing.
+			if err := c.DeleteAll(tablePeer, conv.ID[:]); err != nil {
+				return err
+			}
+		}
 	}
 	conv.Name, conv.Group, conv.State, conv.Unnamed = name.Name, slices.Clone(d.Group), stateActive, false
 	if used != nil {

@@ -127,6 +127,9 @@ func (e *Engine) lookUp(ctx context.Context, l *link) error {
 	if err == nil && reason == "" && e.known.manifest != nil {
 		reason, err = e.grow(ctx, l)
 	}
+	if err == nil && reason == "" {
+		reason, err = e.lookUpStandings(ctx, l)
+	}
 	if err != nil {
 		return err
 	}

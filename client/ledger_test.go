@@ -4,6 +4,7 @@ package client
 
 import (
 	"context"
+	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -29,6 +30,7 @@ type shelf struct {
 	w         *world
 	ledgerKey ed25519.PrivateKey
 	bulletin  []byte // SubjectPublicKeyInfo
+	announcer *ecdsa.PrivateKey
 
 	mu         sync.Mutex
 	entries    []*ledger.Entry
@@ -40,6 +42,9 @@ type shelf struct {
 	asked      int  // proofs given
 	empty      bool // there is no manifest yet
 	lies       bool // proofs are of entries that it makes up
+	announced  []byte
+	issue      uint64   // number of the bulletin
+	olga       *officer // named in bulletins; nil: none
 }
 
 var errNothing = errors.New("nothing is here")
@@ -51,7 +56,8 @@ func ministry(t testing.TB) (*world, *shelf) {
 	w := newWorld(t)
 	s := &shelf{t: t, w: w}
 	_, s.ledgerKey, _ = ed25519.GenerateKey(rand.Reader)
-	spki, err := x509.MarshalPKIXPublicKey(newKey(t, elliptic.P256()).Public())
+	s.announcer = newKey(t, elliptic.P256())
+	spki, err := x509.MarshalPKIXPublicKey(s.announcer.Public())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -199,7 +205,11 @@ func (s *shelf) Manifest(context.Context) ([]byte, error) {
 	return s.manifest, nil
 }
 
-func (s *shelf) Bulletin(context.Context) ([]byte, error) { return nil, nil }
+func (s *shelf) Bulletin(context.Context) ([]byte, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.announced, nil
+}
 
 // size is of the tree that a device keeps a checkpoint of.
 func (d *device) size() int64 {

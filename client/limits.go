@@ -115,6 +115,13 @@ const (
 	recordPause    = 500 * time.Millisecond
 	recordAtOnce   = 32
 
+	// standingsAge is how old the known standings may be when somebody is let in,
+	// standingsEvery how often they are asked for anyway, and lookPause is between
+	// two looks in search of somebody who is to be removed.
+	standingsAge   = time.Minute
+	standingsEvery = 10 * time.Minute
+	lookPause      = time.Second
+
 	// retryRefused is the pause before something is offered again that the gateway
 	// refused for a passing reason: a full mailbox, a rate.
 	retryRefused = 5 * time.Second

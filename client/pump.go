@@ -55,6 +55,12 @@ func (e *Engine) untilRetry() time.Duration {
 	if turn, ok := e.untilHealing(); ok {
 		wait = min(wait, turn)
 	}
+	if len(e.leases) > 0 {
+		wait = min(wait, lookPause)
+	}
+	if pause, ok := e.untilPauseEnds(); ok {
+		wait = min(wait, pause)
+	}
 	if founding, ok := e.untilFounding(); ok {
 		wait = min(wait, founding)
 	}
@@ -98,6 +104,9 @@ func (e *Engine) fill(ctx context.Context, l *link) (bool, error) {
 			}
 		}
 	}
+	if did, err := e.serveLeases(ctx, l); did || err != nil {
+		return did, err
+	}
 	intents, err := e.intents()
 	if err != nil {
 		return false, stopped(err)
@@ -115,6 +124,9 @@ func (e *Engine) fill(ctx context.Context, l *link) (bool, error) {
 	}
 	if did, err := e.publish(); did || err != nil || len(intents) == queueRead {
 		return did, err
+	}
+	if e.cfg.RecordRoot != nil && e.now().Sub(e.standings.asked).Abs() > standingsEvery {
+		return true, e.lookUp(ctx, l)
 	}
 	return e.heal(blocked)
 }
@@ -156,7 +168,7 @@ func (e *Engine) make(ctx context.Context, l *link, in *intent) (bool, error) {
 		return false, nil
 	case in.Kind == intentFound:
 		return true, e.found(ctx, l, in, conv)
-	case conv.State != stateActive:
+	case conv.State != stateActive, e.paused(conv):
 		return false, nil
 	}
 	g, err := e.group(conv.Group)
@@ -172,6 +184,9 @@ func (e *Engine) make(ctx context.Context, l *link, in *intent) (bool, error) {
 	delete(e.want, string(conv.Group))
 	switch in.Kind {
 	case intentContent:
+		if cleared, err := e.clearFirst(conv, g); cleared || err != nil {
+			return true, err
+		}
 		return true, e.seal(in, conv, g)
 	case intentAdd:
 		return true, e.add(ctx, l, in, conv)
@@ -227,6 +242,9 @@ func (e *Engine) seal(in *intent, conv *conversation, g *mls.Group) error {
 	roster, err := e.members(g)
 	if err != nil {
 		return stopped(err)
+	}
+	if e.deserted(conv, roster) {
+		return e.abandon(in, conv, errDeserted)
 	}
 	sealed, err := g.Encrypt(in.Content, header)
 	if err != nil {
@@ -312,6 +330,10 @@ func (e *Engine) submit(ctx context.Context, l *link, s *slot) error {
 		e.hold = e.now().Add(time.Second) // the same bytes again
 	case wire.RateLimited, wire.MailboxFull:
 		err = e.postpone(s, r.Code)
+	case wire.RemovalDue:
+		return e.removalDue(ctx, l, s, r)
+	case wire.StandingsStale:
+		err = e.setAside(s, r.Code)
 	case wire.StateConflict, wire.OldIncarnation:
 		return e.behind(l.welcome)
 	case wire.CounterGap:
@@ -358,6 +380,9 @@ func (e *Engine) postpone(s *slot, code wire.Code) error {
 	if s.heals() {
 		return e.healRefused(s, code)
 	}
+	if s.Duty {
+		return e.dutyRefused(s, code)
+	}
 	e.cfg.Log.Info("postponed by the gateway", "code", code.String())
 	e.hold = e.now().Add(retryRefused)
 	return e.update(func(c *change) error {
@@ -378,6 +403,8 @@ func (e *Engine) refused(s *slot, code wire.Code) error {
 		return e.update(func(c *change) error { return errors.Join(e.reopen(c, s), c.emptySlot(true)) })
 	case s.heals() && code != wire.NotMember:
 		return e.healRefused(s, code)
+	case s.Duty && code != wire.NotMember:
+		return e.dutyRefused(s, code)
 	case s.Kind == slotResync && code == wire.InvalidCommit && conv != nil:
 		return e.update(func(c *change) error { return errors.Join(c.emptySlot(true), e.resyncFailed(c, conv, refusal(code))) })
 	}

@@ -420,6 +420,11 @@ func (e *Engine) committed(ctx context.Context, l *link, d *wire.Deliver) error 
 		}
 		return e.keepOut(ctx, l, d, refused)
 	}
+	if asked, err := e.explain(ctx, l, d, &r.Commit.Change); err != nil {
+		return err
+	} else if asked {
+		return e.committed(ctx, l, d)
+	}
 	return e.follow(d, conv, g, r.Commit)
 }
 
@@ -463,6 +468,13 @@ func (e *Engine) follow(d *wire.Deliver, conv *conversation, g *mls.Group, stage
 		if err := errors.Join(putDelta(c.Tx, conv.Group, staged.Delta), c.healedBy(conv.Group, &staged.Change)); err != nil {
 			return err
 		}
+		if events.cleared {
+			next := conv.edit()
+			next.Cleared = true
+			if err := c.put(next); err != nil {
+				return err
+			}
+		}
 		for _, m := range events.fresh {
 			p, err := c.peer(conv.ID, m)
 			if err != nil {
@@ -496,6 +508,8 @@ type described struct {
 	by    member
 	list  []Event
 	fresh []identity.DeviceID // devices whose sequence numbers begin anew
+
+	cleared bool // members out of good standing were removed
 }
 
 func (e *Engine) describe(ch *mls.Change) (*described, error) {
@@ -521,10 +535,19 @@ func (e *Engine) describe(ch *mls.Change) (*described, error) {
 			if err != nil {
 				return nil, err
 			}
-			ev.Members = append(ev.Members, Member{Address: who.Address.String(), Device: who.Device})
 			out.fresh = append(out.fresh, who.Device)
+			if reason := e.against(who); group.kind == EventRemoved && reason != "" {
+				out.cleared = true
+				one := ev // each with what speaks against it
+				one.Reason, one.Members = reason, []Member{{Address: who.Address.String(), Device: who.Device}}
+				out.list = append(out.list, one)
+				continue
+			}
+			ev.Members = append(ev.Members, Member{Address: who.Address.String(), Device: who.Device})
 		}
-		out.list = append(out.list, ev)
+		if len(ev.Members) > 0 {
+			out.list = append(out.list, ev)
+		}
 	}
 	return out, nil
 }

@@ -76,6 +76,7 @@ type conversation struct {
 	Lost     bool           `json:"lost,omitempty"`    // the state was an older copy: ask everybody for more
 	Unnamed  bool           `json:"unnamed,omitempty"` // made for a group that this device did not know
 	With     []string       `json:"with,omitempty"`    // addresses it was started with, our own not among them
+	Cleared  bool           `json:"cleared,omitempty"` // devices out of good standing were removed
 	Why      string         `json:"why,omitempty"`     // of stateFailed
 	Hint     string         `json:"hint,omitempty"`    // what to do about it
 
@@ -132,6 +133,7 @@ type slot struct {
 	Group        []byte         `json:"group,omitempty"`
 	Epoch        uint64         `json:"epoch,omitempty"`
 	Sequence     uint64         `json:"sequence,omitempty"`
+	Duty         bool           `json:"duty,omitempty"`  // removes devices that are out of good standing
 	Leaf         uint32         `json:"leaf,omitempty"`  // of who heals
 	Delta        []byte         `json:"delta,omitempty"` // applied when the gateway has accepted it
 	Events       []Event        `json:"events,omitempty"`

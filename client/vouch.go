@@ -47,6 +47,9 @@ func RecordText(reason string) string {
 		reasonLedgerRollback:    "the gateway shows a shorter public record than before",
 		reasonNotInLedger:       "its certificate is not in the authority's public record",
 		reasonIssuerNotNamed:    "its certificate is of an issuer that the authority does not name",
+		reasonBulletin:          "the gateway shows a list of standings that the authority did not sign",
+		reasonBulletinRollback:  "the gateway shows an older list of standings than before",
+		reasonBulletinFork:      "the authority signed two lists of standings that exclude each other",
 		reasonProof:             "the gateway cannot prove that its certificate is in the public record",
 		reasonRecordUnavailable: "the public record could not be asked",
 	}[reason]

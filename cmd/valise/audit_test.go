@@ -354,6 +354,14 @@ func TestRecordEventsInWords(t *testing.T) {
 		"[team] * the device 01000000 of mallory@interieur.example was NOT LET IN: its certificate is not in the authority's public record (not_in_ledger)": {
 			Kind: client.EventUnrecorded, Reason: "not_in_ledger", Name: "team", From: "mallory@interieur.example", Device: identity.DeviceID{1},
 		},
+		"[team] * carol@interieur.example (02000000) is out of this conversation: the device was suspended (device_suspended)": {
+			Kind: client.EventRemoved, Reason: "device_suspended", Name: "team", From: "bob@interieur.example",
+			Members: []client.Member{{Address: "carol@interieur.example", Device: identity.DeviceID{2}}},
+		},
+		"[team] * bob@interieur.example removed carol@interieur.example (02000000)": {
+			Kind: client.EventRemoved, Name: "team", From: "bob@interieur.example",
+			Members: []client.Member{{Address: "carol@interieur.example", Device: identity.DeviceID{2}}},
+		},
 	} {
 		if got := describe(&ev); !strings.Contains(got, want) {
 			t.Errorf("got %q, want %q in it", got, want)

@@ -120,6 +120,9 @@ func describe(ev *client.Event) string {
 	case client.EventAdded:
 		return fmt.Sprintf("%s%s * %s added %s", at, where, ev.From, who())
 	case client.EventRemoved:
+		if why := client.StandingText(ev.Reason); why != "" {
+			return fmt.Sprintf("%s%s * %s is out of this conversation: %s (%s)", at, where, who(), why, ev.Reason)
+		}
 		return fmt.Sprintf("%s%s * %s removed %s", at, where, ev.From, who())
 	case client.EventSuccessor:
 		by := ev.From
