@@ -184,3 +184,45 @@ func Lower(a, b *identity.Clearance) *identity.Clearance {
 	}
 	return common
 }
+
+// Barred returns the devices and the people against whom something speaks, each once and
+// in no order. What follows for one of them, Device says.
+func (s *Set) Barred() (devices []identity.DeviceID, people []identity.Address) {
+	ids, addresses := make(map[identity.DeviceID]bool), make(map[identity.Address]bool)
+	for id := range s.devices {
+		ids[id] = true
+	}
+	for address, p := range s.people {
+		if p.State != Active {
+			addresses[address] = true
+		}
+	}
+	target := func(t *statement.Target) {
+		if t.Kind == statement.TargetOfficer {
+			return
+		}
+		for _, id := range t.All() {
+			ids[id] = true
+		}
+		if t.Kind == statement.TargetPerson {
+			addresses[t.Address] = true
+		}
+	}
+	for _, p := range s.pending {
+		switch b := p.body.(type) {
+		case *statement.Suspension:
+			target(&b.Target)
+		case *statement.Revocation:
+			target(&b.Target)
+		case *statement.Removal:
+			addresses[b.Address] = true
+		}
+	}
+	for id := range ids {
+		devices = append(devices, id)
+	}
+	for address := range addresses {
+		people = append(people, address)
+	}
+	return devices, people
+}

@@ -21,7 +21,10 @@ const (
 	eventBegan             = "incarnation_begun"
 	eventBehind            = "state_behind" // a device showed an older state than the one on record
 	eventRejected          = "delivery_rejected"
-	eventExpired           = "mail_expired" // nobody fetched it in time; both ends are told
+	eventQuarantined       = "mailbox_quarantined" // its device is suspended, or its person off the roster
+	eventReleased          = "mailbox_released"
+	eventPurged            = "mailbox_deleted" // its device is revoked
+	eventExpired           = "mail_expired"    // nobody fetched it in time; both ends are told
 )
 
 // AuditFunc writes one line of the audit stream; reason may be empty.
@@ -63,6 +66,13 @@ func (a *auditor) event(event, reason string, attrs ...slog.Attr) {
 	a.mu.Unlock()
 	if err := a.write(context.Background(), event, reason, attrs...); err != nil {
 		a.log.Error("the audit stream cannot be written", "event", event, "reason", reason, "error", err)
+	}
+}
+
+// record writes what the gateway itself has to say, without a bound.
+func (g *Gateway) record(event, reason string, attrs ...slog.Attr) {
+	if err := g.cfg.Audit(context.Background(), event, reason, attrs...); err != nil {
+		g.log.Error("the audit stream cannot be written", "event", event, "reason", reason, "error", err)
 	}
 }
 

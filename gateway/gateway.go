@@ -63,6 +63,7 @@ type Gateway struct {
 	allowances  allowances
 	attempts    attempts
 	duties      *duties
+	holds       *holds
 	circles     circles
 	clock       func() time.Time
 	keys        transportKeys
@@ -105,6 +106,12 @@ func New(cfg Config) (*Gateway, error) {
 	}
 	g.attempts = attempts{limit: rate.Limit(g.limits.Commits), burst: g.limits.CommitBurst, all: make(map[identity.DeviceID]map[string]*rate.Limiter)}
 	g.duties = newDuties(func(id identity.DeviceID, a identity.Address) bool { return against(g.Standings(), id, a) != "" }, g.listening)
+	g.holds = &holds{
+		store: cfg.Store, set: g.Standings, log: g.log, news: make(chan struct{}, 1),
+		tell: func(event string, id mailbox.Device) {
+			g.record(event, "", slog.String("device", identity.DeviceID(id).String()))
+		},
+	}
 	g.strangers = newAuditor(cfg.Audit, g.log)
 	g.certificate.Store(cfg.Certificate)
 	g.SetDenied(cfg.Denied)
@@ -140,6 +147,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	work.Go(func() error { return g.box.Run(ctx) })
 	work.Go(func() error { return g.tidy(ctx) })
 	work.Go(func() error { return g.duties.run(ctx) })
+	work.Go(func() error { return g.holds.run(ctx) })
 	work.Go(func() error { return g.expireMail(ctx) })
 	return work.Wait()
 }

@@ -94,6 +94,18 @@ func (a *auditLog) want(t *testing.T, event, reason string) auditLine {
 	}
 }
 
+// wantCount waits until a line is there so many times.
+func (a *auditLog) wantCount(t *testing.T, event, reason string, want int) {
+	t.Helper()
+	deadline := time.Now().Add(auditPatience)
+	for a.count(event, reason) < want && time.Now().Before(deadline) {
+		time.Sleep(5 * time.Millisecond)
+	}
+	if n := a.count(event, reason); n != want {
+		t.Errorf("%d lines %s/%s, want %d", n, event, reason, want)
+	}
+}
+
 type testGateway struct {
 	*Gateway
 	authority *authority
@@ -142,6 +154,7 @@ type gatewayOptions struct {
 	clock     func() time.Time
 	record    Record
 	period    time.Duration // of leases; 0: leaseTime
+	standings *bulletin.Set
 	tighten   bulletin.Tightening
 }
 
@@ -170,7 +183,7 @@ func startGateway(t testing.TB, o gatewayOptions) *testGateway {
 	audit := &auditLog{more: make(chan struct{}, 1)}
 	g, err := New(Config{
 		Trust: o.authority.trust(), Domain: o.authority.domain, Certificate: o.authority.gateway(t, "127.0.0.1"),
-		Store: kept, Dir: o.dir, Audit: audit.write, Denied: o.denied, Limits: o.limits, Record: o.record, Tightening: o.tighten,
+		Store: kept, Dir: o.dir, Audit: audit.write, Denied: o.denied, Limits: o.limits, Record: o.record, Tightening: o.tighten, Standings: o.standings,
 		Log: slog.New(slog.NewTextHandler(testWriter{t}, nil)),
 	})
 	if err != nil {

@@ -75,6 +75,9 @@ const (
 	// maxLeases bounds the leases that wait to be written to one device.
 	maxLeases = 64
 
+	// holdPause is how long the store is left alone after it could not follow.
+	holdPause = 5 * time.Second
+
 	// maxDue bounds the groups that wait for a removal.
 	maxDue = 10_000
 

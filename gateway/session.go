@@ -174,6 +174,12 @@ func (s *session) welcome(stream io.Writer, hello *wire.Hello) error {
 	if !s.g.replace(s) {
 		return errors.New("gateway: the older connection of this device does not end")
 	}
+	if kept, err := s.g.holds.admit(s.conn.Context(), s.device); err != nil {
+		return err
+	} else if !kept {
+		s.close(wire.CloseNotAdmitted, "device_revoked")
+		return errors.New("gateway: the device was revoked, and what it had is deleted")
+	}
 	now := s.g.now()
 	standing, err := s.g.cfg.Store.Arrive(s.conn.Context(), mailbox.Arrival{
 		Device: s.device.ID, Address: s.device.Address.String(), Chain: s.device.Chain,

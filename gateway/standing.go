@@ -23,6 +23,7 @@ func (g *Gateway) SetStandings(set *bulletin.Set) {
 	g.arrival.Store(&arrival)
 	g.set.Store(set)
 	g.closeAgainst(set)
+	g.holds.nudge()
 	if g.groups == nil {
 		return // New is not done
 	}
