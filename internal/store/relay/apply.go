@@ -122,11 +122,16 @@ func (b *batch) step(step *mailbox.Step) error {
 		}
 	}
 	g.epoch = step.To
-	for _, r := range step.Records {
+	return b.keepRecords(g.id, step.Records)
+}
+
+// keepRecords changes a group's public state.
+func (b *batch) keepRecords(group int64, records []mailbox.Record) (err error) {
+	for _, r := range records {
 		if r.Value == nil {
-			_, err = b.tx.StmtContext(b.ctx, b.s.q.dropRecord).ExecContext(b.ctx, g.id, r.Key)
+			_, err = b.tx.StmtContext(b.ctx, b.s.q.dropRecord).ExecContext(b.ctx, group, r.Key)
 		} else {
-			_, err = b.tx.StmtContext(b.ctx, b.s.q.putRecord).ExecContext(b.ctx, g.id, r.Key, r.Value)
+			_, err = b.tx.StmtContext(b.ctx, b.s.q.putRecord).ExecContext(b.ctx, group, r.Key, r.Value)
 		}
 		if err != nil {
 			return err
@@ -200,24 +205,38 @@ func (b *batch) acknowledge(a mailbox.Ack) error {
 	if err != nil || st == nil || a.Number <= st.acked || a.Number > st.last {
 		return err
 	}
-	rows, err := b.tx.StmtContext(b.ctx, b.s.q.pointers).QueryContext(b.ctx, st.id, int64(a.Number))
+	held, bytes, err := b.dropMail(st.id, a.Number)
 	if err != nil {
 		return err
+	}
+	st.held -= held
+	st.bytes -= bytes
+	st.acked = a.Number
+	b.changed(st)
+	return nil
+}
+
+// dropMail removes the pointers of a mailbox up to a number, and messages to which no
+// other points, and says how many of how many bytes there were.
+func (b *batch) dropMail(device int64, upTo uint64) (held, bytes int64, err error) {
+	rows, err := b.tx.StmtContext(b.ctx, b.s.q.pointers).QueryContext(b.ctx, device, int64(upTo))
+	if err != nil {
+		return 0, 0, err
 	}
 	type pointed struct{ message, refs, size int64 }
 	var all []pointed
 	for rows.Next() {
 		var p pointed
 		if err := rows.Scan(&p.message, &p.refs, &p.size); err != nil {
-			return errors.Join(err, rows.Close())
+			return 0, 0, errors.Join(err, rows.Close())
 		}
 		all = append(all, p)
 	}
 	if err := rows.Err(); err != nil {
-		return err
+		return 0, 0, err
 	}
-	if _, err := b.tx.StmtContext(b.ctx, b.s.q.dropPointers).ExecContext(b.ctx, st.id, int64(a.Number)); err != nil {
-		return err
+	if _, err := b.tx.StmtContext(b.ctx, b.s.q.dropPointers).ExecContext(b.ctx, device, int64(upTo)); err != nil {
+		return 0, 0, err
 	}
 	for _, p := range all {
 		stmt := b.s.q.unref
@@ -225,12 +244,9 @@ func (b *batch) acknowledge(a mailbox.Ack) error {
 			stmt = b.s.q.dropLast
 		}
 		if _, err := b.tx.StmtContext(b.ctx, stmt).ExecContext(b.ctx, p.message); err != nil {
-			return err
+			return 0, 0, err
 		}
-		st.held--
-		st.bytes -= p.size
+		held, bytes = held+1, bytes+p.size
 	}
-	st.acked = a.Number
-	b.changed(st)
-	return nil
+	return held, bytes, nil
 }

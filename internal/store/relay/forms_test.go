@@ -30,6 +30,8 @@ var forms = []struct {
 	make func(testing.TB) place
 }{
 	{"sqlite", sqlitePlace},
+	{"journal", func(t testing.TB) place { return journalPlace(t, 0) }},
+	{"small journal", func(t testing.TB) place { return journalPlace(t, 64<<10) }},
 }
 
 // onEachForm runs a test on every form of the store.
@@ -42,6 +44,24 @@ func onEachForm(t *testing.T, test func(*testing.T, place)) {
 func sqlitePlace(t testing.TB) place {
 	path := filepath.Join(t.TempDir(), "relay.db")
 	return place{open: func(t testing.TB, q mailbox.Quota) mailbox.Store { return open(t, path, q) }}
+}
+
+// journalPlace is for a store with a journal. Small files make the mover work.
+func journalPlace(t testing.TB, segment int64) place {
+	path := filepath.Join(t.TempDir(), "relay.db")
+	return place{open: func(t testing.TB, q mailbox.Quota) mailbox.Store {
+		return openJournaled(t, Config{Path: path, Quota: q, Segment: segment})
+	}}
+}
+
+func openJournaled(t testing.TB, cfg Config) *Journaled {
+	t.Helper()
+	j, err := OpenJournaled(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = j.Close() })
+	return j
 }
 
 func open(t testing.TB, path string, q mailbox.Quota) *Store {

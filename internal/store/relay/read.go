@@ -7,6 +7,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 
 	"valise/gateway/mailbox"
@@ -14,16 +15,23 @@ import (
 )
 
 // Read implements mailbox.Store.
-func (s *Store) Read(ctx context.Context, device mailbox.Device, after uint64, count, bytes int) (entries []mailbox.Entry, err error) {
+func (s *Store) Read(ctx context.Context, device mailbox.Device, after uint64, count, bytes int) ([]mailbox.Entry, error) {
+	entries, _, err := s.readUpTo(ctx, device, after, math.MaxInt64, count, bytes)
+	return entries, err
+}
+
+// readUpTo reads the mail after one number and up to another. more says that there is
+// some that count or bytes left out.
+func (s *Store) readUpTo(ctx context.Context, device mailbox.Device, after, upTo uint64, count, bytes int) (entries []mailbox.Entry, more bool, err error) {
 	err = s.db.View(ctx, func(tx *store.Tx) error {
-		entries = nil
+		entries, more = nil, false
 		rows, err := tx.QueryContext(ctx, `SELECT b.number, m.kind, g.group_id, m.epoch, d.device, m.time, m.payload
 			FROM mailbox b
 			JOIN messages m ON m.id = b.message
 			JOIN groups g ON g.id = m.grp
 			JOIN devices d ON d.id = m.sender
-			WHERE b.device = (SELECT o.id FROM devices o JOIN states s ON s.device = o.id WHERE o.device = $1 AND s.hold = 0) AND b.number > $2
-			ORDER BY b.number LIMIT $3`, device[:], int64(after), count)
+			WHERE b.device = (SELECT o.id FROM devices o JOIN states s ON s.device = o.id WHERE o.device = $1 AND s.hold = 0) AND b.number > $2 AND b.number <= $3
+			ORDER BY b.number LIMIT $4`, device[:], int64(after), int64(upTo), count)
 		if err != nil {
 			return err
 		}
@@ -34,16 +42,18 @@ func (s *Store) Read(ctx context.Context, device mailbox.Device, after uint64, c
 				return err
 			}
 			if total += len(e.Payload); total > bytes && len(entries) > 0 {
+				more = true
 				break
 			}
 			entries = append(entries, e)
 		}
+		more = more || len(entries) == count
 		return rows.Err()
 	})
 	if err != nil {
-		return nil, fmt.Errorf("relay store: read a mailbox: %w", err)
+		return nil, false, fmt.Errorf("relay store: read a mailbox: %w", err)
 	}
-	return entries, nil
+	return entries, more, nil
 }
 
 // Last implements mailbox.Store.

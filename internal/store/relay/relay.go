@@ -28,6 +28,7 @@ import (
 
 	"valise/gateway/mailbox"
 	"valise/internal/store"
+	"valise/internal/store/relay/journal"
 )
 
 //go:embed migrations/*.sql
@@ -43,6 +44,12 @@ var ErrInUse = errors.New("another gateway process has this database open: stop 
 type Config struct {
 	Path  string
 	Quota mailbox.Quota // zero fields take the package's defaults
+
+	// Of OpenJournaled: the size of the journal's files, 0 for the journal's
+	// own default, and what they are written to, nil for the operating system's disk.
+	Segment int64
+	Disk    journal.Disk
+
 	// UnsafeNoSync is for the control of durability tests.
 	UnsafeNoSync bool
 }
@@ -62,8 +69,23 @@ type Store struct {
 
 var _ mailbox.Store = (*Store)(nil)
 
-// Open creates or opens the database and takes its lock.
+// Open creates or opens the database and takes its lock. One that has a journal is
+// for OpenJournaled only.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
+	s, err := openStore(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	switch _, err := s.journalID(ctx, false); {
+	case err == nil:
+		return nil, errors.Join(fmt.Errorf("relay store: %s: %w", cfg.Path, ErrJournaled), s.Close())
+	case !errors.Is(err, sql.ErrNoRows):
+		return nil, errors.Join(fmt.Errorf("relay store: %w", err), s.Close())
+	}
+	return s, nil
+}
+
+func openStore(ctx context.Context, cfg Config) (*Store, error) {
 	lock, err := takeLock(cfg.Path + ".lock")
 	if err != nil {
 		return nil, fmt.Errorf("relay store: %s: %w", cfg.Path, err)
@@ -133,7 +155,7 @@ type statements struct {
 func (s *Store) prepare(ctx context.Context) error {
 	var all []error
 	for at, query := range map[**sql.Stmt]string{
-		&s.q.state:     `SELECT d.id, s.incarnation, s.counter, s.last, s.acked, s.held, s.bytes, s.hold FROM devices d JOIN states s ON s.device = d.id WHERE d.device = $1`,
+		&s.q.state:     stateQuery,
 		&s.q.saveState: `UPDATE states SET incarnation = $1, counter = $2, last = $3, acked = $4, held = $5, bytes = $6 WHERE device = $7`,
 		&s.q.remember: `INSERT INTO submissions (device, slot, counter, hash) VALUES ($1, $2, $3, $4)
 			ON CONFLICT (device, slot) DO UPDATE SET counter = excluded.counter, hash = excluded.hash`,

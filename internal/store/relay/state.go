@@ -88,22 +88,30 @@ func (b *batch) state(d mailbox.Device) (*state, error) {
 	if st, ok := b.states[d]; ok {
 		return st, nil
 	}
-	st, ok := b.s.cache.get(d)
-	if !ok {
-		var incarnation []byte
-		err := b.tx.StmtContext(b.ctx, b.s.q.state).QueryRowContext(b.ctx, d[:]).
-			Scan(&st.id, &incarnation, &st.counter, &st.last, &st.acked, &st.held, &st.bytes, &st.hold)
-		if errors.Is(err, sql.ErrNoRows) {
-			b.states[d] = nil
-			return nil, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		copy(st.incarnation[:], incarnation)
+	if st, ok := b.s.cache.get(d); ok {
+		b.states[d] = &st
+		return &st, nil
 	}
-	b.states[d] = &st
-	return &st, nil
+	st, err := scanState(b.tx.StmtContext(b.ctx, b.s.q.state).QueryRowContext(b.ctx, d[:]))
+	if err != nil {
+		return nil, err
+	}
+	b.states[d] = st
+	return st, nil
+}
+
+const stateQuery = `SELECT d.id, s.incarnation, s.counter, s.last, s.acked, s.held, s.bytes, s.hold FROM devices d JOIN states s ON s.device = d.id WHERE d.device = $1`
+
+// scanState reads what stateQuery finds: a device's state, or nil.
+func scanState(row *sql.Row) (*state, error) {
+	st := new(state)
+	var incarnation []byte
+	err := row.Scan(&st.id, &incarnation, &st.counter, &st.last, &st.acked, &st.held, &st.bytes, &st.hold)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil
+	}
+	copy(st.incarnation[:], incarnation)
+	return st, err
 }
 
 func (b *batch) changed(st *state) { b.dirty[st.id] = st }

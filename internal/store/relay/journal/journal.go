@@ -63,6 +63,7 @@ type Journal struct {
 type segment struct {
 	header
 	number uint64 // also its file's name
+	size   int64
 	last   uint64 // changed by Append's caller under mu: seq of its last batch, first-1 if it has none
 	file   *os.File
 }
@@ -100,11 +101,11 @@ func (j *Journal) Append(buf []byte) (uint64, Place, error) {
 	if j.failed != nil {
 		return 0, Place{}, j.failed
 	}
-	if n := len(buf) - Head; n < 0 || n > MaxBody || blocks(int64(len(buf))) > j.cfg.Segment-block {
+	if n := len(buf) - Head; n < 0 || n > MaxBody {
 		return 0, Place{}, fmt.Errorf("journal: a batch of %d bytes is too large", n)
 	}
-	if j.end+blocks(int64(len(buf))) > j.cfg.Segment {
-		if err := j.next(); err != nil {
+	if need := blocks(int64(len(buf))); j.end+need > j.current().size {
+		if err := j.next(block + need); err != nil {
 			return 0, Place{}, fmt.Errorf("journal: begin a file: %w", err)
 		}
 	}
@@ -140,12 +141,18 @@ func (j *Journal) current() *segment {
 	return j.segments[len(j.segments)-1]
 }
 
-// Oldest returns the last batch of the oldest file that is not released, and how
-// many such files there are. The newest one is still written to.
-func (j *Journal) Oldest() (last uint64, files int) {
+// Oldest returns the last batch of the oldest file with batches behind a number,
+// and how many such files there are; the newest one, which is still written to,
+// always counts.
+func (j *Journal) Oldest(after uint64) (last uint64, files int) {
 	j.mu.RLock()
 	defer j.mu.RUnlock()
-	return j.segments[0].last, len(j.segments)
+	for i, s := range j.segments {
+		if s.last > after || i == len(j.segments)-1 {
+			return s.last, len(j.segments) - i
+		}
+	}
+	return 0, 0
 }
 
 // ReadAt fills p with what lies at a place.

@@ -27,7 +27,7 @@ func (j *Journal) load() error {
 		return err
 	}
 	if len(j.segments) == 0 {
-		return j.next()
+		return j.next(0)
 	}
 	for i, s := range j.segments {
 		if i > 0 && (s.first != j.seq+1 || s.number != j.segments[i-1].number+1) {
@@ -94,7 +94,8 @@ func (j *Journal) scan(s *segment, f func(seq uint64, at Place, body []byte) err
 	if err != nil {
 		return 0, err
 	}
-	size, at, want := info.Size(), int64(block), s.first
+	s.size = info.Size()
+	size, at, want := s.size, int64(block), s.first
 	s.last = s.first - 1
 	var buf []byte
 	for {

@@ -115,16 +115,16 @@ func (j *Journal) makeSpare(number int) (_ string, err error) {
 		if _, err := f.WriteAt(zeros[:min(int64(len(zeros)), j.cfg.Segment-at)], at); err != nil {
 			return "", err
 		}
-		if err := j.sync(f); err != nil {
+		if err := datasync(f); err != nil {
 			return "", err
 		}
 	}
 	return name, nil
 }
 
-// next begins another file. It gets its name only when its header is on disk: a
+// next begins another file, of the usual size or larger. It gets its name only when its header is on disk: a
 // file with a name of ours and no header is damaged, never half made.
-func (j *Journal) next() error {
+func (j *Journal) next(atLeast int64) error {
 	j.mu.RLock()
 	number := uint64(1)
 	if n := len(j.segments); n > 0 {
@@ -135,7 +135,7 @@ func (j *Journal) next() error {
 	if name == "" {
 		name = filepath.Join(j.cfg.Dir, "spare-next")
 	}
-	s, err := j.create(number, name)
+	s, err := j.create(number, name, max(atLeast, j.cfg.Segment))
 	if err != nil {
 		return err
 	}
@@ -146,7 +146,7 @@ func (j *Journal) next() error {
 	return nil
 }
 
-func (j *Journal) create(number uint64, name string) (_ *segment, err error) {
+func (j *Journal) create(number uint64, name string, size int64) (_ *segment, err error) {
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
@@ -157,13 +157,13 @@ func (j *Journal) create(number uint64, name string) (_ *segment, err error) {
 		}
 	}()
 	info, err := f.Stat()
-	if err == nil && info.Size() != j.cfg.Segment {
-		err = errors.Join(f.Truncate(0), allocate(f, j.cfg.Segment))
+	if err == nil && info.Size() != size {
+		err = errors.Join(f.Truncate(0), allocate(f, size))
 	}
 	if err != nil {
 		return nil, err
 	}
-	s := &segment{header: newHeader(j.cfg.ID, j.seq+1), number: number, last: j.seq, file: f}
+	s := &segment{header: newHeader(j.cfg.ID, j.seq+1), number: number, size: size, last: j.seq, file: f}
 	if err := j.cfg.Disk.WriteAt(f, s.marshal(), 0); err != nil {
 		return nil, err
 	}

@@ -1,0 +1,431 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package relay
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+
+	"valise/gateway/mailbox"
+	"valise/internal/store"
+	"valise/internal/store/relay/journal"
+)
+
+// entry is what becomes one batch in the journal, and then of what is in memory. It
+// implements ground.
+type entry struct {
+	ctx     context.Context
+	j       *Journaled
+	buf     []byte // with journal.Head bytes left free
+	changed []*box // to be published
+	newLife *box   // of them, the one that begins an incarnation
+	letters []*letter
+	offsets []int // of the letters' payloads in buf
+	news    map[string]*group
+	stepped []*group
+	heavy   []heavyWork
+	adding  map[stockKey]int
+}
+
+type stockKey struct {
+	device int64
+	suite  uint16
+}
+
+// begin starts an entry; commit is held until it is published or given up.
+func (j *Journaled) begin(ctx context.Context) *entry {
+	j.round++
+	return &entry{ctx: ctx, j: j, buf: append(j.buffer[:0], make([]byte, journal.Head+1)...)}
+}
+
+// Apply implements mailbox.Store.
+func (j *Journaled) Apply(ctx context.Context, submissions []*mailbox.Submission, acks []mailbox.Ack) ([]mailbox.Outcome, error) {
+	j.commit.Lock()
+	defer j.commit.Unlock()
+	outcomes, err := j.apply(ctx, submissions, acks)
+	if err != nil {
+		return nil, fmt.Errorf("relay store: %w", err)
+	}
+	return outcomes, nil
+}
+
+func (j *Journaled) apply(ctx context.Context, submissions []*mailbox.Submission, acks []mailbox.Ack) ([]mailbox.Outcome, error) {
+	if err := j.room(ctx); err != nil {
+		return nil, err
+	}
+	e := j.begin(ctx)
+	for _, a := range acks {
+		if err := e.acknowledge(a); err != nil {
+			return nil, err
+		}
+	}
+	outcomes := make([]mailbox.Outcome, len(submissions))
+	for i, sub := range submissions {
+		var err error
+		if outcomes[i], err = e.submit(sub); err != nil {
+			return nil, err
+		}
+	}
+	return outcomes, e.commit()
+}
+
+// room waits until the mover has made enough of it.
+func (j *Journaled) room(ctx context.Context) error {
+	return j.wait(ctx, func() bool {
+		_, files := j.log.Oldest(j.marks.light)
+		return files <= j.cfg.maxFiles && j.pending <= 2*j.cfg.pointers && j.weight <= j.cfg.maxWeight
+	})
+}
+
+// box finds a device, in memory or in the database; nil if it never arrived.
+func (e *entry) box(d mailbox.Device) (*box, error) {
+	b := e.j.boxes[d] // nobody else writes it while commit is held
+	if b == nil {
+		var err error
+		if b, err = e.j.fetch(e.ctx, d); b == nil || err != nil {
+			return nil, err
+		}
+	}
+	if b.round != e.j.round {
+		b.round, b.work, b.fresh, b.given, b.touched = e.j.round, b.cur, nil, nil, false
+	}
+	return b, nil
+}
+
+// fetch brings a device from the database into memory.
+func (j *Journaled) fetch(ctx context.Context, d mailbox.Device) (*box, error) {
+	b := &box{device: d}
+	err := j.db.db.View(ctx, func(tx *store.Tx) error {
+		st, err := scanState(tx.QueryRowContext(ctx, stateQuery, d[:]))
+		if err == nil && st != nil {
+			b.cur = *st
+		}
+		return err
+	})
+	if b.id = b.cur.id; err != nil || b.id == 0 {
+		return nil, err
+	}
+	b.saved, b.swept, b.top = b.cur.counter, b.cur.acked, b.cur.last
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if len(j.boxes) >= maxCached {
+		j.forget()
+	}
+	j.boxes[d], j.byID[b.id] = b, b
+	return b, nil
+}
+
+// forget drops the boxes that the database has; mu and commit are held.
+func (j *Journaled) forget() {
+	for d, b := range j.boxes {
+		if !j.active[b] && b.round != j.round {
+			delete(j.boxes, d)
+			delete(j.byID, b.id)
+		}
+	}
+}
+
+// state implements ground.
+func (e *entry) state(d mailbox.Device) (*state, error) {
+	b, err := e.box(d)
+	if b == nil || err != nil {
+		return nil, err
+	}
+	return &b.work, nil
+}
+
+// lookup finds a group, in this entry, in memory, or in the database.
+func (e *entry) lookup(id []byte) (*group, error) {
+	g := e.news[string(id)]
+	if g == nil {
+		g = e.j.groups[string(id)]
+	}
+	if g == nil {
+		g = &group{name: slices.Clone(id)}
+		err := e.j.db.db.View(e.ctx, func(tx *store.Tx) error {
+			err := tx.QueryRowContext(e.ctx, `SELECT id, epoch FROM groups WHERE group_id = $1`, id).Scan(&g.cur.id, &g.cur.epoch)
+			if errors.Is(err, sql.ErrNoRows) {
+				return nil
+			}
+			return err
+		})
+		if g.id = g.cur.id; err != nil || g.id == 0 {
+			return nil, err
+		}
+		e.j.keepGroup(g)
+	}
+	if g.round != e.j.round {
+		g.round, g.work = e.j.round, g.cur
+	}
+	return g, nil
+}
+
+// keepGroup keeps a group in memory. Too many are dropped; those of which the
+// database has not the newest step stay.
+func (j *Journaled) keepGroup(g *group) {
+	if len(j.groups) >= maxCached {
+		j.mu.Lock()
+		has := j.marks.heavy
+		j.mu.Unlock()
+		for name, old := range j.groups {
+			if old.seq <= has && old.round != j.round {
+				delete(j.groups, name)
+			}
+		}
+	}
+	j.groups[string(g.name)] = g
+}
+
+// group implements ground.
+func (e *entry) group(id []byte) (*groupRow, error) {
+	g, err := e.lookup(id)
+	if g == nil || err != nil {
+		return nil, err
+	}
+	return &g.work, nil
+}
+
+// recall implements ground.
+func (e *entry) recall(from *state, counter uint64) ([32]byte, error) {
+	b := e.j.byID[from.id]
+	e.j.mu.Lock()
+	hash, known, err := b.recall(b.work.counter, counter)
+	e.j.mu.Unlock()
+	if known || err != nil {
+		return hash, err
+	}
+	return e.j.storedHash(e.ctx, from.id, counter)
+}
+
+func (j *Journaled) storedHash(ctx context.Context, device int64, counter uint64) (hash [32]byte, err error) {
+	err = j.db.db.View(ctx, func(tx *store.Tx) error {
+		hash, err = storedHash(ctx, tx, device, counter)
+		return err
+	})
+	return hash, err
+}
+
+// stock implements ground.
+func (e *entry) stock(of *state, suite uint16, now int64) (n int, err error) {
+	if err := e.j.settle(e.ctx); err != nil {
+		return 0, err
+	}
+	err = e.j.db.db.View(e.ctx, func(tx *store.Tx) error {
+		return tx.QueryRowContext(e.ctx, `SELECT count(*) FROM key_packages WHERE device = $1 AND suite = $2 AND last_resort = 0 AND expires > $3`,
+			of.id, int64(suite), now).Scan(&n)
+	})
+	return n + e.adding[stockKey{of.id, suite}], err
+}
+
+// acknowledge notes that a device has its mail up to a number.
+func (e *entry) acknowledge(a mailbox.Ack) error {
+	b, err := e.box(a.Device)
+	if err != nil || b == nil || a.Number <= b.work.acked || a.Number > b.work.last {
+		return err
+	}
+	e.j.mu.Lock()
+	from, first := b.work.acked, b.first()
+	var held, bytes int64
+	for _, p := range b.index {
+		if p.number > from && p.number <= a.Number {
+			held, bytes = held+1, bytes+int64(p.letter.size)
+		}
+	}
+	e.j.mu.Unlock()
+	if from+1 < first && b.work.held > held {
+		stored, size, err := e.j.storedMail(e.ctx, b.id, from, min(a.Number, first-1))
+		if err != nil {
+			return err
+		}
+		held, bytes = held+stored, bytes+size
+	}
+	b.work.acked = a.Number
+	b.work.held -= held
+	b.work.bytes -= bytes
+	e.touch(b)
+	return nil
+}
+
+// storedMail sums up what of a mailbox the database has, after one number and up to
+// another.
+func (j *Journaled) storedMail(ctx context.Context, device int64, after, upTo uint64) (held, bytes int64, err error) {
+	err = j.db.db.View(ctx, func(tx *store.Tx) error {
+		return tx.QueryRowContext(ctx, `SELECT count(*), coalesce(sum(length(m.payload)), 0) FROM mailbox b JOIN messages m ON m.id = b.message
+			WHERE b.device = $1 AND b.number > $2 AND b.number <= $3`, device, int64(after), int64(upTo)).Scan(&held, &bytes)
+	})
+	return held, bytes, err
+}
+
+// touch marks a box as one that this entry changes.
+func (e *entry) touch(b *box) {
+	if !b.touched {
+		b.touched = true
+		e.changed = append(e.changed, b)
+	}
+}
+
+func (e *entry) submit(sub *mailbox.Submission) (mailbox.Outcome, error) {
+	_, refusal, err := e.j.judge.decide(e, sub)
+	if err != nil {
+		return mailbox.Outcome{}, err
+	}
+	if refusal != nil {
+		return *refusal, nil
+	}
+	from, err := e.box(sub.Device)
+	if err != nil {
+		return mailbox.Outcome{}, err
+	}
+	from.work.counter = sub.Counter
+	from.fresh = append(from.fresh, sub.Hash)
+	e.touch(from)
+	item := submissionItem{device: from.id, counter: sub.Counter, hash: sub.Hash, time: sub.Time.UnixMilli(), incarnation: sub.Incarnation}
+	e.buf = item.append(e.buf)
+	if err := e.step(sub.Step); err != nil {
+		return mailbox.Outcome{}, err
+	}
+	outcome := mailbox.Outcome{Verdict: mailbox.Done}
+	for i := range sub.Messages {
+		if err := e.deliver(sub, i, from, &outcome); err != nil {
+			return mailbox.Outcome{}, err
+		}
+	}
+	e.publish(sub, from)
+	return outcome, nil
+}
+
+func (e *entry) step(step *mailbox.Step) error {
+	if step == nil {
+		return nil
+	}
+	g, err := e.lookup(step.Group)
+	if err != nil {
+		return err
+	}
+	if step.Create {
+		g = &group{id: e.j.nextGroup, name: slices.Clone(step.Group), work: groupRow{id: e.j.nextGroup}, round: e.j.round}
+		e.j.nextGroup++ // a number that is not used after all is no loss
+		if e.news == nil {
+			e.news = make(map[string]*group)
+		}
+		e.news[string(g.name)] = g
+	}
+	g.work.epoch = step.To
+	e.stepped = append(e.stepped, g)
+	item := &stepItem{row: g.id, step: *step}
+	e.buf = item.append(e.buf)
+	e.heavy = append(e.heavy, stepWork(item.kept()))
+	return nil
+}
+
+// deliver puts a message into the entry once, with the number that it gets in each
+// recipient's mailbox.
+func (e *entry) deliver(sub *mailbox.Submission, i int, from *box, outcome *mailbox.Outcome) error {
+	m := &sub.Messages[i]
+	to, err := keptFor(e, m.To)
+	if err != nil || len(to) == 0 {
+		return err
+	}
+	g, err := e.lookup(m.Group)
+	if err != nil {
+		return err
+	}
+	if g == nil {
+		return fmt.Errorf("message for an unknown group: %w", mailbox.ErrNotFound)
+	}
+	l := &letter{
+		part: int64(len(e.letters)) + 1, size: len(m.Payload), kind: m.Kind, group: g, epoch: m.Epoch,
+		sender: sub.Device, from: from.id, incarnation: sub.Incarnation, counter: sub.Counter, time: sub.Time.UnixMilli(),
+		to: make([]destination, 0, len(to)), live: len(to),
+	}
+	outcome.Placed = slices.Grow(outcome.Placed, len(to))
+	for _, d := range to {
+		b, err := e.box(d)
+		if err != nil {
+			return err
+		}
+		b.work.last++
+		b.work.held++
+		b.work.bytes += int64(len(m.Payload))
+		b.given = append(b.given, l)
+		e.touch(b)
+		l.to = append(l.to, destination{b, b.work.last})
+		outcome.Placed = append(outcome.Placed, mailbox.Placed{Device: d, Number: b.work.last, Message: i})
+	}
+	var offset int
+	e.buf, offset = l.append(e.buf, m.Payload)
+	e.letters, e.offsets = append(e.letters, l), append(e.offsets, offset-journal.Head)
+	return nil
+}
+
+func (e *entry) publish(sub *mailbox.Submission, owner *box) {
+	if len(sub.KeyPackages) == 0 {
+		return
+	}
+	work := packagesWork{owner: owner, time: sub.Time}
+	for i := range sub.KeyPackages {
+		kp := sub.KeyPackages[i]
+		e.buf = appendPackage(e.buf, &kp)
+		kp.Package = slices.Clone(kp.Package)
+		work.list = append(work.list, kp)
+		if !kp.LastResort && kp.Expires > sub.Time.Unix() {
+			if e.adding == nil {
+				e.adding = make(map[stockKey]int)
+			}
+			e.adding[stockKey{owner.id, kp.Suite}]++
+		}
+	}
+	e.heavy = append(e.heavy, work.heavy())
+}
+
+// commit writes the entry to the journal, and when it is on disk lets everybody see
+// what has changed.
+func (e *entry) commit() error {
+	j := e.j
+	if len(e.changed) == 0 && len(e.heavy) == 0 {
+		return nil
+	}
+	for _, b := range e.changed {
+		e.buf = appendState(e.buf, &b.work)
+	}
+	e.buf[journal.Head] = recordVersion
+	seq, at, err := j.log.Append(e.buf)
+	if j.buffer = e.buf[:0]; cap(e.buf) > keptBuffer {
+		j.buffer = nil
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if err != nil {
+		if errors.Is(err, journal.ErrFailed) {
+			j.failed = err
+		}
+		return err
+	}
+	if b := e.newLife; b != nil {
+		b.hashes, b.saved = nil, 0
+	}
+	for _, b := range e.changed {
+		j.boxes[b.device], j.byID[b.id] = b, b // it may be new
+		b.cur = b.work
+		b.version++
+		b.keep(b.fresh)
+		b.take()
+		j.trim(b)
+		j.active[b] = true
+	}
+	for i, l := range e.letters {
+		l.seq, l.place = seq, at.Plus(e.offsets[i])
+	}
+	j.enqueue(e.letters)
+	for _, g := range e.stepped {
+		g.cur, g.seq = g.work, seq
+		j.groups[string(g.name)] = g
+	}
+	j.addHeavy(seq, e.heavy)
+	j.last = seq
+	j.aim()
+	return nil
+}

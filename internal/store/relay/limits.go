@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package relay
+
+const (
+	// keptFiles of the journal are left alone: what is acknowledged in time needs
+	// never be moved. With files of 64 MiB it is what a busy gateway takes in
+	// within seconds, and what is read again after a crash within one.
+	keptFiles = 2
+
+	// maxFiles of the journal may wait to be moved; then commits wait too.
+	maxFiles = 6
+
+	// maxPointers of mail may be in the index in memory, about 250 bytes each with
+	// their letters, before the mover starts; commits wait at twice as many.
+	maxPointers = 250_000
+
+	// maxWeight bounds the steps, KeyPackages and certificates in memory that the
+	// database does not have yet.
+	maxWeight = 64 << 20
+
+	// movedPointers and movedBytes bound one transaction of the mover, so that
+	// others who write to the database wait a fraction of a second.
+	movedPointers = 4000
+	movedBytes    = 8 << 20
+
+	// keptBuffer is how large the buffer of a batch may stay in memory.
+	keptBuffer = 4 << 20
+
+	// savedBoxes bounds the states in one transaction of the mover.
+	savedBoxes = 2000
+)
