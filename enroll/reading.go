@@ -120,6 +120,9 @@ func (a *Authority) Rules(context.Context) (out call.Rules, err error) {
 			Endorsements: string(e.Raw), EndorsementsPrevious: digestText(e.Previous),
 			Appraisal: string(p.Raw), AppraisalPrevious: digestText(p.Previous),
 		}
+		if b := s.Bundle(); b.Version > 0 {
+			out.Bundle, out.BundleVersion, out.BundlePrevious = hex.EncodeToString(b.Hash[:]), b.Version, digestText(b.Previous)
+		}
 	})
 	return out, nil
 }

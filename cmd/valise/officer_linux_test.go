@@ -19,6 +19,7 @@ import (
 	"valise/internal/testcard"
 	"valise/internal/testenv"
 	inmemory "valise/internal/testenv/office"
+	"valise/policy/bundle"
 	"valise/statement"
 )
 
@@ -26,7 +27,7 @@ import (
 // four virtual cards and the real desk over TLS. Only what stands behind the desk is
 // in memory.
 func TestOfficerScripts(t *testing.T) {
-	for _, script := range []string{"officers", "roles"} {
+	for _, script := range []string{"officers", "roles", "bundle"} {
 		t.Run(script, func(t *testing.T) { runOfficers(t, filepath.Join("testdata", "officer", script+".txtar")) })
 	}
 }
@@ -56,6 +57,11 @@ func runOfficers(t *testing.T, script string) {
 				_, socket, _ := strings.Cut(cards[2*i].Env()[0], "=")
 				e.Setenv(name, socket)
 			}
+			policies, err := filepath.Abs("../../policies")
+			if err != nil {
+				return err
+			}
+			e.Setenv("POLICIES", policies)
 			e.Setenv("PCSCLITE_CSOCK_NAME", e.Getenv("READER1"))
 			for name, text := range map[string]string{"pin": cards[0].PIN + "\n", "wrongpin": "999999\n"} {
 				if err := os.WriteFile(filepath.Join(e.WorkDir, name), []byte(text), 0o600); err != nil {
@@ -92,6 +98,18 @@ func runOfficers(t *testing.T, script string) {
 				ts.Check(err)
 				if string(s.Body.Kind()) != args[1] {
 					ts.Fatalf("it is a %s", s.Body.Kind())
+				}
+			},
+			// loads FILE [not]: whether a gateway would take the file for a bundle in force.
+			"loads": func(ts *testscript.TestScript, _ bool, args []string) {
+				o := ts.Value("office").(*inmemory.Office)
+				signed, err := bundle.ParseSigned([]byte(ts.ReadFile(args[0])))
+				ts.Check(err)
+				_, err = signed.Open(func(raw []byte) (*statement.Statement, error) {
+					return statement.Verify(raw, o.Trust, o.RootHash, time.Now())
+				}, time.Now())
+				if (err == nil) != (len(args) == 1) {
+					ts.Fatalf("got %v", err)
 				}
 			},
 			// digest NAME: keeps the digest that the last command printed.

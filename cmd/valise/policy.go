@@ -23,6 +23,7 @@ type PolicyCmd struct {
 	New     PolicyNewCmd     `cmd:"" help:"Make a folder to begin a policy bundle with."`
 	Check   PolicyCheckCmd   `cmd:"" help:"Check a policy bundle as a gateway does, its tests included. Exit status: 0 in order, 1 not, 2 unreadable."`
 	Test    PolicyTestCmd    `cmd:"" help:"Run a bundle's decision tests, a line for each. Exit status: 0 all pass, 1 not, 2 unreadable."`
+	Sign    PolicySignCmd    `cmd:"" help:"Sign a policy bundle with your officer's card and hand that in. It takes two officers."`
 	Explain PolicyExplainCmd `cmd:"" help:"Say whether a bundle leaves a route open, and why not. Exit status: 0 open, 1 closed, 2 unreadable."`
 	Diff    PolicyDiffCmd    `cmd:"" help:"Say which files and which decisions differ between two bundles. Exit status: 0 none, 1 some, 2 unreadable."`
 }

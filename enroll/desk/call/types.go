@@ -115,12 +115,15 @@ type Device struct {
 	Expires time.Time         `json:"expires"`
 }
 
-// Rules are the endorsements and the appraisal policy in force.
+// Rules are the endorsements, the appraisal policy and the policy bundle in force.
 type Rules struct {
 	Endorsements         string `json:"endorsements"`          // PEM
 	EndorsementsPrevious string `json:"endorsements_previous"` // hexadecimal digest of the statement in force; empty: the founding's
 	Appraisal            string `json:"appraisal"`             // JSON
 	AppraisalPrevious    string `json:"appraisal_previous"`
+	Bundle               string `json:"bundle"`         // hexadecimal SHA-256; empty: there is none
+	BundleVersion        int    `json:"bundle_version"` // 0: there is none
+	BundlePrevious       string `json:"bundle_previous"`
 }
 
 // A Profile is one in force.

@@ -144,7 +144,13 @@ func (o *Office) Application(_ context.Context, file []byte) (call.Application, 
 
 // Rules implements desk.Backend.
 func (o *Office) Rules(context.Context) (call.Rules, error) {
-	return call.Rules{Appraisal: `{"version":1}`}, nil
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	out := call.Rules{Appraisal: `{"version":1}`}
+	if b := o.bundle; b != nil {
+		out.Bundle, out.BundleVersion, out.BundlePrevious = fmt.Sprintf("%x", b.Hash), b.Version, fmt.Sprintf("%x", statement.BodyDigest(b))
+	}
+	return out, nil
 }
 
 // Profiles implements desk.Backend.
@@ -281,6 +287,10 @@ func (o *Office) allows(b statement.Body) error {
 		if r := o.requests[b.Request]; r == nil || r.State != call.StateWaiting {
 			return desk.Refuse(call.ReasonNotFound, "no such request waits")
 		}
+	case *statement.Bundle:
+		if now := o.bundle; now != nil && (b.Version <= now.Version || b.Previous != statement.BodyDigest(now)) {
+			return desk.Refuse(call.ReasonConflict, "another bundle is in force")
+		}
 	case *statement.Roster:
 		if fmt.Sprintf("%x", b.Previous) != orZero(o.person(b.Address).Previous) {
 			return desk.Refuse(call.ReasonConflict, "the roster has changed")
@@ -294,6 +304,8 @@ func (o *Office) apply(s *statement.Statement, outcome *call.Outcome, now time.T
 	switch b := s.Body.(type) {
 	case *statement.Approval:
 		o.requests[b.Request].State = call.StateIssued
+	case *statement.Bundle:
+		o.bundle = b
 	case *statement.Refusal:
 		o.requests[b.Request].State, o.requests[b.Request].Refusal = call.StateRefused, b.Reason
 	case *statement.Suspension:

@@ -61,6 +61,7 @@ type Office struct {
 	people    map[identity.Address]*call.Person
 	standings []call.Standing
 	proposals []*proposal
+	bundle    *statement.Bundle // in force; nil: none
 	gateways  []call.Gateway
 	leaves    []ledger.Item
 	seen      map[string]call.Outcome
