@@ -24,9 +24,9 @@ func (s *server) openRules(ctx context.Context, d *daemon.Daemon) error {
 	}
 	var err error
 	s.rules, err = rules.Open(rules.Config{
-		Path:   filepath.Join(s.cfg.Data, "bundle.signed"),
-		Verify: func(raw []byte) (*statement.Statement, error) { return s.feed.VerifyRecorded(ctx, raw) },
-		Event:  s.record, Log: s.log,
+		Path:       filepath.Join(s.cfg.Data, "bundle.signed"),
+		Verify:     func(raw []byte) (*statement.Statement, error) { return s.feed.VerifyRecorded(ctx, raw) },
+		Statements: s.feed.BundleStatements, Event: s.record, Log: s.log,
 	})
 	if err != nil {
 		return err

@@ -37,6 +37,9 @@ const (
 	// maxManifests is how many manifests are tried for what was verified when it came.
 	maxManifests = 16
 
+	// maxBundleStatements is what a signed policy bundle has room for: two are asked for.
+	maxBundleStatements = 8
+
 	// keepBulletins is how many superseded bulletins are kept.
 	keepBulletins = 16
 )

@@ -55,6 +55,22 @@ func (f *Feed) VerifyRecorded(ctx context.Context, raw []byte) (*statement.State
 	return st, nil
 }
 
+// BundleStatements returns what the record holds about a policy bundle, the newest
+// first, as many as a signed bundle has room for.
+func (f *Feed) BundleStatements(ctx context.Context, hash [32]byte) (all [][]byte, err error) {
+	err = f.copy.eachStatement(ctx, 0, func(i ledger.Item) {
+		st, err := statement.Parse(i.Payload)
+		if err != nil {
+			return
+		}
+		if b, ok := st.Body.(*statement.Bundle); ok && b.Hash == hash {
+			all = append(all, i.Payload)
+		}
+	})
+	slices.Reverse(all)
+	return all[:min(len(all), maxBundleStatements)], err
+}
+
 // inOffice reports whether no leaf before one puts an officer out whom a later one
 // has not brought back.
 func (f *Feed) inOffice(ctx context.Context, o *identity.Officer, leaf int64) (bool, error) {

@@ -43,6 +43,12 @@ func TestVerifyRecorded(t *testing.T) {
 			t.Errorf("recorded: %v", err)
 		}
 	}
+	if all, err := f.BundleStatements(t.Context(), hash); err != nil || len(all) != 2 || string(all[1]) != string(statements[0]) {
+		t.Errorf("the record holds %d statements about it: %v", len(all), err)
+	}
+	if all, err := f.BundleStatements(t.Context(), [32]byte{1}); err != nil || len(all) != 0 {
+		t.Errorf("and %d about another: %v", len(all), err)
+	}
 	// The same officer, the same words, signed again: nowhere in the record.
 	again, _ := paper.SignBundle(t, contents, [32]byte{}, s.olga)
 	if _, err := f.VerifyRecorded(t.Context(), again[0]); !errors.Is(err, feed.ErrUnrecorded) {

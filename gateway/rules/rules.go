@@ -45,6 +45,10 @@ type Config struct {
 	// Verify verifies one statement as of its place in the authority's record.
 	Verify bundle.VerifyFunc
 
+	// Statements returns what the record holds about a bundle, for files that were
+	// laid down before the second officer signed; nil: nothing.
+	Statements func(ctx context.Context, hash [32]byte) ([][]byte, error)
+
 	// Event writes the audit stream; nil: none.
 	Event func(ctx context.Context, event, reason string, attrs ...slog.Attr) error
 	Log   *slog.Logger
@@ -191,7 +195,7 @@ func (r *Rules) take(ctx context.Context, data []byte) error {
 		}
 		return fmt.Errorf("%w: version %d, %x", ErrWaits, b.Version, b.Hash)
 	}
-	if err := signed.CheckSignatures(r.cfg.Verify); err != nil {
+	if data, err = r.prove(ctx, signed, data); err != nil {
 		return r.refuse(ctx, data, err, about...)
 	}
 	// In force first: what it takes away must not wait for a disk.
@@ -203,6 +207,26 @@ func (r *Rules) take(ctx context.Context, data []byte) error {
 		return fmt.Errorf("the bundle is in force, but not on disk: %w", err)
 	}
 	return nil
+}
+
+// prove checks the signatures: those in the file or, where they are too few, those
+// that the record holds about the same bundle. It returns the file with those that
+// prove it.
+func (r *Rules) prove(ctx context.Context, signed *bundle.Signed, data []byte) ([]byte, error) {
+	err := signed.CheckSignatures(r.cfg.Verify)
+	if err == nil || r.cfg.Statements == nil {
+		return data, err
+	}
+	hash, errHash := signed.Contents.Hash()
+	recorded, errRecord := r.cfg.Statements(ctx, hash)
+	if errHash != nil || errRecord != nil || len(recorded) == 0 {
+		return data, errors.Join(err, errHash, errRecord)
+	}
+	whole := &bundle.Signed{Contents: signed.Contents, Statements: recorded}
+	if err := whole.CheckSignatures(r.cfg.Verify); err != nil {
+		return data, err
+	}
+	return whole.Marshal()
 }
 
 // miss notes that what is in force is not here. The caller holds r.mu.

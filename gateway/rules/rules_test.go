@@ -31,6 +31,7 @@ type scene struct {
 	doctrine   *paper.Doctrine
 	path       string
 	rules      *rules.Rules
+	recorded   [][]byte
 	set        *bulletin.Set
 	states     []*rules.State
 	events     []string
@@ -55,6 +56,7 @@ func (s *scene) open() {
 		Verify: func(raw []byte) (*statement.Statement, error) {
 			return statement.Verify(raw, s.Trust(), s.RootHash(), time.Now())
 		},
+		Statements: func(context.Context, [32]byte) ([][]byte, error) { return s.recorded, nil },
 		Event: func(_ context.Context, event, reason string, _ ...slog.Attr) error {
 			s.events = append(s.events, event+" "+reason)
 			return nil
@@ -237,6 +239,39 @@ func stranger(s *scene) *paper.Officer {
 func failTest(f fstest.MapFS) {
 	text := string(f[bundle.TestsFile].Data)
 	f[bundle.TestsFile].Data = []byte(text[:len(text)-len(`"no_clearance"}]`)] + `"rule"}]`)
+}
+
+// A file that was laid down with one signature counts once the record holds two, and
+// is served with both.
+func TestSignaturesOfTheRecord(t *testing.T) {
+	s := newScene(t)
+	c, err := bundle.Pack(s.doctrine.Folder("", bundle.Domains{}), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hash, err := c.Hash()
+	if err != nil {
+		t.Fatal(err)
+	}
+	both, _ := paper.SignBundle(t, c, [32]byte{}, s.olga, s.otto)
+	first, err := (&bundle.Signed{Contents: c, Statements: both[:1]}).Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.rules.Offer(t.Context(), first); !errors.Is(err, rules.ErrWaits) {
+		t.Fatal(err)
+	}
+	s.recorded = both[1:]
+	s.names(hash)
+	s.want(0, true)
+	s.event("bundle_refused bundle_signatures")
+	s.recorded = both
+	s.names(hash)
+	s.want(1, false)
+	served, err := bundle.ParseSigned(s.rules.Now().File)
+	if err != nil || len(served.Statements) != 2 {
+		t.Errorf("served with %d statements: %v", len(served.Statements), err)
+	}
 }
 
 // A restart forgets no version: an older bundle does not come back with a fresh
