@@ -23,6 +23,8 @@ const (
 	eventRejected          = "delivery_rejected"
 	eventQuarantined       = "mailbox_quarantined" // its device is suspended, or its person off the roster
 	eventReleased          = "mailbox_released"
+	eventTightened         = "standings_age" // how many classifications a stale bulletin takes has changed; no reason: fewer
+	eventClock             = "clock_moved"
 	eventPurged            = "mailbox_deleted" // its device is revoked
 	eventExpired           = "mail_expired"    // nobody fetched it in time; both ends are told
 )

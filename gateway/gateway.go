@@ -148,6 +148,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	work.Go(func() error { return g.tidy(ctx) })
 	work.Go(func() error { return g.duties.run(ctx) })
 	work.Go(func() error { return g.holds.run(ctx) })
+	work.Go(func() error { return g.watchAge(ctx) })
 	work.Go(func() error { return g.expireMail(ctx) })
 	return work.Wait()
 }

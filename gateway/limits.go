@@ -75,6 +75,11 @@ const (
 	// maxLeases bounds the leases that wait to be written to one device.
 	maxLeases = 64
 
+	// agePause is between two looks at how old the bulletin is, and clockSlack by how
+	// much two clocks may differ between them.
+	agePause   = time.Second
+	clockSlack = 10 * time.Second
+
 	// holdPause is how long the store is left alone after it could not follow.
 	holdPause = 5 * time.Second
 

@@ -59,18 +59,34 @@ func (c *Clearance) Covers(other *Clearance) bool {
 // Rank returns where the label's classification stands among the levels of its
 // policy's hierarchy: 1 is the lowest of so many.
 func (r *Resolved) Rank() (rank, of int) {
-	var levels []int
-	for _, c := range r.edition.classes {
-		if !slices.Contains(levels, c.Hierarchy) {
-			levels = append(levels, c.Hierarchy)
-		}
-	}
+	levels := r.edition.levels()
 	for _, level := range levels {
 		if level <= r.class.Hierarchy {
 			rank++
 		}
 	}
 	return rank, len(levels)
+}
+
+func (e *edition) levels() (levels []int) {
+	for _, c := range e.classes {
+		if !slices.Contains(levels, c.Hierarchy) {
+			levels = append(levels, c.Hierarchy)
+		}
+	}
+	return levels
+}
+
+// Levels returns how many levels the longest hierarchy of these policies has: the
+// highest rank that a label can have.
+func (s *Set) Levels() int {
+	most := 0
+	for _, l := range s.lattices {
+		for _, e := range l.editions {
+			most = max(most, len(e.levels()))
+		}
+	}
+	return most
 }
 
 // NextChange returns the next moment, not before at, when a label may become valid

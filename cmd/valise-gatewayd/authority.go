@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"valise/bulletin"
 	"valise/gateway/feed"
 	"valise/internal/daemon"
 )
@@ -21,6 +22,25 @@ type Authority struct {
 	URL   string          `toml:"url"`
 	Spool string          `toml:"spool"`
 	Grace daemon.Duration `toml:"grace"`
+
+	StaleFirst daemon.Duration `toml:"stale_first"`
+	StaleAll   daemon.Duration `toml:"stale_all"`
+}
+
+// tightening says what a stale bulletin takes. Who follows no authority and sets nothing
+// has no bulletin that could be stale.
+func (a *Authority) tightening() bulletin.Tightening {
+	t := bulletin.Tightening{First: a.StaleFirst.Duration, All: a.StaleAll.Duration}
+	if a.URL == "" && t == (bulletin.Tightening{}) {
+		return t
+	}
+	if t.First == 0 {
+		t.First = bulletin.DefaultTightening.First
+	}
+	if t.All == 0 {
+		t.All = max(t.First, bulletin.DefaultTightening.All)
+	}
+	return t
 }
 
 var errRoots = errors.New("standings are followed under exactly one root")

@@ -40,6 +40,8 @@ type Config struct {
 type Limits struct {
 	MessagesPerSecond float64         `toml:"messages_per_second"`
 	Burst             int             `toml:"burst"`
+	CommitsPerSecond  float64         `toml:"commits_per_second"`
+	CommitBurst       int             `toml:"commit_burst"`
 	Connections       int             `toml:"connections"`
 	Handshakes        int             `toml:"handshakes"`
 	SourceHandshakes  int             `toml:"handshakes_per_source"`
@@ -92,8 +94,11 @@ func (c *Config) checkServe() error {
 	if u := c.Authority.URL; u != "" && !strings.HasPrefix(u, "https://") {
 		all = append(all, fmt.Errorf("configuration: authority: url %q: want https://HOST or https://HOST:PORT", u))
 	}
+	if err := c.Authority.tightening().Check(); err != nil {
+		all = append(all, fmt.Errorf("configuration: authority: stale_first and stale_all: %w", err))
+	}
 	l := c.Limits
-	if l.MessagesPerSecond < 0 || l.Burst < 0 || l.Connections < 0 || l.Handshakes < 0 || l.SourceHandshakes < 0 || l.MailboxMessages < 0 || l.MailboxBytes < 0 || l.KeyPackages < 0 || l.Batch < 0 || l.MailAge.Duration < 0 {
+	if l.MessagesPerSecond < 0 || l.CommitsPerSecond < 0 || l.CommitBurst < 0 || l.Burst < 0 || l.Connections < 0 || l.Handshakes < 0 || l.SourceHandshakes < 0 || l.MailboxMessages < 0 || l.MailboxBytes < 0 || l.KeyPackages < 0 || l.Batch < 0 || l.MailAge.Duration < 0 {
 		all = append(all, errors.New("configuration: limits must not be negative"))
 	}
 	return errors.Join(all...)
@@ -106,6 +111,7 @@ func (c *Config) quota() mailbox.Quota {
 func (c *Config) limits() gateway.Limits {
 	return gateway.Limits{
 		Rate: c.Limits.MessagesPerSecond, Burst: c.Limits.Burst, Connections: c.Limits.Connections,
+		Commits: c.Limits.CommitsPerSecond, CommitBurst: c.Limits.CommitBurst,
 		Handshakes: c.Limits.Handshakes, HandshakesPerSource: c.Limits.SourceHandshakes,
 		BlobQuota: c.Limits.BlobBytes, BlobExpiry: c.Limits.BlobExpiry.Duration, MailAge: c.Limits.MailAge.Duration,
 	}

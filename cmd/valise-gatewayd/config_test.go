@@ -8,7 +8,9 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
+	"valise/bulletin"
 	"valise/internal/daemon"
 )
 
@@ -51,6 +53,7 @@ func TestConfigRefusals(t *testing.T) {
 		"nowhere":         {`listen = ["0.0.0.0:4433", "[::]:4433"]`, "", `"listen"`},
 		"bad domain":      {`domain = "interieur.example"`, `domain = "Interieur_"`, "domain"},
 		"negative limit":  {"burst = 1000", "burst = -1", "negative"},
+		"upside down":     {"# stale_first = \"15m\"", "stale_first = \"25h\"\nstale_all = \"1h\"", "stale_first"},
 		"plain http":      {"# url = \"https:", "url = \"http:", "authority"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -71,5 +74,25 @@ func TestConfigRefusals(t *testing.T) {
 	var cfg Config
 	if err := daemon.DecodeTOML(good, &cfg); err != nil { // the control
 		t.Error(err)
+	}
+}
+
+// Whoever follows an authority has steps for a stale bulletin, set or not; whoever does
+// not has none unless they are set.
+func TestTighteningDefaults(t *testing.T) {
+	const url = "https://enroll.interieur.example"
+	hours := func(n int) daemon.Duration { return daemon.Duration{Duration: time.Duration(n) * time.Hour} }
+	for name, test := range map[string]struct {
+		given Authority
+		want  bulletin.Tightening
+	}{
+		"nothing":          {Authority{}, bulletin.Tightening{}},
+		"an authority":     {Authority{URL: url}, bulletin.DefaultTightening},
+		"by hand, and set": {Authority{StaleAll: hours(100)}, bulletin.Tightening{First: bulletin.DefaultTightening.First, All: 100 * time.Hour}},
+		"first beyond all": {Authority{URL: url, StaleFirst: hours(30)}, bulletin.Tightening{First: 30 * time.Hour, All: 30 * time.Hour}},
+	} {
+		if got := test.given.tightening(); got != test.want {
+			t.Errorf("%s: %+v, want %+v", name, got, test.want)
+		}
 	}
 }

@@ -117,7 +117,7 @@ func (s *server) open(ctx context.Context, d *daemon.Daemon) error {
 	}
 	config := gateway.Config{
 		Trust: s.trust, Domain: cfg.Domain, Certificate: certificate, Store: s.store, Dir: cfg.Data,
-		Audit: s.record, Log: s.log, Metrics: d.Metrics, Denied: denied, Limits: cfg.limits(), Batch: cfg.Limits.Batch,
+		Audit: s.record, Log: s.log, Metrics: d.Metrics, Denied: denied, Limits: cfg.limits(), Batch: cfg.Limits.Batch, Tightening: cfg.Authority.tightening(),
 	}
 	if s.feed != nil {
 		config.Standings, config.Record, config.Rules = s.feed.Set(), s.feed, s.rules.Now()
