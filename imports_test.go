@@ -47,7 +47,7 @@ var mayImport = map[string][]string{
 	// the mailbox store.
 	"gateway/group": {"wire", "transport", "mls", "identity", "statement", "bulletin", "ledger", "policy", "gateway/mailbox"},
 	"gateway/blob":  {"wire", "transport", "mls", "identity", "statement", "bulletin", "ledger", "policy", "gateway/mailbox"},
-	"client/...":    {"wire", "transport", "mls", "attest", "identity", "statement", "manifest", "bulletin", "ledger", "policy"},
+	"client/...":    {"wire", "transport", "mls", "attest", "identity", "statement", "manifest", "bulletin", "ledger", "policy", "policy/bundle", "policy/rules", "policy/spif"},
 	"client/vault": {
 		"wire", "mls", "attest", "identity", "statement", "manifest", "bulletin", "ledger", "policy", "internal/store",
 	},

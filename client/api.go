@@ -89,6 +89,8 @@ type Draft struct {
 	Text         string
 	InReplyTo    MessageID
 	Expiry       time.Time
+	Label        string // as policy.Set.Phrase reads it; "": the domain's default; Unlabelled: none
+	Precedence   string // "": routine
 }
 
 // Send queues a text. When it returns the message is on this device's disk and will
@@ -106,11 +108,35 @@ func (e *Engine) Send(ctx context.Context, d Draft) (MessageID, error) {
 	if !d.Expiry.IsZero() {
 		content.Expiry = uint64(d.Expiry.UnixMilli())
 	}
-	return e.queueOwn(d.Conversation, content, nil)
+	m, err := e.fitting(d)
+	if err != nil {
+		return MessageID{}, err
+	}
+	return e.queueOwn(d.Conversation, content, m, nil)
+}
+
+// fitting is a draft's label, if everybody who is in the conversation now may have it. It
+// is decided on again when the message is sealed: others may have come in by then.
+func (e *Engine) fitting(d Draft) (mark, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	m, err := e.markOf(d.Label, d.Precedence)
+	if err != nil {
+		return m, err
+	}
+	conv := e.conversations[d.Conversation]
+	if conv == nil || conv.State != stateActive || e.law.missing {
+		return m, nil
+	}
+	g, err := e.group(conv.Group)
+	if err != nil {
+		return m, err
+	}
+	return m, e.decide(m, g.Members())
 }
 
 // queueOwn queues a message of this device's own, once for each id.
-func (e *Engine) queueOwn(id ConversationID, content *wire.Content, also func(c *change) error) (MessageID, error) {
+func (e *Engine) queueOwn(id ConversationID, content *wire.Content, m mark, also func(c *change) error) (MessageID, error) {
 	if content.ID == (MessageID{}) {
 		content.ID = NewMessageID()
 	}
@@ -128,7 +154,7 @@ func (e *Engine) queueOwn(id ConversationID, content *wire.Content, also func(c 
 		if err != nil || known {
 			return err
 		}
-		in, err := e.queueContent(c, id, content)
+		in, err := e.queueContent(c, id, content, m)
 		if err != nil {
 			return err
 		}
@@ -142,12 +168,23 @@ func (e *Engine) queueOwn(id ConversationID, content *wire.Content, also func(c 
 	return content.ID, err
 }
 
-func (e *Engine) queueContent(c *change, conv ConversationID, content *wire.Content) (*intent, error) {
+func (e *Engine) queueContent(c *change, conv ConversationID, content *wire.Content, m mark) (*intent, error) {
 	raw, err := content.Marshal()
 	if err != nil {
 		return nil, err
 	}
-	in := &intent{Kind: intentContent, Conversation: conv, Content: raw}
+	in := &intent{Kind: intentContent, Conversation: conv, Content: raw, Mark: m}
+	return in, c.queue(in)
+}
+
+// queueService queues what devices say to each other; its label is chosen when it is
+// sealed.
+func (e *Engine) queueService(c *change, conv ConversationID, content *wire.Content) (*intent, error) {
+	raw, err := content.Marshal()
+	if err != nil {
+		return nil, err
+	}
+	in := &intent{Kind: intentContent, Conversation: conv, Content: raw, Service: true}
 	return in, c.queue(in)
 }
 

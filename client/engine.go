@@ -75,6 +75,7 @@ type Engine struct {
 	pauses        map[ConversationID]time.Time // conversations that rest, until when
 	known         known                        // of the authority's record
 	standings     standings                    // of devices and people
+	law           law                          // what decides about labels
 	patience      time.Duration                // recordPatience; tests have less of it
 
 	bell bell
@@ -159,7 +160,7 @@ func (e *Engine) load(ctx context.Context) error {
 		for _, c := range convs {
 			e.take(c.ID, c)
 		}
-		return errors.Join(err, e.loadHealings(tx), e.loadRecord(tx), e.loadStandings(tx))
+		return errors.Join(err, e.loadHealings(tx), e.loadRecord(tx), e.loadStandings(tx), e.loadLaw(tx))
 	})
 	if err != nil {
 		return err

@@ -36,6 +36,8 @@ const (
 	EventUnfetched  = "unfetched"  // messages of this device were not fetched by another in time, as the gateway says
 	EventResynced   = "resynced"   // this device's state was an older copy
 	EventRecord     = "record"     // the authority's record is not in order, and why; in order again without a reason
+	EventPolicy     = "policy"     // another policy bundle is in force, or with a reason: the one in force is not here
+	EventRelabelled = "relabelled" // a message was delivered with another label than its sender signed
 	EventUnrecorded = "unrecorded" // a device was not let in, because of the authority's record
 )
 
@@ -61,6 +63,10 @@ type Event struct {
 	Count        int               `json:"count,omitempty"`    // of messages that expired
 	Messages     []MessageID       `json:"messages,omitempty"` // of this device that expired, where it is known which
 	Reason       string            `json:"reason,omitempty"`
+	Marking      string            `json:"marking,omitempty"` // of the label, as people read it
+	Label        *Label            `json:"label,omitempty"`   // of a message; none: unlabelled
+	Precedence   string            `json:"precedence,omitempty"`
+	Version      uint32            `json:"version,omitempty"` // of a policy bundle
 }
 
 // A FileInfo describes a file that came or went.
@@ -87,6 +93,9 @@ type eventRecord struct {
 
 // log appends an event.
 func (c *change) log(r *eventRecord) error {
+	if r.Label != nil {
+		r.Marking = r.Label.Marking
+	}
 	c.meta.Events++
 	r.Cursor = c.meta.cursor(c.meta.Events)
 	return putJSON(c.Tx, tableEvent, nil, vault.Numbered(c.meta.Events), r)
@@ -116,7 +125,7 @@ func (e *Engine) noteJoined(c *change, conv *conversation, g *mls.Group, by iden
 func (e *Engine) logReceived(c *change, conv *conversation, m *arrival) error {
 	r := &eventRecord{Group: conv.Group, Event: Event{
 		Conversation: conv.ID, Name: conv.Name, From: m.from.Address.String(), Device: m.from.Device,
-		Sequence: m.header.Sequence, Epoch: m.delivery.Epoch, Taken: time.UnixMilli(int64(m.delivery.Time)),
+		Sequence: m.header.Sequence, Epoch: m.delivery.Epoch, Taken: time.UnixMilli(int64(m.delivery.Time)), Label: m.label, Precedence: urgency(m.header.Precedence),
 	}}
 	if err := r.fill(m.content); err != nil {
 		r.Kind, r.Reason = EventRefused, reasonContent
@@ -130,7 +139,7 @@ func (e *Engine) logSent(c *change, in *intent, s *slot) error {
 		return err
 	}
 	r := &eventRecord{Group: s.Group, Event: Event{
-		Conversation: s.Conversation, From: e.cfg.Address.String(), Device: e.self, Outgoing: true, Sequence: s.Sequence, Epoch: s.Epoch, Taken: e.now(),
+		Conversation: s.Conversation, From: e.cfg.Address.String(), Device: e.self, Outgoing: true, Sequence: s.Sequence, Epoch: s.Epoch, Taken: e.now(), Label: e.labelOf(in.Mark), Precedence: urgency(in.Mark.Precedence),
 	}}
 	if conv := e.conversations[s.Conversation]; conv != nil {
 		r.Name = conv.Name

@@ -285,7 +285,7 @@ func TestContentBeforeHealing(t *testing.T) {
 	err := alice.update(func(c *change) error {
 		for i := range 3 {
 			content := textContent(fmt.Sprint("late", i), clock.Now())
-			in, err := alice.queueContent(c, conv, content)
+			in, err := alice.queueContent(c, conv, content, mark{})
 			if err != nil {
 				return err
 			}

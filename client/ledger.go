@@ -109,7 +109,7 @@ func (e *Engine) keepRecord(next recordCell, f func(c *change) error) error {
 	return stopped(err)
 }
 
-// consult brings this device's view of the record up to date, at the beginning of a
+// consult brings this device's view of the record and of the policy up to date, at the beginning of a
 // connection. An error is of the connection or the vault; what is wrong with the record
 // becomes an event.
 func (e *Engine) consult(ctx context.Context, l *link) error {
@@ -118,7 +118,10 @@ func (e *Engine) consult(ctx context.Context, l *link) error {
 	if e.cfg.RecordRoot == nil {
 		return nil
 	}
-	return e.lookUp(ctx, l)
+	if err := e.lookUp(ctx, l); err != nil {
+		return err
+	}
+	return e.consultLaw(ctx, l)
 }
 
 // lookUp asks for manifest and growth; e.mu is held.

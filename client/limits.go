@@ -125,4 +125,16 @@ const (
 	// retryRefused is the pause before something is offered again that the gateway
 	// refused for a passing reason: a full mailbox, a rate.
 	retryRefused = 5 * time.Second
+
+	// maxClaimed bounds how many messages of one sender that did not open have their
+	// labels remembered.
+	maxClaimed = 64
+
+	// lawPause is between two looks for a bundle whose leaves the gateway's copy of the
+	// record does not reach yet.
+	lawPause = time.Second
+
+	// maxKnownBundles is how many bundles are remembered that were in force before: a
+	// message that waited in a mailbox may have been labelled under an old one.
+	maxKnownBundles = 1024
 )

@@ -102,7 +102,7 @@ func (e *Engine) announceSuccession(c *change, conv *conversation, own mls.LeafI
 	if err != nil {
 		return err
 	}
-	_, err = e.queueContent(c, conv.ID, &wire.Content{ID: NewMessageID(), MediaType: mediaSuccessor, Time: uint64(e.now().UnixMilli()), Body: body})
+	_, err = e.queueService(c, conv.ID, &wire.Content{ID: NewMessageID(), MediaType: mediaSuccessor, Time: uint64(e.now().UnixMilli()), Body: body})
 	return err
 }
 

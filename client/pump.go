@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"valise/client/vault"
+	"valise/identity"
 	"valise/mls"
 	"valise/wire"
 )
@@ -51,6 +52,9 @@ func (e *Engine) untilRetry() time.Duration {
 	wait := time.Minute
 	if len(e.want) > 0 {
 		wait = time.Second
+	}
+	if due := e.law.due; !due.IsZero() {
+		wait = min(wait, max(due.Sub(e.now()), time.Millisecond))
 	}
 	if turn, ok := e.untilHealing(); ok {
 		wait = min(wait, turn)
@@ -94,6 +98,9 @@ func (e *Engine) call(ctx context.Context, l *link, r wire.Request) (wire.Answer
 // fill makes the next submission: resyncs first, for they unblock conversations;
 // then what people wait for; then new KeyPackages.
 func (e *Engine) fill(ctx context.Context, l *link) (bool, error) {
+	if due := e.law.due; !due.IsZero() && !e.now().Before(due) {
+		return true, e.consultLaw(ctx, l)
+	}
 	for _, conv := range e.conversations {
 		if conv.State == stateResync {
 			return true, e.resync(ctx, l, conv)
@@ -187,6 +194,9 @@ func (e *Engine) make(ctx context.Context, l *link, in *intent) (bool, error) {
 		if cleared, err := e.clearFirst(conv, g); cleared || err != nil {
 			return true, err
 		}
+		if e.law.missing {
+			return false, nil // what the officers changed is not known yet
+		}
 		return true, e.seal(in, conv, g)
 	case intentAdd:
 		return true, e.add(ctx, l, in, conv)
@@ -232,10 +242,18 @@ func (e *Engine) giveUp(c *change, in *intent, conv *conversation, why error) er
 // seal encrypts a content for the present epoch. Ciphertext, ratchet state, counter
 // and sequence number are on disk before the first byte leaves.
 func (e *Engine) seal(in *intent, conv *conversation, g *mls.Group) error {
+	m := e.markNow(in)
+	if err := e.decide(m, g.Members()); err != nil {
+		return e.unfit(in, conv, err)
+	}
 	if in.Sequence == 0 {
 		in.Sequence = conv.Sequence + 1
 	}
-	header, err := (&wire.Header{Sequence: in.Sequence}).Marshal()
+	h, err := e.header(m, in.Sequence)
+	if err != nil {
+		return e.unfit(in, conv, err)
+	}
+	header, err := h.Marshal()
 	if err != nil {
 		return stopped(err)
 	}
@@ -334,12 +352,16 @@ func (e *Engine) submit(ctx context.Context, l *link, s *slot) error {
 		return e.removalDue(ctx, l, s, r)
 	case wire.StandingsStale:
 		err = e.setAside(s, r.Code)
+	case wire.BundleChanged, wire.NoBundle:
+		e.law.due = e.now()
+		err = e.postpone(s, r.Code)
+		e.hold = e.now().Add(lawPause)
 	case wire.StateConflict, wire.OldIncarnation:
 		return e.behind(l.welcome)
 	case wire.CounterGap:
 		return l.fail(errors.New("the gateway misses a submission")) // Welcome tells which
 	default:
-		err = e.refused(s, r.Code)
+		err = e.refused(s, r)
 	}
 	return stopped(err)
 }
@@ -394,8 +416,8 @@ func (e *Engine) postpone(s *slot, code wire.Code) error {
 }
 
 // refused ends a submission that the gateway will never take.
-func (e *Engine) refused(s *slot, code wire.Code) error {
-	conv := e.conversations[s.Conversation]
+func (e *Engine) refused(s *slot, r *wire.Result) error {
+	conv, code := e.conversations[s.Conversation], r.Code
 	switch {
 	case code == wire.UnknownGroup && len(s.Group) > 0:
 		return e.groupGone(s)
@@ -409,7 +431,7 @@ func (e *Engine) refused(s *slot, code wire.Code) error {
 		return e.update(func(c *change) error { return errors.Join(c.emptySlot(true), e.resyncFailed(c, conv, refusal(code))) })
 	}
 	e.cfg.Log.Warn("refused by the gateway", "what", s.Kind, "code", code.String())
-	why := refusal(code)
+	why := e.refusalAbout(s, r)
 	return e.update(func(c *change) error {
 		if err := c.emptySlot(true); err != nil {
 			return err
@@ -466,7 +488,7 @@ func (e *Engine) settleContent(s *slot) error {
 			return err
 		}
 		if !in.Resend {
-			sent := sentRecord{Content: in.Content, Group: s.Group, Epoch: s.Epoch, Time: e.now().Unix()}
+			sent := sentRecord{Content: in.Content, Mark: in.Mark, Group: s.Group, Epoch: s.Epoch, Time: e.now().Unix()}
 			if err := putJSON(c.Tx, tableSent, s.Conversation[:], vault.Numbered(s.Sequence), sent); err != nil {
 				return err
 			}
@@ -495,6 +517,10 @@ func refusal(code wire.Code) error {
 		wire.NotAllowed:        "refused: this device may not do that",
 		wire.RecipientRefused:  "refused: a recipient may not receive this",
 		wire.LabelRefused:      "refused: the gateway does not accept this label",
+		wire.LabelRequired:     "refused: the gateway carries nothing without a label",
+		wire.NotCleared:        "refused: a recipient is not cleared for this label",
+		wire.CeilingLowered:    "refused: the device would lower what the conversation may carry",
+		wire.NoBundle:          "the gateway does not hold the policy bundle in force",
 		wire.TooLarge:          "the message is too large: send it as a file",
 	}[code]
 	if text == "" {
@@ -503,11 +529,42 @@ func refusal(code wire.Code) error {
 	return &Refused{Code: code, text: text}
 }
 
+// refusalAbout is refusal with the device that it is about, and what to do.
+func (e *Engine) refusalAbout(s *slot, r *wire.Result) error {
+	why, ok := refusal(r.Code).(*Refused)
+	if !ok {
+		return refusal(r.Code)
+	}
+	why.hint = map[wire.Code]string{
+		wire.RecipientRefused: "valise conversations lists who is there; a device that is suspended has to be removed first, or wait until officers resume it",
+		wire.LabelRefused:     "valise labels lists labels that are valid here, and --all says why others are not",
+		wire.LabelRequired:    "give it a label: --label; valise labels lists those that you can use",
+		wire.NotCleared:       "choose a label that is open to everybody there (valise labels), or write to others without this device",
+		wire.CeilingLowered:   "begin a conversation of its own with that person: valise send --name",
+	}[r.Code]
+	about, named := r.About()
+	g, err := e.group(s.Group)
+	if !named || err != nil {
+		return why
+	}
+	list, _ := e.members(g)
+	for _, m := range list {
+		if m.Device == identity.DeviceID(about) {
+			why.text += ": " + m.Address.String() + ", device " + m.Device.String()[:8]
+		}
+	}
+	return why
+}
+
 // Refused is the gateway's lasting no.
 type Refused struct {
 	Code wire.Code
 	text string
+	hint string
 }
+
+// Hint says what to do.
+func (r *Refused) Hint() string { return r.hint }
 
 func (r *Refused) Error() string { return fmt.Sprintf("%s (%s)", r.text, r.Code) }
 func (r *Refused) Unwrap() error { return r.Code }

@@ -19,7 +19,6 @@ const (
 	reasonReplayed  = "message_replayed"
 	reasonSender    = "sender_mismatch"
 	reasonHeader    = "header_malformed"
-	reasonLabel     = "label_unknown"
 	reasonContent   = "content_malformed"
 	reasonCritical  = "unknown_critical_extension"
 	reasonCommit    = "commit_invalid"
@@ -68,6 +67,8 @@ func (e *Engine) notice(n *wire.Notice) {
 		e.stock = 0
 	case wire.NoticeDrained:
 		e.drained = true
+	case wire.NoticeBundle:
+		e.law.due = e.now()
 	}
 	e.bell.ring()
 }
@@ -176,6 +177,11 @@ func (e *Engine) contentArrived(ctx context.Context, l *link, d *wire.Deliver) e
 	if !known || e.conversations[id].State != stateActive {
 		return e.done(d, func(c *change) error { return e.missed(c, d) })
 	}
+	if released, err := e.enlighten(ctx, l, d); err != nil {
+		return err
+	} else if released {
+		return e.contentArrived(ctx, l, d) // much may have changed meanwhile
+	}
 	conv := e.conversations[id]
 	g, err := e.group(conv.Group)
 	if err != nil {
@@ -204,6 +210,9 @@ func (e *Engine) contentArrived(ctx context.Context, l *link, d *wire.Deliver) e
 	return e.done(d, func(c *change) error {
 		conv := e.conversations[id]
 		if err := e.missed(c, d); err != nil || reason != reasonAltered || conv == nil || !bytes.Equal(conv.Group, d.Group) || conv.State != stateActive {
+			return err
+		}
+		if err := e.remark(c, conv, d); err != nil {
 			return err
 		}
 		return e.unopened(c, conv, g, d)
@@ -258,10 +267,26 @@ func (e *Engine) opened(ctx context.Context, l *link, d *wire.Deliver, conv *con
 		return stopped(err) // every leaf was approved when it came in
 	}
 	e.agrees(conv.Group, from.Device)
-	m := &arrival{from: from, delivery: d}
+	m := &arrival{from: from, delivery: d, members: len(g.Members())}
 	reason, err := m.check(r, d)
+	mislabelled := false
+	if err == nil {
+		reason, err = e.judge(m, r.Sender.Credential)
+		mislabelled = err != nil
+	}
 	if err != nil {
 		if err := e.report(ctx, l, d, reason, err); err != nil {
+			return err
+		}
+	}
+	relabelled := false
+	if m.header != nil {
+		if relabelled, err = e.altered(conv, m); err != nil {
+			return err
+		}
+	}
+	if relabelled {
+		if err := e.report(ctx, l, d, reasonLabelAltered, errors.New("it was delivered before with another label than its sender signed")); err != nil {
 			return err
 		}
 	}
@@ -269,10 +294,18 @@ func (e *Engine) opened(ctx context.Context, l *link, d *wire.Deliver, conv *con
 		if err := errors.Join(putDelta(c.Tx, conv.Group, r.Delta), e.counted(c, conv.Group, g.Epoch())); err != nil {
 			return err
 		}
-		switch reason {
-		case "":
+		if relabelled {
+			ev := Event{Kind: EventRelabelled, Time: e.now(), From: from.Address.String(), Device: from.Device, Sequence: m.header.Sequence, Reason: reasonLabelAltered, Label: m.label}
+			if err := errors.Join(e.note(c, conv, ev), e.forgetClaim(c, conv, from.Device, m.header.Sequence)); err != nil {
+				return err
+			}
+		}
+		switch {
+		case reason == "":
 			return e.accept(c, conv, g, m)
-		case reasonSender:
+		case mislabelled:
+			return e.refusedLabel(c, conv, m, reason)
+		case reason == reasonSender:
 			// The gateway named another sender: the message is asked for again from
 			// the one who signed it.
 			return e.missing(c, conv, from.Device, m.header.Sequence)
@@ -287,6 +320,8 @@ type arrival struct {
 	header   *wire.Header
 	content  *wire.Content
 	delivery *wire.Deliver
+	members  int    // devices in the group
+	label    *Label // as it is shown; nil: unlabelled
 }
 
 // check judges what the sender signed. The reason says why it is refused.
@@ -296,10 +331,6 @@ func (m *arrival) check(r *mls.Received, d *wire.Deliver) (reason string, err er
 	}
 	if d.Sender != [32]byte(m.from.Device) {
 		return reasonSender, errors.New("the gateway names another sender than the one who signed")
-	}
-	if m.header.Labelled {
-		// Without a policy bundle no label can be judged; fail closed.
-		return reasonLabel, errors.New("labelled under a policy that this device does not have")
 	}
 	if m.content, err = wire.ParseContent(r.Plaintext); err != nil {
 		return reasonContent, err

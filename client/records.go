@@ -92,6 +92,10 @@ type peer struct {
 	Last    uint64         `json:"last"`  // highest sequence seen
 	Fresh   bool           `json:"fresh"` // Last means nothing: it joined or resynced
 	Missing map[uint64]int `json:"missing,omitempty"`
+
+	// Claimed has digests of the labels with which messages were delivered that did
+	// not open, by their sequence.
+	Claimed map[uint64][]byte `json:"claimed,omitempty"`
 }
 
 // Kinds of intents.
@@ -110,6 +114,8 @@ type intent struct {
 	Content      []byte            `json:"content,omitempty"`
 	Sequence     uint64            `json:"sequence,omitempty"` // fixed once it was sealed
 	Resend       bool              `json:"resend,omitempty"`
+	Service      bool              `json:"service,omitempty"` // between devices: nobody reads it
+	Mark         mark              `json:"mark,omitzero"`
 	Addresses    []string          `json:"addresses,omitempty"`
 	Packages     [][]byte          `json:"packages,omitempty"`
 	Device       identity.DeviceID `json:"device,omitzero"` // intentRemove: this one only
@@ -142,6 +148,7 @@ type slot struct {
 // A sentRecord is a content that may be asked for again.
 type sentRecord struct {
 	Content []byte `json:"content"`
+	Mark    mark   `json:"mark,omitzero"`
 	Group   []byte `json:"group"`
 	Epoch   uint64 `json:"epoch"`
 	Time    int64  `json:"time"`

@@ -60,7 +60,7 @@ func TestCriticalExtension(t *testing.T) {
 		_, err := alice.queueOwn(conv, &wire.Content{
 			MediaType: wire.MediaText, Body: []byte(text),
 			Extensions: []wire.Extension{{Type: 999, Critical: critical}},
-		}, nil)
+		}, mark{}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -214,7 +214,7 @@ func (e *Engine) askAgain(c *change, conv *conversation, device identity.DeviceI
 	if err != nil {
 		return err
 	}
-	_, err = e.queueContent(c, conv.ID, &wire.Content{ID: NewMessageID(), MediaType: wire.MediaResend, Time: uint64(e.now().UnixMilli()), Body: body})
+	_, err = e.queueService(c, conv.ID, &wire.Content{ID: NewMessageID(), MediaType: wire.MediaResend, Time: uint64(e.now().UnixMilli()), Body: body})
 	return err
 }
 
@@ -255,7 +255,7 @@ func (e *Engine) answerResend(c *change, conv *conversation, g *mls.Group, r *wi
 			e.cfg.Log.Warn("not sent again: the conversation has new members", "sequence", n)
 			continue
 		}
-		in := &intent{Kind: intentContent, Conversation: conv.ID, Content: sent.Content, Sequence: n, Resend: true}
+		in := &intent{Kind: intentContent, Conversation: conv.ID, Content: sent.Content, Mark: sent.Mark, Sequence: n, Resend: true}
 		if err := c.queue(in); err != nil {
 			return err
 		}

@@ -25,12 +25,14 @@ type transfer struct {
 	Plan         []byte         `json:"plan"`
 	Started      int64          `json:"started"`
 	InReplyTo    MessageID      `json:"in_reply_to,omitzero"`
+	Mark         mark           `json:"mark,omitzero"`
 }
 
-// SendFile measures a file and queues it. As with Send, Wait tells when the gateway
-// has it; progress is told of the measuring, Uploaded of the upload. The file must
-// stay unchanged until then.
-func (e *Engine) SendFile(ctx context.Context, conv ConversationID, id MessageID, path string, progress file.Progress) (MessageID, error) {
+// SendFile measures a file and queues it; the draft has no text. As with Send, Wait tells
+// when the gateway has it; progress is told of the measuring, Uploaded of the upload. The
+// file must stay unchanged until then.
+func (e *Engine) SendFile(ctx context.Context, d Draft, path string, progress file.Progress) (MessageID, error) {
+	id := d.ID
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return id, err
@@ -52,6 +54,10 @@ func (e *Engine) SendFile(ctx context.Context, conv ConversationID, id MessageID
 	} else if _, err := e.Outcome(ctx, id); err == nil {
 		return id, nil // queued before
 	}
+	m, err := e.fitting(d)
+	if err != nil {
+		return id, err
+	}
 	plan, err := file.Measure(ctx, f, uint64(info.Size()), file.Named(path), progress)
 	if err != nil {
 		return id, err
@@ -62,11 +68,11 @@ func (e *Engine) SendFile(ctx context.Context, conv ConversationID, id MessageID
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.conversations[conv] == nil {
+	if e.conversations[d.Conversation] == nil {
 		return id, errNoConversation
 	}
 	return id, e.update(func(c *change) error {
-		t := transfer{ID: id, Conversation: conv, Path: path, Plan: raw, Started: e.now().UnixMilli()}
+		t := transfer{ID: id, Conversation: d.Conversation, Path: path, Plan: raw, Started: e.now().UnixMilli(), InReplyTo: d.InReplyTo, Mark: m}
 		return errors.Join(putJSON(c.Tx, tableTransfer, nil, id[:], t), putJSON(c.Tx, tableMine, nil, id[:], Outcome{State: OutcomeQueued}))
 	})
 }
@@ -244,7 +250,7 @@ func (e *Engine) announce(t *transfer, plan *file.Plan) error {
 	defer e.mu.Unlock()
 	return stopped(e.update(func(c *change) error {
 		content := &wire.Content{ID: t.ID, MediaType: wire.MediaFile, InReplyTo: t.InReplyTo, Time: uint64(t.Started), Body: body}
-		in, err := e.queueContent(c, t.Conversation, content)
+		in, err := e.queueContent(c, t.Conversation, content, t.Mark)
 		if err != nil {
 			return err
 		}
@@ -258,7 +264,7 @@ func (e *Engine) cancelTransfer(t *transfer, why error) error {
 	defer e.mu.Unlock()
 	return stopped(e.update(func(c *change) error {
 		return errors.Join(c.Delete(tableTransfer, nil, t.ID[:]),
-			putJSON(c.Tx, tableMine, nil, t.ID[:], Outcome{State: OutcomeRefused, Reason: why.Error()}))
+			putJSON(c.Tx, tableMine, nil, t.ID[:], Outcome{State: OutcomeRefused, Reason: why.Error(), Hint: hintOf(why)}))
 	}))
 }
 

@@ -50,7 +50,7 @@ func TestFileSurvivesRestarts(t *testing.T) {
 	path, data := randomFile(t, 24<<20)
 	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
 	defer cancel()
-	id, err := alice.SendFile(ctx, conv, MessageID{}, path, nil)
+	id, err := alice.SendFile(ctx, Draft{Conversation: conv}, path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +95,7 @@ func TestFileChangedBeforeUpload(t *testing.T) {
 	path, data := randomFile(t, 1<<20)
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	id, err := alice.SendFile(ctx, conv, MessageID{}, path, nil)
+	id, err := alice.SendFile(ctx, Draft{Conversation: conv}, path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -58,6 +58,9 @@ type sendRequest struct {
 	ID   client.MessageID `json:"id,omitzero"`
 	Text string           `json:"text,omitempty"`
 	File string           `json:"file,omitempty"`
+
+	Label      string `json:"label,omitempty"`      // as send --label takes it
+	Precedence string `json:"precedence,omitempty"` // empty: routine
 }
 
 // sendLine is one line of the answer: progress, then the outcome.
@@ -259,11 +262,12 @@ func (s *session) send(ctx context.Context, r *sendRequest, send func(any) error
 	progress := func(done, total uint64) {
 		send(sendLine{State: "measuring", Done: done, Total: total})
 	}
+	draft := client.Draft{ID: r.ID, Conversation: conv, Text: r.Text, Label: r.Label, Precedence: r.Precedence}
 	var id client.MessageID
 	if r.File != "" {
-		id, err = s.engine.SendFile(ctx, conv, r.ID, r.File, everyTenth(progress))
+		id, err = s.engine.SendFile(ctx, draft, r.File, everyTenth(progress))
 	} else {
-		id, err = s.engine.Send(ctx, client.Draft{ID: r.ID, Conversation: conv, Text: r.Text})
+		id, err = s.engine.Send(ctx, draft)
 	}
 	if err != nil {
 		return err

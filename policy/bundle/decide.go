@@ -5,6 +5,7 @@ package bundle
 import (
 	"crypto/sha256"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,6 +23,7 @@ type Bundle struct {
 
 	rules   *rules.Rules
 	domains *Domains
+	docs    []*spif.Document
 }
 
 // Compile checks contents in every way but who signed them: SPIFs, rules, table
@@ -59,6 +61,7 @@ func compile(c *Contents, now time.Time) (*Bundle, error) {
 	if b.Set, err = policy.Compile(docs...); err != nil {
 		return nil, fmt.Errorf("bundle: %w", err)
 	}
+	b.docs = docs
 	text, _ := c.Read(RulesFile)
 	schema, ok := c.Read(SchemaFile)
 	if !ok {
@@ -72,6 +75,30 @@ func compile(c *Contents, now time.Time) (*Bundle, error) {
 		return nil, fmt.Errorf("bundle: %w", err)
 	}
 	return b, nil
+}
+
+// WithEditions returns the bundle with editions of policies that it does not hold, for
+// decisions about stored messages, which keep their own; its own stand before others of
+// the same number. Never decide about a new message with it: an edition that the
+// officers took out must not count again.
+func (b *Bundle) WithEditions(older ...*spif.Document) (*Bundle, error) {
+	docs := slices.Clone(b.docs)
+	for _, d := range older {
+		id, err := policy.ParseOID(d.Policy.ID)
+		if err != nil {
+			return nil, fmt.Errorf("bundle: %w", err)
+		}
+		if !b.Set.Has(id, d.Edition) {
+			docs = append(docs, d)
+		}
+	}
+	out := *b
+	var err error
+	if out.Set, err = policy.Compile(docs...); err != nil {
+		return nil, fmt.Errorf("bundle: %w", err)
+	}
+	out.docs = docs
+	return &out, nil
 }
 
 // A Reason says, as one word for the audit stream, why a route is refused.
