@@ -24,6 +24,7 @@ import (
 
 	"valise/client/vault"
 	"valise/gateway"
+	"valise/gateway/rules"
 	"valise/identity"
 	"valise/internal/store/relay"
 )
@@ -54,6 +55,9 @@ type world struct {
 	optional bool           // devices demand it once they have seen it
 	issued   func(d *device, leaf *x509.Certificate)
 	patience time.Duration // of devices with the record; 0: theirs
+
+	rules   *rules.State // the gateway's policy bundle
+	cleared func(local string) (*identity.Clearance, identity.Tier)
 
 	stop func()
 }
@@ -135,7 +139,7 @@ func (w *world) start() {
 	}
 	g, err := gateway.New(gateway.Config{
 		Trust: w.trust(), Domain: domain, Certificate: w.cert, Store: store, Dir: w.dir,
-		Record: w.record, Audit: w.audit, Log: slog.New(slog.DiscardHandler), Limits: gateway.Limits{Rate: 1e6, Burst: 1e6},
+		Record: w.record, Rules: w.rules, Audit: w.audit, Log: slog.New(slog.DiscardHandler), Limits: gateway.Limits{Rate: 1e6, Burst: 1e6},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -244,6 +248,9 @@ func (w *world) deviceBy(local string, curve elliptic.Curve, now func() time.Tim
 	p := identity.DeviceProfile{
 		Address: address, PublicKey: d.key.Public(), Tier: identity.TierHardware, EvidenceHash: [32]byte{1}, PolicyHash: [32]byte{2},
 		Serial: serial(), NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(24 * time.Hour),
+	}
+	if w.cleared != nil {
+		p.Clearance, p.Tier = w.cleared(local)
 	}
 	template, err := p.Template()
 	leaf := issue(t, template, err, w.issuer, d.key.Public(), w.issuerKey)

@@ -96,11 +96,13 @@ func (s *shelf) sign(number uint64, issuers ...*x509.Certificate) {
 }
 
 // add records a certificate, publish signs a checkpoint.
-func (s *shelf) add(tbs []byte) {
+func (s *shelf) add(tbs []byte) { s.record(ledger.KindIssuance, tbs) }
+
+func (s *shelf) record(kind ledger.Kind, payload []byte) {
 	s.t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e, err := ledger.NewEntry(ledger.KindIssuance, tbs, time.Now())
+	e, err := ledger.NewEntry(kind, payload, time.Now())
 	if err != nil {
 		s.t.Fatal(err)
 	}
