@@ -208,7 +208,7 @@ func (e *Engine) resolvePhrase(b *bundle.Bundle, phrase string) (*policy.Resolve
 	now := e.now()
 	own, first := e.ownPolicy(), error(nil)
 	var found []*policy.Label
-	for _, id := range e.policiesFirst(b, own) {
+	for _, id := range policiesFirst(b, own) {
 		l, err := b.Set.Phrase(id, phrase, now)
 		if err == nil {
 			found = append(found, l)
@@ -246,19 +246,6 @@ func (e *Engine) ownPolicy() policy.OID {
 		return ""
 	}
 	return policy.OIDOf(d.Clearance.PolicyID)
-}
-
-// policiesFirst lists the policies of a bundle, one of them first.
-func (e *Engine) policiesFirst(b *bundle.Bundle, first policy.OID) []policy.OID {
-	var out []policy.OID
-	for _, id := range b.Set.Policies() {
-		if id == first {
-			out = append([]policy.OID{id}, out...)
-		} else {
-			out = append(out, id)
-		}
-	}
-	return out
 }
 
 // serviceMark is what messages between devices bear, which nobody reads: nothing where
@@ -383,11 +370,16 @@ func (e *Engine) decide(m mark, list []mls.Member) error {
 		}
 		ends = append(ends, e.end(d))
 	}
-	return e.decideFor(b, m, ends, len(list))
+	own, err := deviceOf(e.cfg.Trust, mls.X509Credential(e.leaf))
+	if err != nil {
+		return err
+	}
+	return decideFor(b, e.end(own), m, ends, len(list), e.now())
 }
 
-func (e *Engine) decideFor(b *bundle.Bundle, m mark, ends []bundle.End, members int) error {
-	route, now := &bundle.Route{Action: rules.Send, Use: policy.New, Precedence: precedenceName(m.Precedence), Members: members}, e.now()
+// decideFor decides about every end but the sender's own.
+func decideFor(b *bundle.Bundle, own bundle.End, m mark, ends []bundle.End, members int, now time.Time) error {
+	route := &bundle.Route{Action: rules.Send, Sender: own, Use: policy.New, Precedence: precedenceName(m.Precedence), Members: members}
 	marking := ""
 	if len(m.Label) > 0 {
 		var err error
@@ -396,13 +388,8 @@ func (e *Engine) decideFor(b *bundle.Bundle, m mark, ends []bundle.End, members 
 		}
 		marking = markingOf(b.Set, route.Label, policy.New, now)
 	}
-	own, err := deviceOf(e.cfg.Trust, mls.X509Credential(e.leaf))
-	if err != nil {
-		return err
-	}
-	route.Sender = e.end(own)
 	for _, end := range ends {
-		if end.ID == e.self {
+		if end.ID == own.ID {
 			continue
 		}
 		route.Recipient = end

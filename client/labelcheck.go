@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"valise/client/vault"
@@ -187,4 +188,47 @@ func (e *Engine) forgetClaim(c *change, conv *conversation, device identity.Devi
 	}
 	delete(p.Claimed, n)
 	return c.putPeer(conv.ID, device, p)
+}
+
+// RefusedText says in words why a message was refused, for the reasons in events of the
+// kind EventRefused.
+func RefusedText(reason string) string {
+	if own, ok := strings.CutPrefix(reason, "label_sender_"); ok {
+		return fmt.Sprintf("its sender may not use this label: %s (%s)", reasonText(own), reason)
+	}
+	text := map[string]string{
+		reasonLabel:        "it has a label, and no policy is in force here",
+		reasonLabelForm:    "its label is malformed",
+		reasonLabelUnbound: "its label names no policy bundle",
+		reasonLabelBundle:  "its label was decided under a policy bundle that was never in force here",
+		reasonContent:      "its content is malformed",
+		reasonHeader:       "its header is malformed",
+		reasonCritical:     "it needs something that this version does not know",
+	}[reason]
+	if text == "" {
+		own, ok := strings.CutPrefix(reason, "label_")
+		if !ok {
+			return reason
+		}
+		text = "its label is not for this device: " + reasonText(own)
+	}
+	return fmt.Sprintf("%s (%s)", text, reason)
+}
+
+// BundleText says in words what is wrong with a policy bundle, for the reasons in events
+// of the kind EventPolicy.
+func BundleText(reason string) string {
+	text := map[string]string{
+		reasonBundleMissing:    "the gateway does not have the one in force",
+		reasonBundleSignatures: "it is not signed by two officers, on record",
+		reasonBundleMalformed:  "it is malformed, or another one than is in force",
+		reasonBundleRollback:   "it is not newer than the one before",
+		reasonBundleInvalid:    "it does not pass its own tests",
+		reasonBulletin:         "the bulletin that should name it is not the authority's",
+		reasonBulletinFork:     "the bulletin that names it contradicts one that was shown before",
+	}[reason]
+	if text == "" {
+		text = "it is refused"
+	}
+	return text
 }

@@ -20,6 +20,7 @@ type ChatCmd struct {
 	output
 	To           []string `arg:"" optional:"" help:"Addresses."`
 	Conversation string   `short:"c" placeholder:"ID|NAME" help:"Chat in this conversation instead of naming addresses."`
+	labelling
 }
 
 // Run sends each line of standard input and prints what comes, until the input ends.
@@ -75,7 +76,7 @@ func (cmd *ChatCmd) listen(ctx context.Context, e *env, c *local.Client, conv cl
 			if e.json {
 				return e.print(ev)
 			}
-			return e.say("%s", describe(&ev))
+			return e.sayEvent(&ev)
 		})
 		if ctx.Err() != nil || !locked(err) {
 			return err
@@ -97,16 +98,25 @@ func (cmd *ChatCmd) listen(ctx context.Context, e *env, c *local.Client, conv cl
 func (cmd *ChatCmd) speak(ctx context.Context, e *env, c *local.Client, conv client.ConversationID) error {
 	lines := bufio.NewScanner(os.Stdin)
 	lines.Buffer(make([]byte, 64<<10), client.MaxText)
-	for lines.Scan() {
+	l := &labeller{env: e, agent: c, target: target{Conversation: conv.String()}, labelling: cmd.labelling}
+	if err := l.check(ctx, cmd.labelling); err != nil {
+		return err
+	}
+	for l.prompt(); lines.Scan(); l.prompt() {
 		text := strings.TrimRight(lines.Text(), "\r")
 		if text == "" {
 			continue
 		}
+		if phrase, ok := labelCommand(text); ok {
+			l.change(ctx, phrase)
+			continue
+		}
+		text = strings.TrimPrefix(text, escapedCommand(text))
 		if err := checkText(text); err != nil {
 			warn("not sent: %v", err)
 			continue
 		}
-		r := sendRequest{target: target{Conversation: conv.String()}, ID: client.NewMessageID(), Text: text}
+		r := sendRequest{target: l.target, ID: client.NewMessageID(), Text: text, Label: l.Label, Precedence: l.Precedence}
 		err := c.Stream(ctx, "/send", r, func(json.RawMessage) error { return nil })
 		for locked(err) && ctx.Err() == nil {
 			select {
@@ -117,7 +127,7 @@ func (cmd *ChatCmd) speak(ctx context.Context, e *env, c *local.Client, conv cli
 			err = c.Stream(ctx, "/send", r, func(json.RawMessage) error { return nil })
 		}
 		if err != nil && ctx.Err() == nil {
-			warn("not sent: %v", err)
+			warnAll("not sent: ", err)
 		}
 	}
 	err := lines.Err()

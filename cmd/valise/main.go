@@ -7,6 +7,8 @@
 //	valise unlock
 //	valise send bob@interieur.example "see you at nine"
 //	valise send bob@interieur.example --file report.pdf
+//	valise labels bob@interieur.example
+//	valise send bob@interieur.example --label "SECRET//EYES ONLY" "burn this"
 //	valise receive --follow
 //	valise chat bob@interieur.example
 //	valise verify bob@interieur.example
@@ -52,6 +54,7 @@ type cli struct {
 	Receive       ReceiveCmd       `cmd:"" help:"Print what came, and fetch files."`
 	Chat          ChatCmd          `cmd:"" help:"Write and read line by line."`
 	Contacts      ContactsCmd      `cmd:"" help:"List who can be written to."`
+	Labels        LabelsCmd        `cmd:"" help:"List labels, and to whom they may go."`
 	Conversations ConversationsCmd `cmd:"" help:"List conversations and who is in them."`
 	Verify        VerifyCmd        `cmd:"" help:"Show the safety number to compare with somebody by voice."`
 	Add           AddCmd           `cmd:"" help:"Add people, or their new devices, to a conversation."`

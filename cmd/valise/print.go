@@ -133,7 +133,17 @@ func describe(ev *client.Event) string {
 	case client.EventLeft:
 		return fmt.Sprintf("%s%s * you are no longer in this conversation (%s)", at, where, line(ev.Reason))
 	case client.EventRefused:
-		return fmt.Sprintf("%s%s * a message from %s was refused: %s", at, where, ev.From, line(ev.Reason))
+		return fmt.Sprintf("%s%s * a message from %s was REFUSED and is not shown: %s", at, where, ev.From, client.RefusedText(ev.Reason))
+	case client.EventRelabelled:
+		return fmt.Sprintf("%s%s * TROUBLE: message %d of %s was delivered with another label than its sender signed; that copy was refused. Tell your security officer", at, where, ev.Sequence, ev.From)
+	case client.EventPolicy:
+		switch {
+		case ev.Reason != "":
+			return fmt.Sprintf("%s * TROUBLE with the policy bundle: %s (%s); nothing is sent until the one in force is here", at, client.BundleText(ev.Reason), line(ev.Reason))
+		case ev.Version > 0:
+			return fmt.Sprintf("%s * version %d of the policy bundle is in force", at, ev.Version)
+		}
+		return at + " * the policy bundle is in order again"
 	case client.EventLost:
 		return fmt.Sprintf("%s%s * message %d of device %s cannot be obtained any more: ask for it to be sent anew", at, where, ev.Sequence, ev.Device.String()[:8])
 	case client.EventExpired:

@@ -112,7 +112,7 @@ func (r *reader) take(ctx context.Context, c *local.Client, ev *client.Event) er
 		r.after = ev.Cursor
 		return nil
 	}
-	show := func() error { return r.env.say("%s", describe(ev)) }
+	show := func() error { return r.env.sayEvent(ev) }
 	if r.env.json {
 		show = func() error { return r.env.print(ev) }
 	}

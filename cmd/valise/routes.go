@@ -67,9 +67,17 @@ type sendRequest struct {
 type sendLine struct {
 	ID           client.MessageID      `json:"id,omitzero"`
 	Conversation client.ConversationID `json:"conversation,omitzero"`
-	State        string                `json:"state"` // measuring, uploading, queued, sent
+	State        string                `json:"state"`             // measuring, uploading, queued, sent
+	Marking      string                `json:"marking,omitempty"` // of its label; none: unlabelled
 	Done         uint64                `json:"done,omitempty"`
 	Total        uint64                `json:"total,omitempty"`
+}
+
+// labelsRequest asks which labels the people of a target may have; a target that names
+// nobody asks about this device alone.
+type labelsRequest struct {
+	target
+	All bool `json:"all,omitempty"` // those too that are not usable, with the reason
 }
 
 type eventsRequest struct {
@@ -121,6 +129,8 @@ func (a *agent) routes() http.Handler {
 		return &none{}, nil
 	})
 	local.Stream(mux, "/send", a.send)
+	local.Handle(mux, "/labels", with(a, labels))
+	local.Handle(mux, "/preview", with(a, preview))
 	local.Stream(mux, "/events", a.events)
 	local.Stream(mux, "/fetch", a.fetch)
 	local.Handle(mux, "/target", with(a, func(ctx context.Context, s *session, r *target) (*client.Conversation, error) {
@@ -263,6 +273,14 @@ func (s *session) send(ctx context.Context, r *sendRequest, send func(any) error
 		send(sendLine{State: "measuring", Done: done, Total: total})
 	}
 	draft := client.Draft{ID: r.ID, Conversation: conv, Text: r.Text, Label: r.Label, Precedence: r.Precedence}
+	label, err := s.engine.Preview(ctx, draft)
+	if err != nil {
+		return err
+	}
+	marking := ""
+	if label != nil {
+		marking = label.Marking
+	}
 	var id client.MessageID
 	if r.File != "" {
 		id, err = s.engine.SendFile(ctx, draft, r.File, everyTenth(progress))
@@ -272,13 +290,45 @@ func (s *session) send(ctx context.Context, r *sendRequest, send func(any) error
 	if err != nil {
 		return err
 	}
-	if err := send(sendLine{ID: id, Conversation: conv, State: "queued"}); err != nil {
+	if err := send(sendLine{ID: id, Conversation: conv, State: "queued", Marking: marking}); err != nil {
 		return err
 	}
 	if err := s.follow(ctx, id, send); err != nil {
 		return err
 	}
-	return send(sendLine{ID: id, Conversation: conv, State: "sent"})
+	return send(sendLine{ID: id, Conversation: conv, State: "sent", Marking: marking})
+}
+
+// labels lists what may be written to a target. It starts no conversation.
+func labels(ctx context.Context, s *session, r *labelsRequest) (*client.Catalogue, error) {
+	var to client.Audience
+	var err error
+	if r.Conversation != "" {
+		if to.Conversation, err = s.find(r.Conversation); err != nil {
+			return nil, err
+		}
+	}
+	for _, text := range r.To {
+		address, err := identity.CanonicalAddress(text)
+		if err != nil {
+			return nil, err
+		}
+		to.People = append(to.People, address)
+	}
+	return s.engine.Labels(ctx, to, r.All)
+}
+
+// preview says which label a message would bear, or why it would not be sent. Nothing is.
+func preview(ctx context.Context, s *session, r *sendRequest) (*client.Label, error) {
+	conv, err := s.resolve(ctx, &r.target)
+	if err != nil {
+		return nil, err
+	}
+	label, err := s.engine.Preview(ctx, client.Draft{Conversation: conv, Label: r.Label, Precedence: r.Precedence})
+	if label == nil {
+		label = &client.Label{}
+	}
+	return label, err
 }
 
 // follow tells of an upload until the gateway has the message.

@@ -26,7 +26,8 @@ type SendCmd struct {
 	Conversation string   `short:"c" placeholder:"ID|NAME" help:"Send into this conversation instead of naming addresses."`
 	Name         string   `placeholder:"NAME" help:"Start a new conversation of this name with the addresses."`
 	File         string   `short:"f" type:"existingfile" placeholder:"FILE" help:"Send a file."`
-	ID           string   `placeholder:"ID" help:"Message id, 32 hexadecimal digits. The same id twice is sent once: repeat a command that broke off."`
+	labelling
+	ID string `placeholder:"ID" help:"Message id, 32 hexadecimal digits. The same id twice is sent once: repeat a command that broke off."`
 }
 
 // Run sends, and prints the message's id when the gateway has it on disk.
@@ -71,7 +72,7 @@ func (cmd *SendCmd) Run(ctx context.Context, e *env) error {
 }
 
 func (cmd *SendCmd) request(ctx context.Context, stdin io.Reader) (*sendRequest, error) {
-	r := &sendRequest{target: target{Conversation: cmd.Conversation, Name: cmd.Name}}
+	r := &sendRequest{target: target{Conversation: cmd.Conversation, Name: cmd.Name}, Label: cmd.Label, Precedence: cmd.Precedence}
 	rest := cmd.Args
 	for cmd.Conversation == "" && len(rest) > 0 {
 		if _, err := identity.CanonicalAddress(rest[0]); err != nil {
