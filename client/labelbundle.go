@@ -13,7 +13,6 @@ import (
 	"strings"
 	"time"
 
-	"valise/bulletin"
 	"valise/client/vault"
 	"valise/identity"
 	"valise/ledger"
@@ -41,13 +40,11 @@ const (
 	reasonBundleMalformed  = "bundle_malformed"
 	reasonBundleRollback   = "bundle_rollback" // not newer than the one in force
 	reasonBundleInvalid    = "bundle_invalid"  // it does not compile, or a test of its own fails
-	reasonBulletin         = "bulletin_invalid"
-	reasonBulletinFork     = "bulletin_fork" // at odds with one that was shown before
 )
 
 // The vault's tables of policies.
 const (
-	tableBundle = "bundle" // "", "cell": bundleCell; "", "file": the signed bundle; "", "bulletin": the newest bulletin
+	tableBundle = "bundle" // "", "cell": bundleCell; "", "file": the signed bundle
 	tablePolicy = "policy" // policy id, edition: its SPIF
 )
 
@@ -60,11 +57,10 @@ type bundleCell struct {
 
 // law is what decides about labels. Guarded by the engine's mu.
 type law struct {
-	cell      bundleCell
-	bundle    *bundle.Bundle // in force; nil: none that this device knows of
-	archive   *bundle.Bundle // the same with all editions that ever were, for stored messages
-	since     time.Time
-	standings *bulletin.Set // of the newest bulletin that was shown
+	cell    bundleCell
+	bundle  *bundle.Bundle // in force; nil: none that this device knows of
+	archive *bundle.Bundle // the same with all editions that ever were, for stored messages
+	since   time.Time
 
 	missing bool      // the bulletin names another bundle than this one
 	due     time.Time // when the gateway is asked next; zero: not before there is news
@@ -73,7 +69,7 @@ type law struct {
 
 // loadLaw reads what the vault holds. It was verified when it was put there.
 func (e *Engine) loadLaw(tx *vault.Tx) error {
-	e.law = law{standings: bulletin.NewSet()}
+	e.law = law{}
 	cell, err := getJSON[bundleCell](tx, tableBundle, nil, []byte("cell"))
 	if err != nil || e.cfg.RecordRoot == nil {
 		return err
@@ -81,19 +77,9 @@ func (e *Engine) loadLaw(tx *vault.Tx) error {
 	if cell != nil {
 		e.law.cell = *cell
 	}
-	if raw, err := tx.Get(tableBundle, nil, []byte("bulletin")); err != nil {
-		return err
-	} else if raw != nil && e.known.manifest != nil {
-		b, err := bulletin.Verify(raw, e.known.manifest)
-		if err != nil {
-			return fmt.Errorf("the bulletin in the vault: %w", err)
-		}
-		if e.law.standings, err = e.law.standings.WithBulletin(b); err != nil {
-			return fmt.Errorf("the bulletin in the vault: %w", err)
-		}
-	}
 	file, err := tx.Get(tableBundle, nil, []byte("file"))
 	if err != nil || file == nil {
+		e.outdated()
 		return err
 	}
 	signed, err := bundle.ParseSigned(file)
@@ -109,10 +95,20 @@ func (e *Engine) loadLaw(tx *vault.Tx) error {
 		return err
 	}
 	e.law.bundle, e.law.archive, e.law.since = b, archive, time.Unix(e.law.cell.Since, 0)
-	if named := e.law.standings.Bulletin(); named != nil {
-		e.law.missing = named.Bundle != b.Hash
-	}
+	e.outdated()
 	return nil
+}
+
+// outdated notes whether the newest bulletin names another bundle than the one here.
+// From then on nothing is sent until that one is here.
+func (e *Engine) outdated() {
+	named := e.standings.set.Bulletin()
+	if named == nil || named.Bundle == [32]byte{} {
+		return
+	}
+	if e.law.missing = e.law.bundle == nil || e.law.bundle.Hash != named.Bundle; e.law.missing && e.law.due.IsZero() {
+		e.law.due = e.now()
+	}
 }
 
 // archived is a bundle together with the editions that are kept.
@@ -172,7 +168,7 @@ func (e *Engine) knowsBundle(hash []byte) bool {
 	return slices.ContainsFunc(e.law.cell.Known, func(h []byte) bool { return bytes.Equal(h, hash) })
 }
 
-// consultLaw asks for the bulletin and the bundle that it names. An error is of the
+// consultLaw asks for the bundle that the newest bulletin names. An error is of the
 // connection or the vault; what is wrong with a bundle becomes an event. e.mu is held,
 // but not while the gateway is waited for.
 func (e *Engine) consultLaw(ctx context.Context, l *link) error {
@@ -180,10 +176,7 @@ func (e *Engine) consultLaw(ctx context.Context, l *link) error {
 		return nil // an authority without a record has no officers who could sign a bundle
 	}
 	e.law.due = time.Time{}
-	reason, err := e.lookUpBulletin(ctx, l)
-	if err == nil && reason == "" {
-		reason, err = e.lookUpBundle(ctx, l)
-	}
+	reason, err := e.lookUpBundle(ctx, l)
 	switch {
 	case err != nil:
 		return err
@@ -205,6 +198,15 @@ func (e *Engine) consultLaw(ctx context.Context, l *link) error {
 	})
 }
 
+// refreshLaw asks for the newest bulletin first.
+func (e *Engine) refreshLaw(ctx context.Context, l *link) error {
+	e.law.due = time.Time{}
+	if err := e.refreshStandings(ctx, l); err != nil {
+		return err
+	}
+	return e.consultLaw(ctx, l)
+}
+
 // keepLaw writes a step forward to the vault before anything relies on it.
 func (e *Engine) keepLaw(f func(c *change, cell *bundleCell) error) error {
 	var next bundleCell
@@ -222,47 +224,14 @@ func (e *Engine) keepLaw(f func(c *change, cell *bundleCell) error) error {
 	return stopped(err)
 }
 
-// lookUpBulletin takes the newest bulletin that the gateway shows, if it goes on from the
-// one held.
-func (e *Engine) lookUpBulletin(ctx context.Context, l *link) (string, error) {
-	raw, code, err := e.ask(ctx, l, &wire.GetRecord{Part: wire.PartBulletin})
-	switch {
-	case err != nil:
-		return "", err
-	case code == wire.NotFound && e.law.standings.Bulletin() == nil:
-		return "", nil // there was none yet
-	case code != wire.OK:
-		return reasonRecordUnavailable, nil
-	}
-	b, err := bulletin.Verify(raw, e.known.manifest)
-	if err != nil {
-		return reasonBulletin, nil
-	}
-	set, err := e.law.standings.WithBulletin(b)
-	switch {
-	case errors.Is(err, bulletin.ErrOld):
-		return "", nil // the one held counts
-	case err != nil:
-		return reasonBulletinFork, nil
-	}
-	err = e.keepLaw(func(c *change, _ *bundleCell) error { return c.Put(tableBundle, nil, []byte("bulletin"), raw) })
-	if err == nil {
-		e.law.standings = set
-	}
-	return "", err
-}
-
 // lookUpBundle takes the bundle that the bulletin names.
 func (e *Engine) lookUpBundle(ctx context.Context, l *link) (string, error) {
-	named := e.law.standings.Bulletin()
-	if named == nil || named.Bundle == [32]byte{} {
+	if e.outdated(); !e.law.missing {
+		e.law.due = time.Time{}
 		return "", nil
 	}
-	hash := named.Bundle
-	e.law.missing = e.law.bundle == nil || e.law.bundle.Hash != hash
-	if !e.law.missing {
-		return "", nil
-	}
+	hash := e.standings.set.Bulletin().Bundle
+	e.law.due = time.Time{}
 	file, reason, err := e.fetchBundle(ctx, l, hash)
 	if err != nil || reason != "" {
 		return reason, err
@@ -409,7 +378,7 @@ func (e *Engine) end(d *identity.Device) bundle.End {
 	if e.cfg.RecordRoot != nil {
 		above = append(above, e.cfg.RecordRoot)
 	}
-	if end.Clearance, err = policy.Effective(e.law.standings.Clearance(d), above...); err != nil {
+	if end.Clearance, err = policy.Effective(e.standings.set.Clearance(d), above...); err != nil {
 		e.cfg.Log.Warn("a clearance that cannot be read counts as none", "device", d.ID.String(), "error", err)
 		end.Clearance = nil
 	}

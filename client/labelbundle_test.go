@@ -110,12 +110,12 @@ func TestBundleRollbackByBulletin(t *testing.T) {
 	alice := c.device("alice").reachable().obeys(1)
 	c.enact(2, c.folder())
 	alice.obeys(2).kill()
-	c.shelf.mu.Lock()
-	c.shelf.announced = old
-	c.shelf.mu.Unlock()
+	c.announce(first.Bundle.Hash)
+	c.shelf.show(old)
 	c.serve(first)
 	alice.start()
 	alice.reachable()
+	alice.until("is told", func() bool { return alice.told(EventRecord, reasonBulletinRollback) })
 	if alice.version() != 2 {
 		t.Errorf("version %d is in force again", alice.version())
 	}

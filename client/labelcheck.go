@@ -20,7 +20,7 @@ import (
 	"valise/wire"
 )
 
-// How a recipient judges a label (spec/message.md, Section 9). The gateway has decided
+// How a recipient judges a label (spec/message.md, Section 10). The gateway has decided
 // before, and is not believed: what the sender's card signed is decided on again, with
 // what this device knows of both ends. A message that does not stand is not shown. It is
 // acknowledged, reported, and kept as an event that says why.
@@ -44,7 +44,7 @@ func (e *Engine) enlighten(ctx context.Context, l *link, d *wire.Deliver) (bool,
 		return false, nil
 	}
 	e.law.asked = d.Number
-	return true, e.consultLaw(ctx, l)
+	return true, e.refreshLaw(ctx, l)
 }
 
 // claimed is the header of a message as the gateway delivers it, nil if there is none.
@@ -224,8 +224,6 @@ func BundleText(reason string) string {
 		reasonBundleMalformed:  "it is malformed, or another one than is in force",
 		reasonBundleRollback:   "it is not newer than the one before",
 		reasonBundleInvalid:    "it does not pass its own tests",
-		reasonBulletin:         "the bulletin that should name it is not the authority's",
-		reasonBulletinFork:     "the bulletin that names it contradicts one that was shown before",
 	}[reason]
 	if text == "" {
 		text = "it is refused"

@@ -177,6 +177,11 @@ func (c *cabinet) announce(hash [32]byte, people ...bulletin.PersonStanding) {
 	if s.announced, err = bulletin.Sign(context.Background(), s.announcer, b); err != nil {
 		c.t.Fatal(err)
 	}
+	set, err := c.gateway.Standings().WithBulletin(b)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.gateway.SetStandings(set)
 }
 
 // enact puts a folder into force, with everything that belongs to it, and tells the

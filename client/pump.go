@@ -99,7 +99,7 @@ func (e *Engine) call(ctx context.Context, l *link, r wire.Request) (wire.Answer
 // then what people wait for; then new KeyPackages.
 func (e *Engine) fill(ctx context.Context, l *link) (bool, error) {
 	if due := e.law.due; !due.IsZero() && !e.now().Before(due) {
-		return true, e.consultLaw(ctx, l)
+		return true, e.refreshLaw(ctx, l)
 	}
 	for _, conv := range e.conversations {
 		if conv.State == stateResync {

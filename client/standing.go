@@ -131,6 +131,7 @@ func (e *Engine) takeBulletin(ctx context.Context, l *link, raw []byte) (string,
 		return "", stopped(err)
 	}
 	e.standings.set, e.standings.floor = next, b.Number
+	e.outdated()
 	return "", nil
 }
 
