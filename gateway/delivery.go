@@ -4,6 +4,7 @@ package gateway
 
 import (
 	"bufio"
+	"slices"
 	"sync"
 
 	"valise/gateway/mailbox"
@@ -134,28 +135,48 @@ func (d *delivery) push() (int, error) {
 		d.s.unavailable("a mailbox could not be read", err)
 		return 0, err
 	}
-	var buffer []byte
+	if err := d.write(entries); err != nil {
+		return 0, err
+	}
+	d.s.g.metrics.deliveries.Add(float64(len(entries)))
+	return len(entries), nil
+}
+
+// deliveryBuffers are for deliveries on their way into the stream, which copies
+// them: between writes a connection holds none.
+var deliveryBuffers = sync.Pool{New: func() any { return new([]byte) }}
+
+// write sends deliveries, many in one call.
+func (d *delivery) write(entries []mailbox.Entry) error {
+	kept := deliveryBuffers.Get().(*[]byte)
+	buffer := (*kept)[:0]
+	defer func() {
+		if cap(buffer) <= 2*coalesce {
+			*kept = buffer
+			deliveryBuffers.Put(kept)
+		}
+	}()
+	var deliver wire.Deliver
 	for i := range entries {
 		e := &entries[i]
-		frame, err := wire.Marshal(&wire.Deliver{
+		deliver = wire.Deliver{
 			Number: e.Number, Kind: wire.DeliveryKind(e.Kind), Group: e.Group, Epoch: e.Epoch,
 			Sender: e.Sender, Time: uint64(e.Time), Payload: e.Payload,
-		})
-		if err != nil {
+		}
+		var err error
+		if buffer, err = wire.Append(buffer, &deliver); err != nil {
 			d.s.unavailable("a stored message cannot be delivered", err)
-			return 0, err
+			return err
 		}
 		d.note(e.Number, len(e.Payload))
-		buffer = append(buffer, frame...)
 		if len(buffer) >= coalesce || i == len(entries)-1 {
 			if _, err := d.stream.Write(buffer); err != nil {
-				return 0, err
+				return err
 			}
 			buffer = buffer[:0]
 		}
 	}
-	d.s.g.metrics.deliveries.Add(float64(len(entries)))
-	return len(entries), nil
+	return nil
 }
 
 // window says from where and how much may be sent now. One delivery always
@@ -212,9 +233,11 @@ func (d *delivery) acknowledge(number uint64) bool {
 		return false
 	}
 	d.acked = max(d.acked, number)
-	for len(d.sizes) > 0 && d.sizes[0].number <= d.acked {
-		d.flight -= d.sizes[0].size
-		d.sizes = d.sizes[1:]
+	n := 0
+	for n < len(d.sizes) && d.sizes[n].number <= d.acked {
+		d.flight -= d.sizes[n].size
+		n++
 	}
+	d.sizes = slices.Delete(d.sizes, 0, n)
 	return true
 }

@@ -60,6 +60,10 @@ const (
 	// beyond it its requests are not read either.
 	maxUnsent = 1 << 20
 
+	// maxKept bounds the memory that a connection keeps for its next write: an idle
+	// one must stay small.
+	maxKept = 4 << 10
+
 	// coalesce is how many bytes of deliveries are collected for one write.
 	coalesce = 64 << 10
 

@@ -14,6 +14,7 @@ import (
 // person or a device.
 type metrics struct {
 	messages   *prometheus.CounterVec
+	contents   prometheus.Counter // of messages, kind message
 	deliveries prometheus.Counter
 	expired    prometheus.Counter
 	refusals   *prometheus.CounterVec
@@ -52,6 +53,7 @@ func newMetrics(r prometheus.Registerer, g *Gateway) *metrics {
 			Name: "valise_gateway_files_total", Help: "Files received and sent completely.",
 		}, []string{"direction"}),
 	}
+	m.contents = m.messages.WithLabelValues(kindMessage)
 	if r == nil {
 		return m
 	}
@@ -66,6 +68,15 @@ func newMetrics(r prometheus.Registerer, g *Gateway) *metrics {
 }
 
 func (m *metrics) refused(event, reason string) { m.refusals.WithLabelValues(event, reason).Inc() }
+
+// submitted counts a submission that is on disk. Messages have no label to be found.
+func (m *metrics) submitted(kind string) {
+	if kind == kindMessage {
+		m.contents.Inc()
+		return
+	}
+	m.messages.WithLabelValues(kind).Inc()
+}
 
 func (m *metrics) batch(n int, took time.Duration) {
 	m.batches.Observe(float64(n))

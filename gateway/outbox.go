@@ -19,6 +19,7 @@ type outbox struct {
 	mu      sync.Mutex
 	cond    *sync.Cond
 	unsent  []byte // guarded by mu
+	asleep  bool   // guarded by mu; the writer waits for something to write
 	writing bool   // guarded by mu; the writer holds bytes that are not yet out
 	ended   bool   // guarded by mu; nothing more is written
 	stopped chan struct{}
@@ -33,19 +34,26 @@ func newOutbox(w io.Writer, ctx context.Context) *outbox {
 	return o
 }
 
-// put queues a frame.
+// put queues a frame; flush sends it.
 func (o *outbox) put(f wire.Frame) error {
-	frame, err := wire.Marshal(f)
-	if err != nil {
-		return err
-	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if !o.ended {
-		o.unsent = append(o.unsent, frame...)
+	if o.ended {
+		return nil
+	}
+	var err error
+	o.unsent, err = wire.Append(o.unsent, f)
+	return err
+}
+
+// flush wakes the writer if there is something to write and it does not know.
+func (o *outbox) flush() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.asleep && len(o.unsent) > 0 {
+		o.asleep = false
 		o.cond.Broadcast()
 	}
-	return nil
 }
 
 // room waits until the peer has taken most of what it asked for; false when
@@ -81,19 +89,23 @@ func (o *outbox) close() {
 
 func (o *outbox) run() {
 	defer close(o.stopped)
+	var chunk []byte
 	for {
 		o.mu.Lock()
 		o.writing = false
 		o.cond.Broadcast()
 		for !o.ended && len(o.unsent) == 0 {
+			o.asleep = true
 			o.cond.Wait()
 		}
 		if o.ended {
 			o.mu.Unlock()
 			return
 		}
-		chunk := o.unsent
-		o.unsent, o.writing = nil, true
+		if cap(chunk) > maxKept {
+			chunk = nil
+		}
+		chunk, o.unsent, o.writing, o.asleep = o.unsent, chunk[:0], true, false
 		o.mu.Unlock()
 		if _, err := o.w.Write(chunk); err != nil {
 			o.end()

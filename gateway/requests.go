@@ -18,9 +18,9 @@ import (
 // One goroutine serves a device's requests, in their order; only the store's
 // work on messages goes on behind its back.
 func (s *session) requests(in *bufio.Reader, out *outbox) {
-	pending := make(chan struct{}, wire.MaxPending)
+	r := &requester{s: s, out: out, pending: make(chan struct{}, wire.MaxPending)}
 	for out.room() {
-		frame, err := wire.Read(in)
+		frame, body, err := wire.ReadRaw(in)
 		if err != nil {
 			s.broken(err)
 			return
@@ -31,25 +31,40 @@ func (s *session) requests(in *bufio.Reader, out *outbox) {
 			return
 		}
 		select {
-		case pending <- struct{}{}:
+		case r.pending <- struct{}{}:
 		case <-s.conn.Context().Done():
 			return
 		}
-		answer := func(a wire.Answer) {
-			if err := out.put(a); err != nil {
-				s.g.log.Error("an answer cannot be encoded", "error", err)
-				_ = out.put(wire.NewResult(request.RequestID(), wire.TooLarge))
-			}
-			<-pending
-		}
 		if submission, ok := request.(wire.Submission); ok {
-			s.submit(submission, answer)
+			r.submit(submission, body)
 		} else if a := s.ask(s.conn.Context(), request); a != nil {
-			answer(a)
+			r.answer(a)
 		} else {
 			return
 		}
 	}
+}
+
+// A requester serves the requests of one control stream.
+type requester struct {
+	s       *session
+	out     *outbox
+	pending chan struct{} // one element for each request without an answer
+}
+
+// answer ends a request.
+func (r *requester) answer(a wire.Answer) {
+	r.put(a)
+	r.out.flush()
+}
+
+// put ends a request; the answer leaves with the next flush.
+func (r *requester) put(a wire.Answer) {
+	if err := r.out.put(a); err != nil {
+		r.s.g.log.Error("an answer cannot be encoded", "error", err)
+		_ = r.out.put(wire.NewResult(a.AnswerTo(), wire.TooLarge))
+	}
+	<-r.pending
 }
 
 // ask serves a request that changes nothing. It returns nil after closing the

@@ -23,19 +23,15 @@ import (
 // handed over before has its outcome. So whatever is decided here is decided
 // with the device's true mark in hand, and the store decides again, in the
 // transaction.
-func (s *session) submit(req wire.Submission, answer func(wire.Answer)) {
-	id, counter := req.RequestID(), req.SubmissionCounter()
-	done := func(code wire.Code) { answer(wire.NewResult(id, code)) }
+func (r *requester) submit(req wire.Submission, body []byte) {
+	s, id, counter := r.s, req.RequestID(), req.SubmissionCounter()
+	done := func(code wire.Code) { r.answer(wire.NewResult(id, code)) }
 	if !s.current {
 		s.refuse(eventRefusedRequest, wire.OldIncarnation.String())
 		done(wire.OldIncarnation)
 		return
 	}
-	hash, err := wire.Digest(req)
-	if err != nil {
-		done(wire.Malformed)
-		return
-	}
+	hash := wire.DigestBody(req.Type(), body)
 	send, isSend := req.(*wire.Send)
 	if !isSend || !s.seq.next(counter) {
 		switch mark := s.seq.settle(); {
@@ -48,17 +44,17 @@ func (s *session) submit(req wire.Submission, answer func(wire.Answer)) {
 			return
 		}
 	}
-	sub := &mailbox.Submission{
+	m := &sending{r: r, id: id, sub: mailbox.Submission{
 		Device: s.device.ID, Incarnation: s.standing.Incarnation, Counter: counter, Hash: hash, Time: s.g.now(),
-	}
+	}}
 	if isSend {
-		s.send(sub, send, answer)
+		m.send(send)
 		return
 	}
 	s.seq.launch(counter)
-	outcome, err := s.effect(s.conn.Context(), sub, req)
+	outcome, err := s.effect(s.conn.Context(), &m.sub, req)
 	s.seq.land(counter, err == nil && outcome.OK())
-	answer(s.answerTo(id, kindOf(req), outcome, err))
+	r.answer(s.answerTo(id, kindOf(req), outcome, err))
 }
 
 // repeated answers a counter that is not above the mark: the same bytes are
@@ -112,29 +108,47 @@ func costOf(req wire.Submission) int {
 	return 1
 }
 
+// A sending is a message on its way to the store, all that belongs to it in one
+// piece of memory.
+type sending struct {
+	r        *requester
+	id       uint32
+	sub      mailbox.Submission
+	require  mailbox.Epoch
+	messages [1]mailbox.Message
+}
+
 // send admits a message and hands it to the store; the answer comes when it is
 // on disk.
-func (s *session) send(sub *mailbox.Submission, req *wire.Send, answer func(wire.Answer)) {
-	view, r := s.admitSend(sub, req)
+func (m *sending) send(req *wire.Send) {
+	s := m.r.s
+	view, r := s.admitSend(&m.sub, req)
 	if r != nil {
 		s.refuseSend(req, r)
-		answer(r.answer(req.ID))
+		m.r.answer(r.answer(m.id))
 		return
 	}
-	sub.Require = &mailbox.Epoch{Group: view.ID, Epoch: req.Epoch}
-	sub.Messages = []mailbox.Message{{
+	m.require = mailbox.Epoch{Group: view.ID, Epoch: req.Epoch}
+	m.messages[0] = mailbox.Message{
 		Kind: mailbox.Content, Group: view.ID, Epoch: req.Epoch, Payload: req.Message, To: view.Others(s.device.ID),
-	}}
-	s.seq.launch(sub.Counter)
-	err := s.g.box.Submit(s.conn.Context(), sub, func(o mailbox.Outcome, err error) {
-		s.seq.land(sub.Counter, err == nil && o.OK())
-		answer(s.answerTo(req.ID, "message", o, err))
-	})
-	if err != nil {
-		s.seq.land(sub.Counter, false)
-		answer(wire.NewResult(req.ID, wire.Unavailable))
+	}
+	m.sub.Require, m.sub.Messages = &m.require, m.messages[:]
+	s.seq.launch(m.sub.Counter)
+	if err := s.g.box.Put(s.conn.Context(), &m.sub, m); err != nil {
+		s.seq.land(m.sub.Counter, false)
+		m.r.answer(wire.NewResult(m.id, wire.Unavailable))
 	}
 }
+
+// Report implements mailbox.Reporter.
+func (m *sending) Report(o mailbox.Outcome, err error) {
+	s := m.r.s
+	s.seq.land(m.sub.Counter, err == nil && o.OK())
+	m.r.put(s.answerTo(m.id, kindMessage, o, err))
+}
+
+// Flush implements mailbox.Reporter: the answers to a batch leave together.
+func (m *sending) Flush() { m.r.out.flush() }
 
 // admitSend gathers the snapshot and asks for the decision.
 func (s *session) admitSend(sub *mailbox.Submission, req *wire.Send) (*group.View, *refusal) {
@@ -214,7 +228,7 @@ func (s *session) answerTo(id uint32, kind string, o mailbox.Outcome, err error)
 	}
 	switch code {
 	case wire.OK:
-		s.g.metrics.messages.WithLabelValues(kind).Inc()
+		s.g.metrics.submitted(kind)
 	case wire.CounterGap: // follows from an earlier refusal that was recorded
 		s.g.metrics.refused(eventRefusedRequest, code.String())
 	case wire.StaleEpoch:
@@ -237,8 +251,10 @@ func kindOf(req wire.Submission) string {
 	case *wire.Commit:
 		return "commit"
 	}
-	return "message"
+	return kindMessage
 }
+
+const kindMessage = "message"
 
 func hexOf(group []byte) string { return hex.EncodeToString(group) }
 

@@ -3,8 +3,10 @@
 package wire
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync"
 
 	"golang.org/x/crypto/cryptobyte"
 )
@@ -109,24 +111,37 @@ func (r *reader) list(_, max int, grow func(), each func(i int)) {
 	r.s = rest
 }
 
+// writer appends to b.
 type writer struct {
-	b  *cryptobyte.Builder
+	b  []byte
 	ok bool
 }
 
 func (w *writer) check(ok bool)  { w.ok = w.ok && ok }
-func (w *writer) u8(v *uint8)    { w.b.AddUint8(*v) }
-func (w *writer) u16(v *uint16)  { w.b.AddUint16(*v) }
-func (w *writer) u32(v *uint32)  { w.b.AddUint32(*v) }
-func (w *writer) u64(v *uint64)  { w.b.AddUint64(*v) }
-func (w *writer) fixed(b []byte) { w.b.AddBytes(b) }
+func (w *writer) u8(v *uint8)    { w.b = append(w.b, *v) }
+func (w *writer) u16(v *uint16)  { w.b = binary.BigEndian.AppendUint16(w.b, *v) }
+func (w *writer) u32(v *uint32)  { w.b = binary.BigEndian.AppendUint32(w.b, *v) }
+func (w *writer) u64(v *uint64)  { w.b = binary.BigEndian.AppendUint64(w.b, *v) }
+func (w *writer) fixed(b []byte) { w.b = append(w.b, b...) }
 
 func (w *writer) flag(v *bool) {
 	var b uint8
 	if *v {
 		b = 1
 	}
-	w.b.AddUint8(b)
+	w.b = append(w.b, b)
+}
+
+// length appends n in as many bytes as a vector of at most max needs.
+func (w *writer) length(n, max int) {
+	switch prefix(max) {
+	case 1:
+		w.b = append(w.b, byte(n))
+	case 2:
+		w.b = append(w.b, byte(n>>8), byte(n))
+	default:
+		w.b = append(w.b, byte(n>>16), byte(n>>8), byte(n))
+	}
 }
 
 func (w *writer) opaque(v *[]byte, min, max int) {
@@ -134,15 +149,8 @@ func (w *writer) opaque(v *[]byte, min, max int) {
 	if !w.ok {
 		return
 	}
-	add := func(c *cryptobyte.Builder) { c.AddBytes(*v) }
-	switch prefix(max) {
-	case 1:
-		w.b.AddUint8LengthPrefixed(add)
-	case 2:
-		w.b.AddUint16LengthPrefixed(add)
-	default:
-		w.b.AddUint24LengthPrefixed(add)
-	}
+	w.length(len(*v), max)
+	w.b = append(w.b, *v...)
 }
 
 func (w *writer) text(v *string, min, max int) {
@@ -156,14 +164,14 @@ func (w *writer) list(n, max int, _ func(), each func(i int)) {
 	if !w.ok {
 		return
 	}
-	outer := w.b
-	outer.AddUint24LengthPrefixed(func(c *cryptobyte.Builder) {
-		w.b = c
-		for i := range n {
-			each(i)
-		}
-	})
-	w.b = outer
+	at := len(w.b)
+	w.b = append(w.b, 0, 0, 0)
+	for i := range n {
+		each(i)
+	}
+	size := len(w.b) - at - 3
+	w.check(size < 1<<24)
+	w.b[at], w.b[at+1], w.b[at+2] = byte(size>>16), byte(size>>8), byte(size)
 }
 
 func prefix(max int) int {
@@ -187,21 +195,48 @@ func printable(b []byte) bool {
 	return true
 }
 
-func parse(data []byte, v structure, what string) error {
-	r := &reader{s: cryptobyte.String(data), ok: true}
+// Readers and writers are used again: a frame costs what it carries, and no more.
+var (
+	readers = sync.Pool{New: func() any { return new(reader) }}
+	writers = sync.Pool{New: func() any { return new(writer) }}
+)
+
+// decode reads v from data; it is false unless v is all that data holds.
+func decode(data []byte, v structure) bool {
+	r := readers.Get().(*reader)
+	defer readers.Put(r)
+	r.s, r.ok = data, true
 	v.fields(r)
-	if !r.ok || !r.s.Empty() {
+	ok := r.ok && r.s.Empty()
+	r.s = nil
+	return ok
+}
+
+// encode appends v to b; it is false if a field is out of its bounds.
+func encode(b []byte, v structure) ([]byte, bool) {
+	w := writers.Get().(*writer)
+	defer writers.Put(w)
+	w.b, w.ok = b, true
+	v.fields(w)
+	b, w.b = w.b, nil
+	return b, w.ok
+}
+
+func parse(data []byte, v structure, what string) error {
+	if !decode(data, v) {
 		return malformed(what)
 	}
 	return nil
 }
 
 func marshal(v structure, what string) ([]byte, error) {
-	w := &writer{b: cryptobyte.NewBuilder(nil), ok: true}
-	v.fields(w)
-	out, err := w.b.Bytes()
-	if err != nil || !w.ok {
-		return nil, fmt.Errorf("wire: cannot encode %s: a field is out of its bounds", what)
+	out, ok := encode(nil, v)
+	if !ok {
+		return nil, unencodable(what)
 	}
 	return out, nil
+}
+
+func unencodable(what string) error {
+	return fmt.Errorf("wire: cannot encode %s: a field is out of its bounds", what)
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"sync"
 )
 
 // A Type numbers a frame. See spec/wire.md, Section 3.
@@ -73,7 +74,7 @@ type Answer interface {
 	AnswerTo() uint32
 }
 
-var newFrame = map[Type]func() Frame{
+var newFrame = [256]func() Frame{
 	TypeHello:          func() Frame { return new(Hello) },
 	TypeWelcome:        func() Frame { return new(Welcome) },
 	TypePutKeyPackages: func() Frame { return new(PutKeyPackages) },
@@ -106,55 +107,86 @@ var newFrame = map[Type]func() Frame{
 	TypeLease:          func() Frame { return new(Lease) },
 }
 
+// builder returns what makes a frame of type t, nil if there is no such type.
+func builder(t Type) func() Frame { return newFrame[t] }
+
+// what names a frame in errors.
+func (t Type) what() string { return fmt.Sprintf("frame of type %#02x", uint8(t)) }
+
 // Parse parses the body of a frame of type t. What it returns refers to body.
 func Parse(t Type, body []byte) (Frame, error) {
-	build, ok := newFrame[t]
-	if !ok {
+	build := builder(t)
+	if build == nil {
 		return nil, malformed(fmt.Sprintf("frame: unknown type %#02x", uint8(t)))
 	}
 	f := build()
-	if err := parse(body, f, fmt.Sprintf("frame of type %#02x", uint8(t))); err != nil {
-		return nil, err
+	if !decode(body, f) {
+		return nil, malformed(t.what())
 	}
 	return f, nil
 }
 
 // Marshal encodes a whole frame: type, length, body.
-func Marshal(f Frame) ([]byte, error) {
-	body, err := marshal(f, fmt.Sprintf("frame of type %#02x", uint8(f.Type())))
-	if err != nil {
-		return nil, err
+func Marshal(f Frame) ([]byte, error) { return Append(nil, f) }
+
+// Append encodes a whole frame behind what b holds. With an error, b is as it was.
+func Append(b []byte, f Frame) ([]byte, error) {
+	at := len(b)
+	out, ok := encode(append(b, 0, 0, 0, 0), f)
+	if !ok {
+		return b, unencodable(f.Type().what())
 	}
-	if len(body) > MaxFrame {
-		return nil, fmt.Errorf("wire: frame of type %#02x has %d bytes; at most %d go into one", uint8(f.Type()), len(body), MaxFrame)
+	size := len(out) - at - headSize
+	if size > MaxFrame {
+		return b, fmt.Errorf("wire: frame of type %#02x has %d bytes; at most %d go into one", uint8(f.Type()), size, MaxFrame)
 	}
-	out := make([]byte, 4, 4+len(body))
-	binary.BigEndian.PutUint32(out, uint32(f.Type())<<24|uint32(len(body)))
-	return append(out, body...), nil
+	binary.BigEndian.PutUint32(out[at:], uint32(f.Type())<<24|uint32(size))
+	return out, nil
 }
+
+// headSize is that of type and length.
+const headSize = 4
 
 // Read reads one frame from r. io.EOF means that the stream ended between
 // frames. Memory is set aside as bytes arrive, not as a length announces them.
 func Read(r io.Reader) (Frame, error) {
-	var head [4]byte
-	if _, err := io.ReadFull(r, head[:1]); err != nil {
-		return nil, err
+	f, _, err := ReadRaw(r)
+	return f, err
+}
+
+// ReadRaw is Read that also returns the body, to which the frame refers.
+func ReadRaw(r io.Reader) (Frame, []byte, error) {
+	t, n, err := readHead(r)
+	if err != nil {
+		return nil, nil, err
 	}
-	if _, err := io.ReadFull(r, head[1:]); err != nil {
-		return nil, unexpected(err)
-	}
-	n := int(binary.BigEndian.Uint32(head[:]) & 0xffffff)
 	if n > MaxFrame {
-		return nil, malformed(fmt.Sprintf("frame: %d bytes, at most %d are allowed", n, MaxFrame))
+		return nil, nil, malformed(fmt.Sprintf("frame: %d bytes, at most %d are allowed", n, MaxFrame))
 	}
-	if _, ok := newFrame[Type(head[0])]; !ok {
-		return nil, malformed(fmt.Sprintf("frame: unknown type %#02x", head[0]))
+	if builder(t) == nil {
+		return nil, nil, malformed(fmt.Sprintf("frame: unknown type %#02x", uint8(t)))
 	}
 	body, err := readBody(r, n)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return Parse(Type(head[0]), body)
+	f, err := Parse(t, body)
+	return f, body, err
+}
+
+// heads are used again: what is given to an io.Reader is on the heap.
+var heads = sync.Pool{New: func() any { return new([headSize]byte) }}
+
+func readHead(r io.Reader) (Type, int, error) {
+	head := heads.Get().(*[headSize]byte)
+	defer heads.Put(head)
+	if _, err := io.ReadFull(r, head[:1]); err != nil {
+		return 0, 0, err
+	}
+	if _, err := io.ReadFull(r, head[1:]); err != nil {
+		return 0, 0, unexpected(err)
+	}
+	return Type(head[0]), int(binary.BigEndian.Uint32(head[:]) & 0xffffff), nil
 }
 
 // readBody grows its buffer with what really arrives, so that a header that

@@ -5,6 +5,7 @@ package mailbox
 import (
 	"context"
 	"errors"
+	"math"
 	"sync"
 	"time"
 )
@@ -25,12 +26,12 @@ type Config struct {
 // A Box puts submissions on disk in batches and wakes their recipients.
 type Box struct {
 	cfg   Config
-	queue chan *item
-	done  chan struct{} // closed when Run stops committing
+	queue *queue
 
-	// gate is held for reading while something is put into queue, so that Run
-	// can know that nothing is left in it when it ends.
-	gate sync.RWMutex
+	// What follows belongs to the committer, and is used again for each batch.
+	submissions []*Submission
+	handing     []handing
+	woken       []*Subscription
 
 	mu       sync.Mutex
 	acks     map[Device]uint64        // guarded by mu; not yet in the store
@@ -38,11 +39,6 @@ type Box struct {
 	readers  map[Device]*Subscription // guarded by mu
 
 	ackDue chan struct{}
-}
-
-type item struct {
-	submission *Submission
-	report     func(Outcome, error)
 }
 
 // New returns a Box. It does nothing before Run.
@@ -57,33 +53,25 @@ func New(cfg Config) *Box {
 		cfg.IdleAck = idleAck
 	}
 	return &Box{
-		cfg: cfg, queue: make(chan *item, queueLength), done: make(chan struct{}),
+		cfg: cfg, queue: newQueue(),
 		acks: make(map[Device]uint64), readers: make(map[Device]*Subscription),
 		ackDue: make(chan struct{}, 1),
 	}
 }
 
 // Depth is how many submissions wait for the committer.
-func (b *Box) Depth() int { return len(b.queue) }
+func (b *Box) Depth() int { return b.queue.len() }
 
 // Submit queues a submission; it blocks while the queue is full. If it returns
 // nil, report is called once, from the committer, and must not block.
 func (b *Box) Submit(ctx context.Context, s *Submission, report func(Outcome, error)) error {
-	b.gate.RLock()
-	defer b.gate.RUnlock()
-	select {
-	case <-b.done:
-		return ErrClosed
-	default:
-	}
-	select {
-	case b.queue <- &item{s, report}:
-		return nil
-	case <-b.done:
-		return ErrClosed
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return b.Put(ctx, s, reportFunc(report))
+}
+
+// Put is Submit for many: what follows from reports is put off to the end of the
+// batch.
+func (b *Box) Put(ctx context.Context, s *Submission, r Reporter) error {
+	return b.queue.put(ctx, item{s, r})
 }
 
 // Do submits and waits for the outcome. Once queued it waits even if ctx ends:
@@ -125,15 +113,18 @@ func (b *Box) Run(ctx context.Context) error {
 	defer b.shut()
 	// The store's statements must not be cut off half-way by a shutdown.
 	work := context.WithoutCancel(ctx)
+	var batch []item
 	for {
 		select {
-		case first := <-b.queue:
-			b.commit(work, b.collect(first))
+		case <-b.queue.more:
+			batch = b.queue.take(batch[:0], b.cfg.Batch, b.cfg.BatchBytes)
+			b.commit(work, batch)
+			clear(batch)
 		case <-b.ackDue:
 			b.commit(work, nil)
 		case <-ctx.Done():
-			for len(b.queue) > 0 {
-				b.commit(work, b.collect(<-b.queue))
+			for b.queue.len() > 0 {
+				b.commit(work, b.queue.take(nil, b.cfg.Batch, b.cfg.BatchBytes))
 			}
 			b.commit(work, nil)
 			return nil
@@ -143,27 +134,11 @@ func (b *Box) Run(ctx context.Context) error {
 
 // shut refuses what slipped into the queue behind the last batch.
 func (b *Box) shut() {
-	close(b.done)
-	b.gate.Lock()
-	defer b.gate.Unlock()
-	for len(b.queue) > 0 {
-		(<-b.queue).report(Outcome{}, ErrClosed)
+	b.queue.close()
+	for _, it := range b.queue.take(nil, queueLength, math.MaxInt) {
+		it.reporter.Report(Outcome{}, ErrClosed)
+		it.reporter.Flush()
 	}
-}
-
-// collect takes what has arrived while the previous batch was being synced.
-func (b *Box) collect(first *item) []*item {
-	batch, bytes := []*item{first}, first.submission.size()
-	for len(batch) < b.cfg.Batch && bytes < b.cfg.BatchBytes {
-		select {
-		case next := <-b.queue:
-			batch = append(batch, next)
-			bytes += next.submission.size()
-		default:
-			return batch
-		}
-	}
-	return batch
 }
 
 func (s *Submission) size() int {
@@ -177,38 +152,55 @@ func (s *Submission) size() int {
 	return n
 }
 
-func (b *Box) commit(ctx context.Context, batch []*item) {
+// commit puts a batch on disk: what arrived while the one before was being synced.
+func (b *Box) commit(ctx context.Context, batch []item) {
 	acks := b.takeAcks()
 	if len(batch) == 0 && len(acks) == 0 {
 		return
 	}
 	started := time.Now()
-	submissions := make([]*Submission, len(batch))
-	for i, it := range batch {
-		submissions[i] = it.submission
+	b.submissions = b.submissions[:0]
+	for _, it := range batch {
+		b.submissions = append(b.submissions, it.submission)
 	}
-	outcomes, err := b.cfg.Store.Apply(ctx, submissions, acks)
-	if err != nil && len(batch) > 1 {
-		// One submission that the store cannot take must not refuse the others.
-		b.keepAcks(acks)
-		for _, it := range batch {
-			b.commit(ctx, []*item{it})
-		}
-		return
-	}
+	outcomes, err := b.cfg.Store.Apply(ctx, b.submissions, acks)
+	clear(b.submissions)
 	if err != nil {
 		b.keepAcks(acks)
-		for _, it := range batch {
-			it.report(Outcome{}, err)
+	}
+	if err != nil && len(batch) > 1 {
+		// One submission that the store cannot take must not refuse the others.
+		for i := range batch {
+			b.commit(ctx, batch[i:i+1])
 		}
 		return
 	}
-	if b.cfg.Observe != nil && len(batch) > 0 {
+	if b.cfg.Observe != nil && len(batch) > 0 && err == nil {
 		b.cfg.Observe(len(batch), time.Since(started))
 	}
+	b.tell(batch, outcomes, err)
+}
+
+// tell hands out what was committed and reports it, and wakes everybody at the end.
+func (b *Box) tell(batch []item, outcomes []Outcome, err error) {
+	if err == nil {
+		b.hand(batch, outcomes)
+	}
 	for i, it := range batch {
-		b.hand(it.submission, outcomes[i])
-		it.report(outcomes[i], nil)
+		if err != nil {
+			it.reporter.Report(Outcome{}, err)
+		} else {
+			it.reporter.Report(outcomes[i], nil)
+		}
+	}
+	for _, s := range b.woken {
+		s.listed = false
+		s.nudge()
+	}
+	clear(b.woken)
+	b.woken = b.woken[:0]
+	for _, it := range batch {
+		it.reporter.Flush()
 	}
 }
 

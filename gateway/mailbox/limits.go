@@ -27,6 +27,10 @@ const (
 	recentEntries = 64
 	recentBytes   = 256 << 10
 
+	// keptEntries bounds the empty memory that is kept for the next of them, 130
+	// bytes each.
+	keptEntries = 32
+
 	// BlobUnit is what the smallest file counts against its owner's quota: a
 	// quota of bytes bounds the number of records and of files on disk too.
 	BlobUnit = 64 << 10

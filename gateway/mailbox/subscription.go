@@ -13,9 +13,12 @@ type Subscription struct {
 	box    *Box
 	device Device
 	wake   chan struct{}
+	listed bool // the committer's: it will be woken at the end of the batch
 
 	mu     sync.Mutex
 	recent []Entry // guarded by mu; consecutive numbers, committed
+	given  []Entry // guarded by mu; what Next returned from recent
+	spare  []Entry // guarded by mu; empty memory
 	bytes  int     // guarded by mu; payload in recent
 	last   uint64  // guarded by mu; the highest number that is committed
 	// More may be committed than last says, after a transaction of unknown
@@ -56,7 +59,8 @@ func (s *Subscription) Close() {
 func (s *Subscription) Wake() <-chan struct{} { return s.wake }
 
 // Next returns mail after a number, from memory where it has just been
-// committed, else from the store; nothing if there is none.
+// committed, else from the store; nothing if there is none. The entries are the
+// caller's until it calls Next again.
 func (s *Subscription) Next(ctx context.Context, after uint64, count, bytes int) ([]Entry, error) {
 	entries, more := s.fromMemory(after, count, bytes)
 	if entries != nil || !more {
@@ -93,6 +97,7 @@ func (s *Subscription) nudge() {
 func (s *Subscription) fromMemory(after uint64, count, bytes int) (entries []Entry, more bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.takeBack()
 	for len(s.recent) > 0 && s.recent[0].Number <= after {
 		s.bytes -= len(s.recent[0].Payload)
 		s.recent = s.recent[1:]
@@ -108,12 +113,26 @@ func (s *Subscription) fromMemory(after uint64, count, bytes int) (entries []Ent
 		}
 		n++
 	}
-	out := append([]Entry(nil), s.recent[:n]...)
-	for i := range out {
-		s.bytes -= len(out[i].Payload)
+	for i := range s.recent[:n] {
+		s.bytes -= len(s.recent[i].Payload)
 	}
-	s.recent = s.recent[n:]
-	return out, true
+	if n < len(s.recent) {
+		s.given, s.recent = s.recent[:n:n], s.recent[n:]
+	} else {
+		s.given, s.recent = s.recent, s.spare[:0]
+		s.spare = nil
+	}
+	return s.given, true
+}
+
+// takeBack forgets what Next has returned before, and keeps its memory if that is
+// little: an idle connection must stay small. The caller holds s.mu.
+func (s *Subscription) takeBack() {
+	clear(s.given)
+	if c := cap(s.given); c > cap(s.spare) && c <= keptEntries {
+		s.spare = s.given[:0]
+	}
+	s.given = nil
 }
 
 // offer keeps an entry in memory if there is room and no gap before it.
@@ -129,29 +148,47 @@ func (s *Subscription) offer(e Entry) {
 		s.bytes += len(e.Payload)
 	}
 	s.mu.Unlock()
-	s.nudge()
 }
 
-// hand gives committed messages to the recipients that are connected here.
-func (b *Box) hand(sub *Submission, o Outcome) {
-	if o.Verdict == Repeated {
-		b.handAgain(sub)
-	}
-	if o.Verdict != Done {
-		return
-	}
-	for _, p := range o.Placed {
-		b.mu.Lock()
-		reader := b.readers[p.Device]
-		b.mu.Unlock()
-		if reader == nil {
+// A handing is one message on its way to a reader.
+type handing struct {
+	reader     *Subscription
+	submission *Submission
+	placed     Placed
+}
+
+// hand gives committed messages to the recipients that are connected here. They are
+// woken later, once for all.
+func (b *Box) hand(batch []item, outcomes []Outcome) {
+	b.handing = b.handing[:0]
+	b.mu.Lock()
+	for i, it := range batch {
+		if outcomes[i].Verdict != Done {
 			continue
 		}
-		m := &sub.Messages[p.Message]
-		reader.offer(Entry{
-			Number: p.Number, Kind: m.Kind, Group: m.Group, Epoch: m.Epoch,
-			Sender: sub.Device, Time: sub.Time.UnixMilli(), Payload: m.Payload,
+		for _, p := range outcomes[i].Placed {
+			if reader := b.readers[p.Device]; reader != nil {
+				b.handing = append(b.handing, handing{reader, it.submission, p})
+			}
+		}
+	}
+	b.mu.Unlock()
+	for _, h := range b.handing {
+		m := &h.submission.Messages[h.placed.Message]
+		h.reader.offer(Entry{
+			Number: h.placed.Number, Kind: m.Kind, Group: m.Group, Epoch: m.Epoch,
+			Sender: h.submission.Device, Time: h.submission.Time.UnixMilli(), Payload: m.Payload,
 		})
+		if !h.reader.listed {
+			h.reader.listed = true
+			b.woken = append(b.woken, h.reader)
+		}
+	}
+	clear(b.handing)
+	for i, it := range batch {
+		if outcomes[i].Verdict == Repeated {
+			b.handAgain(it.submission)
+		}
 	}
 }
 
