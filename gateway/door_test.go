@@ -367,9 +367,7 @@ func TestAttachedConnection(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := second.open(wire.StreamDelivery, &wire.Resume{}); err != nil {
-		t.Fatal(err)
-	}
+	_, _ = second.open(wire.StreamDelivery, &wire.Resume{}) // it may be closed before Resume is written
 	if code := second.closed(t); code != wire.CloseProtocol {
 		t.Errorf("a delivery stream on a further connection: closed with %d", code)
 	}
