@@ -5,7 +5,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint fmt bench bench-enroll bench-mls bench-policy bench-relay fuzz mutants vectors clean
+.PHONY: help setup build demo test lint fmt bench bench-enroll bench-mls bench-policy bench-relay fuzz mutants vectors soak clean
 
 # Where Go's own archive unpacks itself, for shells that do not know it yet.
 export PATH := $(PATH):/usr/local/go/bin
@@ -17,6 +17,9 @@ export VALISE_REQUIRE ?= all
 # Vet runs on its own, first; two packages at a time suit two cores.
 TESTFLAGS ?= -race -shuffle=on -count=1 -vet=off -p 2 -timeout 12m
 FUZZTIME  ?= 30s
+SOAK      ?= 20m
+SOAK_SEED ?= 0
+SOAK_DISK ?= torn
 PACKAGES  ?= ./...
 GOAL      ?= demo test
 TOOL      := go tool -modfile=tools.mod
@@ -39,6 +42,11 @@ demo: ## two officials, a gateway, an authority, intruders (KEEP=1 leaves it run
 test: ## vet, then every test on the real parts, with the race detector
 	@scripts/setup test
 	@go run ./internal/testsum -vet "$(PACKAGES)" -skips scripts/skips.txt -- $(TESTFLAGS) $(PACKAGES)
+
+soak: ## twenty minutes of faults with people writing, and the judge's word (SOAK=2m, SOAK_SEED=N, SOAK_DISK=lying)
+	@scripts/setup test
+	@go build -o bin/ ./cmd/... ./soak/...
+	@bin/soak -bin bin -for "$(SOAK)" -seed "$(SOAK_SEED)" -disk "$(SOAK_DISK)"
 
 lint: ## gofumpt, vet, staticcheck, deadcode
 	@scripts/setup lint

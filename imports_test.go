@@ -69,6 +69,7 @@ var mayImport = map[string][]string{
 	"internal/daemon":          {"internal/callers"},
 	"internal/testcard":        {},
 	"internal/disk":            {},
+	"internal/wan":             {},
 	"internal/testcard/reader": {"internal/testcard"},
 	"internal/figure":          {},
 	"internal/benches":         {"internal/figure"},
@@ -82,6 +83,8 @@ var mayImport = map[string][]string{
 	"cmd/...":              {"..."},
 	"demo/...":             {"..."},
 	"judges/...":           {"..."},
+	"soak":                 {"..."},
+	"soak/check-soak":      {},
 	"bench/...":            {"..."},
 	"internal/testenv/...": {"..."},
 	"internal/stage/...":   {"..."},
@@ -92,7 +95,7 @@ var mayImport = map[string][]string{
 // what they import, cgoModules the modules that bring it and where they belong.
 var (
 	hardware   = []string{"hsm/piv", "hsm/pkcs11"}
-	cgoMay     = []string{"hsm/piv", "hsm/pkcs11", "internal/keys", "cmd/...", "demo/...", "judges/...", "bench/...", "internal/testenv/...", "internal/stage/...", "enroll/enrolltest"}
+	cgoMay     = []string{"hsm/piv", "hsm/pkcs11", "internal/keys", "cmd/...", "demo/...", "judges/...", "bench/...", "soak", "internal/testenv/...", "internal/stage/...", "enroll/enrolltest"}
 	cgoModules = map[string]string{
 		"github.com/go-piv/piv-go/v2/piv": "hsm/piv",
 		"github.com/miekg/pkcs11":         "hsm/pkcs11",

@@ -52,7 +52,20 @@ func (s *Stage) NewGateway(ctx context.Context, authority *Authority) (*Gateway,
 	if err := g.certify(ctx, authority); err != nil {
 		return nil, err
 	}
+	if err := s.prepareData(filepath.Join(dir, "data")); err != nil {
+		return nil, err
+	}
 	return g, g.Start(ctx)
+}
+
+func (s *Stage) prepareData(dir string) error {
+	if s.cfg.PrepareData == nil {
+		return nil
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	return s.cfg.PrepareData(dir)
 }
 
 func (g *Gateway) toml(port int, authority *Authority) string {

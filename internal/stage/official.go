@@ -20,6 +20,7 @@ type Official struct {
 	Address string
 	Home    string
 	Card    *Card
+	Network *Network // where commands and the agent run; nil: the stage's own
 
 	stage *Stage
 
@@ -36,12 +37,12 @@ func (s *Stage) NewOfficial(name, address string, card *Card) *Official {
 
 // Run runs one command of valise as this person.
 func (o *Official) Run(ctx context.Context, args ...string) (string, error) {
-	return Output(ctx, o.Card.Reader.Env, o.stage.command("valise"), append([]string{"--home", o.Home}, args...)...)
+	return o.Network.output(ctx, o.Card.Reader.Env, o.stage.command("valise"), append([]string{"--home", o.Home}, args...)...)
 }
 
 // Start runs a command of valise in the background.
 func (o *Official) Start(name string, args ...string) (*Process, error) {
-	p, err := o.stage.ps.start(o.Name+"-"+name, o.Card.Reader.Env, o.stage.command("valise"), append([]string{"--home", o.Home}, args...)...)
+	p, err := o.stage.ps.startIn(o.Network, o.Name+"-"+name, o.Card.Reader.Env, o.stage.command("valise"), append([]string{"--home", o.Home}, args...)...)
 	if err == nil {
 		o.mu.Lock()
 		o.started = append(o.started, p)
@@ -159,4 +160,13 @@ func (o *Official) Receive(dir string) (*Process, error) {
 	}
 	return o.Start("receive", "receive", "--follow",
 		"--append", filepath.Join(dir, "messages.jsonl"), "--dir", filepath.Join(dir, "files"))
+}
+
+// ReceiveAll is Receive with this person's own messages, so that the folder tells
+// the whole of each conversation.
+func (o *Official) ReceiveAll(dir string) (*Process, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	return o.Start("receive", "receive", "--follow", "--sent", "--append", filepath.Join(dir, "messages.jsonl"))
 }

@@ -37,6 +37,10 @@ type processes struct {
 
 // start runs command in the background. env adds to this process's own.
 func (ps *processes) start(name string, env []string, command string, args ...string) (*Process, error) {
+	return ps.startIn(nil, name, env, command, args...)
+}
+
+func (ps *processes) startIn(n *Network, name string, env []string, command string, args ...string) (*Process, error) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	path := filepath.Join(ps.logs, fmt.Sprintf("%02d-%s.log", len(ps.all), name))
@@ -49,7 +53,7 @@ func (ps *processes) start(name string, env []string, command string, args ...st
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdout, cmd.Stderr = out, out
 	p := &Process{name: name, cmd: cmd, log: path, done: make(chan struct{})}
-	if err := p.run(); err != nil {
+	if err := p.run(n); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
 	ps.all = append(ps.all, p)
@@ -58,12 +62,15 @@ func (ps *processes) start(name string, env []string, command string, args ...st
 
 // run starts the process and waits for it, on a thread of its own: the kernel
 // ends a child that has a Pdeathsig with the thread that started it.
-func (p *Process) run() error {
+func (p *Process) run(n *Network) error {
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	started := make(chan error)
 	go func() {
 		runtime.LockOSThread()
-		err := p.cmd.Start()
+		err := n.enter()
+		if err == nil {
+			err = p.cmd.Start()
+		}
 		started <- err
 		if err == nil {
 			p.err = p.cmd.Wait()
@@ -176,14 +183,21 @@ func Poll[T any](ctx context.Context, what string, ask func() (T, bool, error)) 
 
 // Output runs a command to its end and gives what it printed.
 func Output(ctx context.Context, env []string, command string, args ...string) (string, error) {
+	return (*Network)(nil).output(ctx, env, command, args...)
+}
+
+func (n *Network) output(ctx context.Context, env []string, command string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, command, args...)
 	cmd.Env = append(os.Environ(), env...)
-	var stderr strings.Builder
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
+	var out, stderr strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &stderr
+	err := n.Do(cmd.Start)
+	if err == nil {
+		err = cmd.Wait()
+	}
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
 		err = fmt.Errorf("%s %s: %w\n%s", filepath.Base(command), strings.Join(args, " "), err, strings.TrimSpace(stderr.String()))
 	}
-	return string(out), err
+	return out.String(), err
 }

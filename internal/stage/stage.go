@@ -37,6 +37,10 @@ type Config struct {
 	// TokenServers puts p11-kit's server in front of each token, so that it can
 	// be killed and started again like an HSM on a network.
 	TokenServers bool
+
+	// PrepareData is called with the gateway's data folder, empty, before the gateway
+	// starts for the first time: to mount something there. Nil does nothing.
+	PrepareData func(dir string) error
 }
 
 // A Stage is one machine with everything on it.

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command soak runs a whole Valise for a while, breaks one part of it after the other
+// and several at a time, and has another program judge what the people saw.
+//
+//	soak [-for 20m] [-seed N] [-bin DIR] [-disk honest|torn|lying] [-keep]
+//
+// Four officials with cards write to each other in three conversations, all the time.
+// Two of them keep bringing a fourth person into one conversation and putting her out again.
+// Meanwhile processes are killed with -9 (gateway, authority, agents, receiving
+// commands), the gateway's disk loses its power or is full, its process is frozen, HSMs
+// and pcscd are restarted, and each device's network loses, delays, duplicates and
+// reorders packets, or is cut. Everything is drawn from the seed, which is printed.
+//
+// The last act is the same each time: all but one device are cut off, that one goes on
+// writing until the power goes, and then nobody writes any more, so that nothing but the
+// gateway's disk can still bring those messages.
+//
+// Clients and driver write down what happened: see soak/check-soak, which
+// reads it, shares no code with Valise and says
+//
+//	soak: ok: A acknowledged, 0 lost, 0 duplicated, 0 out of order, 0 undecryptable, F faults of K kinds
+//
+// or "soak: failed: …" with the first evidence, status 1. With -disk lying the disk
+// answers the syncs of the last act and keeps nothing: then the judge must find a loss.
+//
+// Everything runs in network, mount and process namespaces of its own and leaves
+// nothing behind. It takes root's rights, or a system that lets users have namespaces.
+package main

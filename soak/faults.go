@@ -1,0 +1,330 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"valise/internal/wan"
+)
+
+// A fault is one kind of thing that goes wrong. do returns when it is over and what it
+// hurt works again, or can; it reports what it met. A fault that met nothing, because
+// no packet or no write came while it lasted, is not counted.
+type fault struct {
+	kind string
+	do   func(ctx context.Context, rng *rand.Rand) (detail string, met bool, err error)
+}
+
+// during waits for a span between lo and hi, as long as a short run allows.
+func (w *world) during(ctx context.Context, rng *rand.Rand, lo, hi time.Duration) {
+	d := lo + time.Duration(rng.Int64N(int64(hi-lo)))
+	if w.opts.length < 2*time.Minute {
+		d /= 3
+	}
+	rest(ctx, d)
+}
+
+// kinds lists every kind of fault.
+func (w *world) kinds() []fault {
+	list := []fault{
+		{"gateway killed", w.killGateway},
+		{"power loss", w.powerLoss},
+		{"disk full", w.diskFull},
+		{"gateway frozen", w.freezeGateway},
+		{"gateway's HSM restarted", w.restartHSM},
+		{"authority killed", w.killAuthority},
+		{"agent killed", w.each(w.killAgent)},
+		{"receiving command killed", w.each(w.killReceiver)},
+		{"sending command killed", w.each(w.killSender)},
+		{"pcscd restarted", w.each(w.restartPCSCD)},
+		{"partition", w.partition},
+	}
+	for kind, set := range map[string]struct {
+		weather func(*wan.Weather, float64)
+		count   func(wan.Stats) int64
+	}{
+		"loss":        {func(x *wan.Weather, much float64) { x.Loss = much }, func(s wan.Stats) int64 { return s.Lost }},
+		"duplication": {func(x *wan.Weather, much float64) { x.Duplicate = much }, func(s wan.Stats) int64 { return s.Duplicated }},
+		"reordering":  {func(x *wan.Weather, much float64) { x.Reorder = much }, func(s wan.Stats) int64 { return s.Reordered }},
+		"delay": {func(x *wan.Weather, much float64) {
+			x.Delay = time.Duration(much * float64(time.Second))
+			x.Jitter = x.Delay / 2
+		}, func(s wan.Stats) int64 { return s.Delayed }},
+	} {
+		list = append(list, fault{kind, w.each(func(ctx context.Context, rng *rand.Rand, p *person) (string, bool, error) {
+			much := 0.05 + 0.25*rng.Float64()
+			before := set.count(p.relay.Stats())
+			p.setWeather(func(x *wan.Weather) { set.weather(x, much) })
+			w.during(ctx, rng, 3*time.Second, 9*time.Second)
+			p.setWeather(func(x *wan.Weather) { set.weather(x, 0) })
+			n := set.count(p.relay.Stats()) - before
+			return fmt.Sprintf("%d packets of %s", n, p.Name), n > 0, nil
+		})})
+	}
+	slices.SortFunc(list, func(a, b fault) int { return strings.Compare(a.kind, b.kind) })
+	return list
+}
+
+// each makes a fault of one that befalls a person, drawn.
+func (w *world) each(f func(context.Context, *rand.Rand, *person) (string, bool, error)) func(context.Context, *rand.Rand) (string, bool, error) {
+	return func(ctx context.Context, rng *rand.Rand) (string, bool, error) {
+		return f(ctx, rng, w.people[names[rng.IntN(len(names))]])
+	}
+}
+
+// startGateway starts the daemon, again and again while what it needs is broken too.
+func (w *world) startGateway(ctx context.Context) error {
+	return again(ctx, func(ctx context.Context) error { return w.gateway.Start(ctx) })
+}
+
+// again repeats what fails for two minutes at most.
+func again(ctx context.Context, f func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	for {
+		err := f(ctx)
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return errors.Join(ctx.Err(), err)
+		}
+		rest(ctx, 300*time.Millisecond)
+	}
+}
+
+func (w *world) killGateway(ctx context.Context, _ *rand.Rand) (string, bool, error) {
+	w.gatewayMu.Lock()
+	defer w.gatewayMu.Unlock()
+	w.gateway.Process().Kill()
+	return "", true, w.startGateway(ctx)
+}
+
+func (w *world) powerLoss(ctx context.Context, _ *rand.Rand) (string, bool, error) {
+	w.gatewayMu.Lock()
+	defer w.gatewayMu.Unlock()
+	before := w.disk.Stats().Lost
+	w.disk.Cut()
+	w.gateway.Process().Kill()
+	if err := w.mount.Unmount(); err != nil {
+		return "", true, err
+	}
+	w.disk.Restore()
+	var err error
+	if w.mount, err = w.disk.Mount(w.data); err != nil {
+		return "", true, err
+	}
+	lost := w.disk.Stats().Lost - before
+	return fmt.Sprintf("%d pages had not been synced", lost), true, w.startGateway(ctx)
+}
+
+func (w *world) freezeGateway(ctx context.Context, rng *rand.Rand) (string, bool, error) {
+	w.gatewayMu.Lock()
+	defer w.gatewayMu.Unlock()
+	pid := w.gateway.Process().Pid()
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		return "", false, nil // it is not there; nothing to freeze
+	}
+	w.during(ctx, rng, time.Second, 6*time.Second)
+	return "", true, syscall.Kill(pid, syscall.SIGCONT)
+}
+
+// diskFull leaves no room until something has been refused for lack of it. A gateway that
+// ends for that reason is started again by its operator.
+func (w *world) diskFull(ctx context.Context, rng *rand.Rand) (string, bool, error) {
+	before := w.disk.Stats().Refused
+	w.disk.SetRoom(0)
+	for range 40 {
+		if w.disk.Stats().Refused > before || ctx.Err() != nil {
+			break
+		}
+		rest(ctx, 250*time.Millisecond)
+	}
+	w.during(ctx, rng, time.Second, 5*time.Second)
+	w.disk.SetRoom(-1)
+	n := w.disk.Stats().Refused - before
+	return fmt.Sprintf("%d writes were refused", n), n > 0, w.revive(ctx)
+}
+
+// revive starts the gateway if it has ended by itself.
+func (w *world) revive(ctx context.Context) error {
+	w.gatewayMu.Lock()
+	defer w.gatewayMu.Unlock()
+	if w.gateway.Process().Running() {
+		return nil
+	}
+	return w.startGateway(ctx)
+}
+
+func (w *world) restartHSM(ctx context.Context, rng *rand.Rand) (string, bool, error) {
+	w.hsmMu.Lock()
+	defer w.hsmMu.Unlock()
+	w.gateway.Token.Kill()
+	w.during(ctx, rng, 500*time.Millisecond, 4*time.Second)
+	return "", true, errors.Join(again(ctx, w.gateway.Token.Start), w.revive(ctx))
+}
+
+func (w *world) killAuthority(ctx context.Context, rng *rand.Rand) (string, bool, error) {
+	w.authorityMu.Lock()
+	defer w.authorityMu.Unlock()
+	w.authority.Process().Kill()
+	w.during(ctx, rng, 100*time.Millisecond, 3*time.Second)
+	return "", true, again(ctx, w.authority.Start)
+}
+
+func (w *world) killAgent(ctx context.Context, _ *rand.Rand, p *person) (string, bool, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.Name, p.KillAgent(), p.unlock(ctx)
+}
+
+func (w *world) killReceiver(_ context.Context, _ *rand.Rand, p *person) (string, bool, error) {
+	p.mu.Lock()
+	if !p.receiver.Running() {
+		p.mu.Unlock()
+		return "", false, fmt.Errorf("%s's receive --follow has ended by itself", p.Name)
+	}
+	p.receiver.Kill()
+	p.mu.Unlock()
+	return p.Name, true, p.follow()
+}
+
+// killSender lets the next `valise send` of a person be killed on its way.
+func (w *world) killSender(ctx context.Context, rng *rand.Rand, p *person) (string, bool, error) {
+	before := p.killed.Load()
+	p.killNext.Store(int64(time.Duration(2+rng.IntN(60)) * time.Millisecond))
+	for range 50 {
+		if p.killed.Load() > before || ctx.Err() != nil {
+			break
+		}
+		rest(ctx, 100*time.Millisecond)
+	}
+	p.killNext.Store(0)
+	return p.Name, p.killed.Load() > before, nil
+}
+
+func (w *world) restartPCSCD(ctx context.Context, _ *rand.Rand, p *person) (string, bool, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := again(ctx, p.Card.Reader.RestartPCSCD); err != nil {
+		return "", false, err
+	}
+	return p.Name, true, p.unlock(ctx)
+}
+
+// partition cuts one device off, or all.
+func (w *world) partition(ctx context.Context, rng *rand.Rand) (string, bool, error) {
+	hit := []*person{w.people[names[rng.IntN(len(names))]]}
+	who := hit[0].Name
+	if rng.IntN(4) == 0 {
+		hit, who = hit[:0], "everybody"
+		for _, name := range names {
+			hit = append(hit, w.people[name])
+		}
+	}
+	var n int64
+	for _, p := range hit {
+		n -= p.relay.Stats().Cut
+		p.setWeather(func(x *wan.Weather) { x.Cut = true })
+	}
+	w.during(ctx, rng, 2*time.Second, 15*time.Second)
+	for _, p := range hit {
+		p.setWeather(func(x *wan.Weather) { x.Cut = false })
+		n += p.relay.Stats().Cut
+	}
+	return fmt.Sprintf("%s: %d packets", who, n), n > 0, nil
+}
+
+// atOnce is how many faults may overlap.
+const atOnce = 3
+
+// harm deals the kinds out like cards, again and again until the time is over, and lets
+// them overlap. In between, when all are over, everybody must get a message through.
+func (w *world) harm(ctx context.Context, until time.Time) error {
+	rng := w.source(2)
+	if w.opts.length == 0 {
+		return w.recovered(ctx)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	for round := uint64(0); round == 0 || time.Now().Before(until); round++ {
+		deck := w.kinds()
+		rng.Shuffle(len(deck), func(i, j int) { deck[i], deck[j] = deck[j], deck[i] })
+		slots := make(chan struct{}, atOnce)
+		var all sync.WaitGroup
+		for i, f := range deck {
+			if round > 0 && time.Now().After(until) || ctx.Err() != nil {
+				break
+			}
+			slots <- struct{}{}
+			own := w.source(1000 + 100*round + uint64(i))
+			all.Go(func() {
+				defer func() { <-slots }()
+				if err := w.suffer(ctx, own, f); err != nil {
+					cancel(err)
+				}
+			})
+			rest(ctx, time.Duration(100+rng.IntN(900))*time.Millisecond)
+		}
+		all.Wait()
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		if err := w.recovered(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// suffer lets one fault happen and writes it down; one that met nothing is tried again
+// a few times.
+func (w *world) suffer(ctx context.Context, rng *rand.Rand, f fault) error {
+	for range 5 {
+		r := faultRecord{Kind: f.kind, Begin: now()}
+		detail, met, err := f.do(ctx, rng)
+		r.End, r.Detail = now(), detail
+		if met {
+			w.faults.add(r)
+			w.say("%-26s %s", f.kind, detail)
+		}
+		if met || err != nil || ctx.Err() != nil {
+			if err != nil {
+				err = fmt.Errorf("%s: %w", f.kind, err)
+			}
+			return err
+		}
+	}
+	return nil // the judge misses it if it never happened
+}
+
+// recovered waits until everybody has got another message through, and says how long
+// that took.
+func (w *world) recovered(ctx context.Context) error {
+	begin := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
+	defer cancel()
+	before := map[string]int64{}
+	for _, p := range w.people {
+		before[p.Name] = p.sent.Load()
+	}
+	for _, p := range w.people {
+		for p.sent.Load() == before[p.Name] {
+			if ctx.Err() != nil {
+				return fmt.Errorf("%s has not got a message through for %v, with nothing broken any more", p.Name, time.Since(begin).Round(time.Second))
+			}
+			rest(ctx, 50*time.Millisecond)
+		}
+	}
+	w.say("everybody writes again after %v", time.Since(begin).Round(10*time.Millisecond))
+	return nil
+}
