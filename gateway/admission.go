@@ -6,8 +6,6 @@ import (
 	"bytes"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"valise/bulletin"
 	"valise/gateway/group"
 	"valise/gateway/rules"
@@ -18,7 +16,7 @@ import (
 
 // A snapshot is all that admission looks at: one moment of the connection, the
 // standing of devices and the group. Nothing in it changes while it is looked
-// at but the bucket, which is safe for concurrent use.
+// at but the allowance, which is safe for concurrent use.
 type snapshot struct {
 	now    time.Time
 	device *identity.Device // whom the connection's handshake proved
@@ -26,7 +24,8 @@ type snapshot struct {
 	set    *bulletin.Set // standings, by the authority's word
 	domain string        // the domain that this gateway serves
 	group  *group.View   // nil: unknown
-	bucket *rate.Limiter
+
+	allowance *allowance
 
 	rules  *rules.State // the policy bundle in force; nil: none
 	circle *circle      // the conversation under it; nil: none, or no group
@@ -39,6 +38,7 @@ type snapshot struct {
 type message struct {
 	group []byte // as the request names it
 	epoch uint64
+	size  int              // of all of it, in bytes
 	info  *mls.MessageInfo // what the message says of itself
 }
 
@@ -59,6 +59,9 @@ func admit(s *snapshot, m *message) *refusal {
 	// Connection: the certificate that opened it must still be valid.
 	if r := admitDevice(s); r != nil {
 		return r
+	}
+	if s.allowance.isHeld(s.now) {
+		return &refusal{code: wire.NotAllowed, reason: "held"}
 	}
 	// Header: it must be there and must parse.
 	header, r := admitHeader(m)
@@ -95,11 +98,12 @@ func admit(s *snapshot, m *message) *refusal {
 		}
 	}
 	// Label: valid, and within everybody's clearance.
-	if r := admitLabel(s, &header, sender); r != nil {
+	class, r := admitLabel(s, &header, sender)
+	if r != nil {
 		return r
 	}
-	if !s.bucket.AllowN(s.now, 1) {
-		return &refusal{code: wire.RateLimited, reason: "rate_limited"}
+	if reason := s.allowance.send(s.now, m.size, len(s.group.Members)-1, class); reason != "" {
+		return &refusal{code: wire.RateLimited, reason: reason}
 	}
 	return nil
 }

@@ -6,8 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"valise/gateway/group"
 	"valise/identity"
 	"valise/mls"
@@ -28,7 +26,7 @@ func TestAdmit(t *testing.T) {
 	}
 	view := group.NewView([]byte("g"), 7, alice, bob)
 	honest := func() (*snapshot, *message) {
-		return &snapshot{now: now, device: alice, domain: "interieur.example", group: view, bucket: rate.NewLimiter(1, 1)},
+		return &snapshot{now: now, device: alice, domain: "interieur.example", group: view, allowance: allow(1, 1)},
 			&message{group: []byte("g"), epoch: 7, info: &mls.MessageInfo{
 				Wire: mls.WirePrivateMessage, GroupID: []byte("g"), Epoch: 7, Content: mls.ContentApplication, AuthenticatedData: header,
 			}}
@@ -57,7 +55,7 @@ func TestAdmit(t *testing.T) {
 		{"header with a tail", func(_ *snapshot, m *message) { m.info.AuthenticatedData = append(header[:len(header):len(header)], 0) }, wire.LabelRefused, "malformed_header"},
 		{"label", func(_ *snapshot, m *message) { m.info.AuthenticatedData = labelled }, wire.LabelRefused, "no_policy_for_label"},
 		{"other domain", func(s *snapshot, _ *message) { s.domain = "defense.example" }, wire.RecipientRefused, "foreign_domain"},
-		{"too fast", func(s *snapshot, _ *message) { s.bucket.AllowN(now, 1) }, wire.RateLimited, "rate_limited"},
+		{"too fast", func(s *snapshot, _ *message) { s.allowance.ask(now, 1) }, wire.RateLimited, "rate_limited"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -81,7 +79,7 @@ func TestAdmit(t *testing.T) {
 func TestRefusedMessagesCostNoAllowance(t *testing.T) {
 	alice := deviceFor(t, "alice")
 	header, _ := (&wire.Header{Sequence: 1}).Marshal()
-	s := &snapshot{now: time.Now(), device: alice, domain: "interieur.example", group: group.NewView([]byte("g"), 1, alice), bucket: rate.NewLimiter(1, 1)}
+	s := &snapshot{now: time.Now(), device: alice, domain: "interieur.example", group: group.NewView([]byte("g"), 1, alice), allowance: allow(1, 1)}
 	m := &message{group: []byte("g"), epoch: 2, info: &mls.MessageInfo{GroupID: []byte("g"), Epoch: 2, Content: mls.ContentApplication, AuthenticatedData: header}}
 	for range 5 {
 		if r := admit(s, m); r == nil || r.reason != "stale_epoch" {

@@ -27,6 +27,8 @@ const (
 	eventClock             = "clock_moved"
 	eventPurged            = "mailbox_deleted" // its device is revoked
 	eventExpired           = "mail_expired"    // nobody fetched it in time; both ends are told
+	eventAlarm             = "alarm"           // a device is refused so often that somebody should look
+	eventHeld              = "device_held"     // and is kept out for a while
 )
 
 // AuditFunc writes one line of the audit stream; reason may be empty.

@@ -101,7 +101,7 @@ func New(cfg Config) (*Gateway, error) {
 		g.log = slog.Default()
 	}
 	g.allowances = allowances{
-		limit: rate.Limit(g.limits.Rate), burst: g.limits.Burst, all: make(map[identity.DeviceID]allowance),
+		limits: &g.limits, all: make(map[identity.DeviceID]*allowance),
 		audit: func() *auditor { return newAuditor(cfg.Audit, g.log) },
 	}
 	g.attempts = attempts{limit: rate.Limit(g.limits.Commits), burst: g.limits.CommitBurst, all: make(map[identity.DeviceID]map[string]*rate.Limiter)}

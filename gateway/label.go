@@ -15,36 +15,40 @@ import (
 // admitLabel decides about a message's label, or its having none, by the policy
 // bundle in force: the label is valid, and sender and every recipient are cleared for
 // it; table and rules leave the route open. What depends on the members alone is
-// decided when a route is set up; label against clearance, at every message.
-func admitLabel(s *snapshot, h *wire.Header, sender group.Member) *refusal {
+// decided when a route is set up; label against clearance, at every message. class is
+// the label's classification, "" without a label.
+func admitLabel(s *snapshot, h *wire.Header, sender group.Member) (class string, r *refusal) {
 	state := s.rules
 	switch {
 	case state == nil && h.Labelled:
-		return &refusal{code: wire.LabelRefused, reason: "no_policy_for_label"}
+		return "", &refusal{code: wire.LabelRefused, reason: "no_policy_for_label"}
 	case state == nil:
-		return nil
+		return "", nil
 	case state.Missing || state.Bundle == nil || s.circle == nil:
-		return &refusal{code: wire.NoBundle, reason: "bundle_not_in_force"}
+		return "", &refusal{code: wire.NoBundle, reason: "bundle_not_in_force"}
 	case h.Labelled && len(h.PolicyHash) == 0, len(h.PolicyHash) > 0 && string(h.PolicyHash) != string(state.Bundle.Hash[:]):
-		return &refusal{code: wire.BundleChanged, reason: "other_bundle"}
+		return "", &refusal{code: wire.BundleChanged, reason: "other_bundle"}
 	}
 	path, r := s.path(h, sender)
 	if r != nil {
-		return r
+		return "", r
 	}
 	if label := path.Label(); label != nil && !label.Of(h.Policy) {
-		return &refusal{code: wire.LabelRefused, reason: "policy_mismatch"}
+		return "", &refusal{code: wire.LabelRefused, reason: "policy_mismatch"}
 	}
 	if r := admitAge(s, path.Rank, path.Ranks); r != nil {
-		return r
+		return "", r
 	}
 	if path.Stale > 0 && s.age >= path.Stale {
-		return &refusal{code: wire.StandingsStale, reason: "stale_for_label", label: describe(path.Label())}
+		return "", &refusal{code: wire.StandingsStale, reason: "stale_for_label", label: describe(path.Label())}
 	}
 	if refused := path.Decide(s.now); refused != nil {
-		return refusedRoute(path, refused)
+		return "", refusedRoute(path, refused)
 	}
-	return nil
+	if label := path.Label(); label != nil {
+		class = label.Classification()
+	}
+	return class, nil
 }
 
 // path returns the decided route of a message, and sets it up where it is new: that
@@ -70,7 +74,7 @@ func (s *snapshot) path(h *wire.Header, sender group.Member) (*bundle.Path, *ref
 			return nil, &refusal{code: wire.LabelRefused, reason: "malformed_label"}
 		}
 	}
-	if !s.bucket.AllowN(s.now, 1) {
+	if !s.allowance.ask(s.now, 1) {
 		return nil, &refusal{code: wire.RateLimited, reason: "rate_limited"}
 	}
 	var own *bundle.End

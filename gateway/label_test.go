@@ -8,8 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"valise/bulletin"
 	"valise/gateway/group"
 	"valise/gateway/rules"
@@ -149,11 +147,15 @@ func TestAdmitLabel(t *testing.T) {
 		{name: "do not reach the lowest", label: "DIFFUSION RESTREINTE", change: func(s *snapshot, _ *wire.Header) {
 			s.age, s.tightening = 6*time.Minute, bulletin.Tightening{First: time.Minute, All: 20 * time.Minute}
 		}},
-		{name: "routes are not for nothing", label: "SECRET", change: func(s *snapshot, _ *wire.Header) { s.bucket = rate.NewLimiter(1, 0) }, code: wire.RateLimited, reason: "rate_limited"},
+		{name: "too many of this label", label: "SECRET", change: func(s *snapshot, _ *wire.Header) {
+			l := Limits{Labels: map[string]Rate{"SECRET": {}}}.withDefaults()
+			s.allowance = newAllowance(&l, silentAuditor())
+		}, code: wire.RateLimited, reason: "label_limited"},
+		{name: "routes are not for nothing", label: "SECRET", change: func(s *snapshot, _ *wire.Header) { s.allowance = allow(1, 1); s.allowance.ask(s.now, 1) }, code: wire.RateLimited, reason: "rate_limited"},
 	}
 	for _, c := range tests {
 		t.Run(c.name, func(t *testing.T) {
-			s := &snapshot{now: now, device: alice, domain: home, rules: d.state, bucket: rate.NewLimiter(1, 10)}
+			s := &snapshot{now: now, device: alice, domain: home, rules: d.state, allowance: allow(1, 10)}
 			with := c.with
 			if with == nil {
 				with = []*identity.Device{bob}
@@ -207,7 +209,7 @@ func TestLoweredClearanceCountsAtOnce(t *testing.T) {
 	}}
 	ask := func(set *bulletin.Set) *refusal {
 		return admit(&snapshot{
-			now: time.Now(), device: alice, domain: home, rules: d.state, bucket: rate.NewLimiter(1000, 1000), group: view, set: set,
+			now: time.Now(), device: alice, domain: home, rules: d.state, allowance: allow(1000, 1000), group: view, set: set,
 			circle: known.of(view, d.state, set),
 		}, m)
 	}
@@ -282,7 +284,7 @@ func routed(t testing.TB, members int) (*snapshot, *message) {
 	}
 	view := group.NewView([]byte("g"), 1, devices...)
 	return &snapshot{
-			now: time.Now(), device: devices[0], domain: home, rules: d.state, bucket: rate.NewLimiter(rate.Inf, 1), group: view, circle: new(circles).of(view, d.state, nil),
+			now: time.Now(), device: devices[0], domain: home, rules: d.state, allowance: allow(1e9, 1e9), group: view, circle: new(circles).of(view, d.state, nil),
 		}, &message{group: []byte("g"), epoch: 1, info: &mls.MessageInfo{
 			GroupID: []byte("g"), Epoch: 1, Content: mls.ContentApplication, AuthenticatedData: d.header("SECRET", nil),
 		}}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"valise/transport"
+	"valise/wire"
 )
 
 const (
@@ -127,6 +128,26 @@ type Limits struct {
 	// many at once. Defaults 200 and 1000.
 	Rate  float64
 	Burst int
+	// Bytes is how many bytes of messages a device may send per second, and BytesBurst
+	// how many at once. Defaults 4 MiB and 64 MiB; BytesBurst is at least a frame.
+	Bytes      float64
+	BytesBurst int
+	// Deliveries is how many deliveries a device's messages may become per second, one
+	// for each recipient, and DeliveriesBurst how many at once. Defaults 20,000 and
+	// 200,000.
+	Deliveries      float64
+	DeliveriesBurst int
+	// Labels bounds the messages of one device under one classification, by its name
+	// in the policy. None by default.
+	Labels map[string]Rate
+	// AlarmAfter refusals of the kind that an honest device does not cause, within
+	// AlarmWindow, raise an alarm. Defaults 50 and 10 minutes.
+	AlarmAfter  int
+	AlarmWindow time.Duration
+	// HoldAfter alarms, each within a window of the one before, keep the device out for
+	// HoldFor. Defaults 0, which is never, and 15 minutes.
+	HoldAfter int
+	HoldFor   time.Duration
 	// Commits is how many commits a device may attempt per second in one group, and
 	// CommitBurst how many at once. Defaults 1 and 60.
 	Commits     float64
@@ -149,7 +170,35 @@ type Limits struct {
 	MailAge time.Duration
 }
 
+// A Rate is a bound on how often something happens.
+type Rate struct {
+	Rate  float64 // a second
+	Burst int     // at once
+}
+
 func (l Limits) withDefaults() Limits {
+	if l.Bytes == 0 {
+		l.Bytes = 4 << 20
+	}
+	if l.BytesBurst == 0 {
+		l.BytesBurst = 64 << 20
+	}
+	l.BytesBurst = max(l.BytesBurst, wire.MaxFrame)
+	if l.Deliveries == 0 {
+		l.Deliveries = 20_000
+	}
+	if l.DeliveriesBurst == 0 {
+		l.DeliveriesBurst = 200_000
+	}
+	if l.AlarmAfter == 0 {
+		l.AlarmAfter = 50
+	}
+	if l.AlarmWindow == 0 {
+		l.AlarmWindow = 10 * time.Minute
+	}
+	if l.HoldFor == 0 {
+		l.HoldFor = 15 * time.Minute
+	}
 	if l.Rate == 0 {
 		l.Rate = 200
 	}

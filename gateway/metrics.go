@@ -22,6 +22,7 @@ type metrics struct {
 	syncs      prometheus.Histogram
 	stored     *prometheus.GaugeVec
 	files      *prometheus.CounterVec
+	alarms     prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer, g *Gateway) *metrics {
@@ -52,12 +53,15 @@ func newMetrics(r prometheus.Registerer, g *Gateway) *metrics {
 		files: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "valise_gateway_files_total", Help: "Files received and sent completely.",
 		}, []string{"direction"}),
+		alarms: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "valise_gateway_alarms_total", Help: "Devices that were refused too often for an honest one, counted for each alarm.",
+		}),
 	}
 	m.contents = m.messages.WithLabelValues(kindMessage)
 	if r == nil {
 		return m
 	}
-	r.MustRegister(m.messages, m.deliveries, m.expired, m.refusals, m.batches, m.syncs, m.stored, m.files,
+	r.MustRegister(m.messages, m.deliveries, m.expired, m.refusals, m.batches, m.syncs, m.stored, m.files, m.alarms,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "valise_gateway_connections", Help: "Connections and handshakes at this moment.",
 		}, func() float64 { return float64(g.open.Load()) }),

@@ -113,7 +113,10 @@ func (s *session) admitAsk(cost int) *refusal {
 	if r := admitDevice(&snapshot{now: now, device: s.device, denied: s.g.deniedNow(), set: s.g.Standings()}); r != nil {
 		return r
 	}
-	if !s.bucket.AllowN(now, min(cost, s.g.limits.Burst)) {
+	if s.allowance.isHeld(now) {
+		return &refusal{code: wire.NotAllowed, reason: "held"}
+	}
+	if !s.allowance.ask(now, cost) {
 		return &refusal{code: wire.RateLimited, reason: "rate_limited"}
 	}
 	return nil

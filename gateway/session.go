@@ -12,8 +12,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"valise/gateway/mailbox"
 	"valise/identity"
 	"valise/transport"
@@ -27,7 +25,8 @@ type session struct {
 	device *identity.Device
 	remote string
 	audit  *auditor
-	bucket *rate.Limiter
+
+	allowance *allowance
 
 	ready    chan struct{}    // closed after Welcome
 	finished chan struct{}    // closed when nothing of this session runs any more
@@ -58,7 +57,13 @@ func (g *Gateway) serve(conn transport.Conn, a *attempt) {
 		ready: make(chan struct{}), finished: make(chan struct{}), notices: make(chan wire.NoticeCode, 2), leases: make(chan *wire.Lease, maxLeases), changed: make(chan struct{}, 1),
 		transfers: [2]chan struct{}{make(chan struct{}, maxTransfers), make(chan struct{}, maxTransfers)},
 	}
-	s.bucket, s.audit = g.allowances.of(device.ID)
+	s.allowance = g.allowances.of(device.ID, g.now())
+	s.audit = s.allowance.audit
+	if s.allowance.isHeld(g.now()) {
+		s.refuse(eventRefusedConnection, "held")
+		_ = conn.CloseWithError(wire.CloseNotAdmitted, "held")
+		return
+	}
 	if !g.count(device.ID) {
 		s.refuse(eventRefusedConnection, "too_many_connections")
 		_ = conn.CloseWithError(wire.CloseShutdown, "too_many_connections")
@@ -313,37 +318,5 @@ func (s *session) broken(err error) {
 func (s *session) refuse(event, reason string, attrs ...slog.Attr) {
 	s.g.metrics.refused(event, reason)
 	s.audit.event(event, reason, append(about(s.device, s.remote), attrs...)...)
-}
-
-// allowances keeps what devices may send, and write to the audit stream, over
-// their connections, so that connecting again does not fill it up.
-type allowances struct {
-	limit rate.Limit
-	burst int
-	audit func() *auditor
-
-	mu  sync.Mutex
-	all map[identity.DeviceID]allowance // guarded by mu
-}
-
-type allowance struct {
-	bucket *rate.Limiter
-	audit  *auditor
-}
-
-// maxAllowances bounds the allowances in memory, about 300 bytes each.
-const maxAllowances = 100_000
-
-func (a *allowances) of(d identity.DeviceID) (*rate.Limiter, *auditor) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	own, ok := a.all[d]
-	if !ok {
-		if len(a.all) >= maxAllowances {
-			clear(a.all)
-		}
-		own = allowance{rate.NewLimiter(a.limit, a.burst), a.audit()}
-		a.all[d] = own
-	}
-	return own.bucket, own.audit
+	s.consider(reason)
 }

@@ -6,8 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"valise/bulletin"
 	"valise/gateway/group"
 	"valise/mls"
@@ -37,7 +35,7 @@ func TestAdmitAge(t *testing.T) {
 	} {
 		s := &snapshot{
 			now: time.Now(), device: alice, domain: "interieur.example", set: issue(t, 1), age: test.age, tightening: test.tightening,
-			group: group.NewView([]byte("g"), 7, alice, bob), bucket: rate.NewLimiter(1, 1),
+			group: group.NewView([]byte("g"), 7, alice, bob), allowance: allow(1000, 1000),
 		}
 		r := admit(s, &message{group: []byte("g"), epoch: 7, info: &mls.MessageInfo{
 			Wire: mls.WirePrivateMessage, GroupID: []byte("g"), Epoch: 7, Content: mls.ContentApplication, AuthenticatedData: header,

@@ -6,8 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"valise/bulletin"
 	"valise/gateway/group"
 	"valise/identity"
@@ -86,7 +84,7 @@ func TestAdmitStanding(t *testing.T) {
 	} {
 		s := &snapshot{
 			now: time.Now(), device: alice, domain: "interieur.example", set: test.set,
-			group: group.NewView([]byte("g"), 7, alice, bob), bucket: rate.NewLimiter(1, 1),
+			group: group.NewView([]byte("g"), 7, alice, bob), allowance: allow(1, 1),
 		}
 		r := admit(s, &message{group: []byte("g"), epoch: 7, info: &mls.MessageInfo{
 			Wire: mls.WirePrivateMessage, GroupID: []byte("g"), Epoch: 7, Content: mls.ContentApplication, AuthenticatedData: header,

@@ -163,9 +163,9 @@ func (s *session) admitSend(sub *mailbox.Submission, req *wire.Send) (*group.Vie
 	state, set := s.g.rules.Load(), s.g.Standings()
 	r := admit(&snapshot{
 		rules: state, circle: s.g.circles.of(view, state, set),
-		now: sub.Time, device: s.device, denied: s.g.deniedNow(), set: set, domain: s.g.cfg.Domain, group: view, bucket: s.bucket,
+		now: sub.Time, device: s.device, denied: s.g.deniedNow(), set: set, domain: s.g.cfg.Domain, group: view, allowance: s.allowance,
 		age: s.g.age(), tightening: s.g.cfg.Tightening,
-	}, &message{group: req.Group, epoch: req.Epoch, info: info})
+	}, &message{group: req.Group, epoch: req.Epoch, size: len(req.Message), info: info})
 	return view, r
 }
 

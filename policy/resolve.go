@@ -301,3 +301,6 @@ func (r *Resolved) Of(policy []byte) bool { return string(r.lattice.id) == strin
 
 // Label returns the label with its edition stated, in normal form.
 func (r *Resolved) Label() *Label { return r.label.Normal() }
+
+// Classification returns the name of the label's classification.
+func (r *Resolved) Classification() string { return r.class.Name }

@@ -42,6 +42,15 @@ type Limits struct {
 	Burst             int             `toml:"burst"`
 	CommitsPerSecond  float64         `toml:"commits_per_second"`
 	CommitBurst       int             `toml:"commit_burst"`
+	BytesPerSecond    float64         `toml:"bytes_per_second"`
+	BytesBurst        int             `toml:"bytes_burst"`
+	Deliveries        float64         `toml:"deliveries_per_second"`
+	DeliveriesBurst   int             `toml:"deliveries_burst"`
+	Labels            []LabelLimit    `toml:"label"`
+	AlarmAfter        int             `toml:"alarm_after"`
+	AlarmWindow       daemon.Duration `toml:"alarm_window"`
+	HoldAfter         int             `toml:"hold_after"`
+	HoldFor           daemon.Duration `toml:"hold_for"`
 	Connections       int             `toml:"connections"`
 	Handshakes        int             `toml:"handshakes"`
 	SourceHandshakes  int             `toml:"handshakes_per_source"`
@@ -52,6 +61,13 @@ type Limits struct {
 	BlobExpiry        daemon.Duration `toml:"blob_expiry"`
 	MailAge           daemon.Duration `toml:"mail_age"`
 	Batch             int             `toml:"batch"`
+}
+
+// A LabelLimit bounds what one device may send under one classification.
+type LabelLimit struct {
+	Classification string  `toml:"classification"`
+	PerSecond      float64 `toml:"per_second"`
+	Burst          int     `toml:"burst"`
 }
 
 // loadConfig reads the file and checks what every command needs.
@@ -98,6 +114,14 @@ func (c *Config) checkServe() error {
 		all = append(all, fmt.Errorf("configuration: authority: stale_first and stale_all: %w", err))
 	}
 	l := c.Limits
+	for _, label := range l.Labels {
+		if label.Classification == "" || label.PerSecond <= 0 || label.Burst < 1 {
+			all = append(all, fmt.Errorf("configuration: limits: label %q: want a classification, per_second above 0, and a burst of at least 1", label.Classification))
+		}
+	}
+	if l.BytesPerSecond < 0 || l.BytesBurst < 0 || l.Deliveries < 0 || l.DeliveriesBurst < 0 || l.AlarmAfter < 0 || l.AlarmWindow.Duration < 0 || l.HoldAfter < 0 || l.HoldFor.Duration < 0 {
+		all = append(all, errors.New("configuration: limits must not be negative"))
+	}
 	if l.MessagesPerSecond < 0 || l.CommitsPerSecond < 0 || l.CommitBurst < 0 || l.Burst < 0 || l.Connections < 0 || l.Handshakes < 0 || l.SourceHandshakes < 0 || l.MailboxMessages < 0 || l.MailboxBytes < 0 || l.KeyPackages < 0 || l.Batch < 0 || l.MailAge.Duration < 0 {
 		all = append(all, errors.New("configuration: limits must not be negative"))
 	}
@@ -109,7 +133,15 @@ func (c *Config) quota() mailbox.Quota {
 }
 
 func (c *Config) limits() gateway.Limits {
+	labels := make(map[string]gateway.Rate)
+	for _, l := range c.Limits.Labels {
+		labels[l.Classification] = gateway.Rate{Rate: l.PerSecond, Burst: l.Burst}
+	}
 	return gateway.Limits{
+		Bytes: c.Limits.BytesPerSecond, BytesBurst: c.Limits.BytesBurst,
+		Deliveries: c.Limits.Deliveries, DeliveriesBurst: c.Limits.DeliveriesBurst, Labels: labels,
+		AlarmAfter: c.Limits.AlarmAfter, AlarmWindow: c.Limits.AlarmWindow.Duration,
+		HoldAfter: c.Limits.HoldAfter, HoldFor: c.Limits.HoldFor.Duration,
 		Rate: c.Limits.MessagesPerSecond, Burst: c.Limits.Burst, Connections: c.Limits.Connections,
 		Commits: c.Limits.CommitsPerSecond, CommitBurst: c.Limits.CommitBurst,
 		Handshakes: c.Limits.Handshakes, HandshakesPerSource: c.Limits.SourceHandshakes,
