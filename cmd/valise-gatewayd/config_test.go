@@ -37,7 +37,7 @@ func TestExample(t *testing.T) {
 		for i := range part.NumField() {
 			name := part.Field(i).Tag.Get("toml")
 			if !strings.Contains(string(exampleConfig), "\n"+name+" = ") && !strings.Contains(string(exampleConfig), "\n# "+name+" = ") &&
-				!strings.Contains(string(exampleConfig), "["+name+"]") {
+				!strings.Contains(string(exampleConfig), "["+name+"]") && !strings.Contains(string(exampleConfig), "."+name+"]]") {
 				t.Errorf("the example does not explain %q", name)
 			}
 		}
