@@ -150,12 +150,23 @@ func (db *DB) UpdateFlow(ctx context.Context, table string, f func(*Flow) error)
 	options, attempt := db.writing(), 0
 	return db.retry(ctx, func() error {
 		attempt++
-		return db.flow(ctx, db.locks(attempt, options, lockOf(table)), f)
+		return db.flow(ctx, "SERIALIZABLE", db.locks(attempt, options, lockOf(table)), f)
 	}, func(error) bool { return false })
 }
 
+// UpdateRows is UpdateFlow for transactions that lock the rows on which they decide
+// (SELECT … ORDER BY … FOR UPDATE) before they read anything else: such ones wait for
+// each other where a serializable one would fail and begin anew. Each statement sees
+// what was committed before it; whoever reads before it has locked decides on sand.
+func (db *DB) UpdateRows(ctx context.Context, f func(*Flow) error) error {
+	if db.dialect != PostgreSQL {
+		return errors.New("store: only PostgreSQL has flows")
+	}
+	return db.retry(ctx, func() error { return db.flow(ctx, "READ COMMITTED", nil, f) }, func(error) bool { return false })
+}
+
 // flow runs f once.
-func (db *DB) flow(ctx context.Context, locks []string, f func(*Flow) error) error {
+func (db *DB) flow(ctx context.Context, isolation string, locks []string, f func(*Flow) error) error {
 	conn, err := db.writer.Conn(ctx)
 	if err != nil {
 		return &beginError{err}
@@ -168,7 +179,7 @@ func (db *DB) flow(ctx context.Context, locks []string, f func(*Flow) error) err
 			return fmt.Errorf("store: the driver's connection is a %T", driver)
 		}
 		flow := &Flow{ctx: ctx, conn: c.Conn()}
-		flow.Later("BEGIN ISOLATION LEVEL SERIALIZABLE")
+		flow.Later("BEGIN ISOLATION LEVEL " + isolation)
 		for _, lock := range locks {
 			flow.Later(lock)
 		}

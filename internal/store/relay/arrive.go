@@ -33,7 +33,7 @@ func (s *Store) Arrive(ctx context.Context, a mailbox.Arrival) (mailbox.Standing
 		standing = mailbox.Standing{
 			Incarnation: st.incarnation, Began: began, Counter: st.counter, Last: st.last, Acknowledged: st.acked,
 		}
-		err = tx.QueryRowContext(ctx, `SELECT count(*) FROM key_packages WHERE device = $1 AND last_resort = 0 AND expires > $2`,
+		err = tx.QueryRowContext(ctx, `SELECT count(*) FROM key_packages WHERE device = $1 AND NOT last_resort AND expires > $2`,
 			st.id, a.Time.Unix()).Scan(&standing.KeyPackages)
 		if err != nil {
 			return err
@@ -106,7 +106,7 @@ func (b *batch) begin(a mailbox.Arrival, st *state) (bool, error) {
 }
 
 // Recall implements mailbox.Store.
-func (s *Store) Recall(ctx context.Context, device mailbox.Device, counter uint64) (hash [32]byte, err error) {
+func (s tables) Recall(ctx context.Context, device mailbox.Device, counter uint64) (hash [32]byte, err error) {
 	err = s.db.View(ctx, func(tx *store.Tx) error {
 		id, err := deviceRow(ctx, tx, device)
 		if err != nil {

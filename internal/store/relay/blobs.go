@@ -17,7 +17,7 @@ const blobColumns = `SELECT b.name, b.id, g.group_id, b.size, d.device, b.comple
 	FROM blobs b JOIN groups g ON g.id = b.grp JOIN devices d ON d.id = b.owner `
 
 // BeginBlob implements mailbox.Store.
-func (s *Store) BeginBlob(ctx context.Context, b mailbox.Blob, quota uint64) (blob mailbox.Blob, err error) {
+func (s tables) BeginBlob(ctx context.Context, b mailbox.Blob, quota uint64) (blob mailbox.Blob, err error) {
 	err = s.db.Update(ctx, func(tx *store.Tx) error {
 		var grp int64
 		err := tx.QueryRowContext(ctx, `SELECT id FROM groups WHERE group_id = $1`, b.Group).Scan(&grp)
@@ -78,7 +78,7 @@ func scanBlob(row interface{ Scan(...any) error }) (b mailbox.Blob, err error) {
 	return b, nil
 }
 
-func (s *Store) blobs(ctx context.Context, where string, args ...any) (list []mailbox.Blob, err error) {
+func (s tables) blobs(ctx context.Context, where string, args ...any) (list []mailbox.Blob, err error) {
 	err = s.db.View(ctx, func(tx *store.Tx) error {
 		list = nil
 		rows, err := tx.QueryContext(ctx, blobColumns+where, args...)
@@ -99,25 +99,25 @@ func (s *Store) blobs(ctx context.Context, where string, args ...any) (list []ma
 }
 
 // Blobs implements mailbox.Store.
-func (s *Store) Blobs(ctx context.Context, id [32]byte) ([]mailbox.Blob, error) {
+func (s tables) Blobs(ctx context.Context, id [32]byte) ([]mailbox.Blob, error) {
 	return s.blobs(ctx, `WHERE b.id = $1 ORDER BY b.name`, id[:])
 }
 
 // ExpiredBlobs implements mailbox.Store.
-func (s *Store) ExpiredBlobs(ctx context.Context, now time.Time, limit int) ([]mailbox.Blob, error) {
+func (s tables) ExpiredBlobs(ctx context.Context, now time.Time, limit int) ([]mailbox.Blob, error) {
 	return s.blobs(ctx, `WHERE b.expires <= $1 ORDER BY b.expires LIMIT $2`, now.Unix(), limit)
 }
 
 // FinishBlob implements mailbox.Store.
-func (s *Store) FinishBlob(ctx context.Context, name string, expires int64) error {
+func (s tables) FinishBlob(ctx context.Context, name string, expires int64) error {
 	return s.db.Update(ctx, func(tx *store.Tx) error {
-		_, err := tx.ExecContext(ctx, `UPDATE blobs SET complete = 1, expires = $1 WHERE name = $2`, expires, name)
+		_, err := tx.ExecContext(ctx, `UPDATE blobs SET complete = $1, expires = $2 WHERE name = $3`, true, expires, name)
 		return err
 	})
 }
 
 // DropBlob implements mailbox.Store.
-func (s *Store) DropBlob(ctx context.Context, name string) error {
+func (s tables) DropBlob(ctx context.Context, name string) error {
 	return s.db.Update(ctx, func(tx *store.Tx) error {
 		_, err := tx.ExecContext(ctx, `DELETE FROM blobs WHERE name = $1`, name)
 		return err

@@ -50,7 +50,7 @@ const duePortion = 256
 
 // due looks, beside the writers, for mail that is over age. A mailbox is in the order
 // of time: the first entry that is young enough ends the search in it.
-func (s *Store) due(ctx context.Context, before int64, limit int) (spans []dueSpan, err error) {
+func (s tables) due(ctx context.Context, before int64, limit int) (spans []dueSpan, err error) {
 	err = s.db.View(ctx, func(tx *store.Tx) error {
 		spans = nil
 		waiting, err := waitingDevices(ctx, tx)

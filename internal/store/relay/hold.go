@@ -119,7 +119,7 @@ func (b *batch) purge(device mailbox.Device) (done bool, err error) {
 }
 
 // Holds implements mailbox.Store.
-func (s *Store) Holds(ctx context.Context) (holds map[mailbox.Device]mailbox.Hold, err error) {
+func (s tables) Holds(ctx context.Context) (holds map[mailbox.Device]mailbox.Hold, err error) {
 	err = s.db.View(ctx, func(tx *store.Tx) error {
 		holds = make(map[mailbox.Device]mailbox.Hold)
 		rows, err := tx.QueryContext(ctx, `SELECT d.device, s.hold FROM states s JOIN devices d ON d.id = s.device WHERE s.hold > 0`)
@@ -157,6 +157,6 @@ func freeDeviceRow(ctx context.Context, tx *store.Tx, device mailbox.Device) (in
 }
 
 // Arrived implements mailbox.Store.
-func (s *Store) Arrived(ctx context.Context, address string) ([]mailbox.Device, error) {
+func (s tables) Arrived(ctx context.Context, address string) ([]mailbox.Device, error) {
 	return s.devices(ctx, `SELECT device FROM devices WHERE address = $1 ORDER BY id`, address)
 }

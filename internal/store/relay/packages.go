@@ -60,6 +60,6 @@ func takeOne(ctx context.Context, tx *store.Tx, suite uint16, d mailbox.Device, 
 		return kp, 0, err
 	}
 	var left int
-	err = tx.QueryRowContext(ctx, `SELECT count(*) FROM key_packages WHERE device = $1 AND suite = $2 AND last_resort = 0`, owner, int64(suite)).Scan(&left)
+	err = tx.QueryRowContext(ctx, `SELECT count(*) FROM key_packages WHERE device = $1 AND suite = $2 AND NOT last_resort`, owner, int64(suite)).Scan(&left)
 	return kp, left, err
 }

@@ -14,15 +14,18 @@ import (
 	"valise/internal/store"
 )
 
+// tables answer what is asked alike of both databases.
+type tables struct{ db *store.DB }
+
 // Read implements mailbox.Store.
-func (s *Store) Read(ctx context.Context, device mailbox.Device, after uint64, count, bytes int) ([]mailbox.Entry, error) {
+func (s tables) Read(ctx context.Context, device mailbox.Device, after uint64, count, bytes int) ([]mailbox.Entry, error) {
 	entries, _, err := s.readUpTo(ctx, device, after, math.MaxInt64, count, bytes)
 	return entries, err
 }
 
 // readUpTo reads the mail after one number and up to another. more says that there is
 // some that count or bytes left out.
-func (s *Store) readUpTo(ctx context.Context, device mailbox.Device, after, upTo uint64, count, bytes int) (entries []mailbox.Entry, more bool, err error) {
+func (s tables) readUpTo(ctx context.Context, device mailbox.Device, after, upTo uint64, count, bytes int) (entries []mailbox.Entry, more bool, err error) {
 	err = s.db.View(ctx, func(tx *store.Tx) error {
 		entries, more = nil, false
 		rows, err := tx.QueryContext(ctx, `SELECT b.number, m.kind, g.group_id, m.epoch, d.device, m.time, m.payload
@@ -57,7 +60,7 @@ func (s *Store) readUpTo(ctx context.Context, device mailbox.Device, after, upTo
 }
 
 // Last implements mailbox.Store.
-func (s *Store) Last(ctx context.Context, device mailbox.Device) (last uint64, err error) {
+func (s tables) Last(ctx context.Context, device mailbox.Device) (last uint64, err error) {
 	err = s.db.View(ctx, func(tx *store.Tx) error {
 		err := tx.QueryRowContext(ctx, `SELECT s.last FROM states s JOIN devices d ON d.id = s.device WHERE d.device = $1`, device[:]).Scan(&last)
 		if errors.Is(err, sql.ErrNoRows) {
@@ -78,7 +81,7 @@ func scanEntry(rows *sql.Rows) (e mailbox.Entry, err error) {
 }
 
 // Group implements mailbox.Store.
-func (s *Store) Group(ctx context.Context, id []byte) (*mailbox.Group, error) {
+func (s tables) Group(ctx context.Context, id []byte) (*mailbox.Group, error) {
 	var g *mailbox.Group
 	err := s.db.View(ctx, func(tx *store.Tx) error {
 		g = &mailbox.Group{ID: id}
@@ -111,7 +114,7 @@ func (s *Store) Group(ctx context.Context, id []byte) (*mailbox.Group, error) {
 }
 
 // Known implements mailbox.Store.
-func (s *Store) Known(ctx context.Context, devices []mailbox.Device) (map[mailbox.Device]bool, error) {
+func (s tables) Known(ctx context.Context, devices []mailbox.Device) (map[mailbox.Device]bool, error) {
 	known := make(map[mailbox.Device]bool, len(devices))
 	err := s.db.View(ctx, func(tx *store.Tx) error {
 		for _, d := range devices {
@@ -130,7 +133,7 @@ func (s *Store) Known(ctx context.Context, devices []mailbox.Device) (map[mailbo
 const offered = `EXISTS (SELECT 1 FROM key_packages k WHERE k.device = d.id) AND EXISTS (SELECT 1 FROM states s WHERE s.device = d.id AND s.hold = 0)`
 
 // Directory implements mailbox.Store.
-func (s *Store) Directory(ctx context.Context, prefix string, limit int) (list []mailbox.Listing, err error) {
+func (s tables) Directory(ctx context.Context, prefix string, limit int) (list []mailbox.Listing, err error) {
 	err = s.db.View(ctx, func(tx *store.Tx) error {
 		list = nil
 		rows, err := tx.QueryContext(ctx, `SELECT device, address, chain FROM devices d
@@ -162,11 +165,11 @@ var likeEscape = strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)
 func likePrefix(prefix string) string { return likeEscape.Replace(prefix) + "%" }
 
 // Devices implements mailbox.Store.
-func (s *Store) Devices(ctx context.Context, address string) ([]mailbox.Device, error) {
+func (s tables) Devices(ctx context.Context, address string) ([]mailbox.Device, error) {
 	return s.devices(ctx, `SELECT device FROM devices d WHERE address = $1 AND `+offered+` ORDER BY id`, address)
 }
 
-func (s *Store) devices(ctx context.Context, query, address string) (devices []mailbox.Device, err error) {
+func (s tables) devices(ctx context.Context, query, address string) (devices []mailbox.Device, err error) {
 	err = s.db.View(ctx, func(tx *store.Tx) error {
 		devices = nil
 		rows, err := tx.QueryContext(ctx, query, address)
@@ -187,7 +190,7 @@ func (s *Store) devices(ctx context.Context, query, address string) (devices []m
 }
 
 // Totals implements mailbox.Store.
-func (s *Store) Totals(ctx context.Context) (t mailbox.Totals, err error) {
+func (s tables) Totals(ctx context.Context) (t mailbox.Totals, err error) {
 	err = s.db.View(ctx, func(tx *store.Tx) error {
 		return tx.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM devices), (SELECT count(*) FROM groups),
 			(SELECT count(*) FROM messages), (SELECT count(*) FROM mailbox),

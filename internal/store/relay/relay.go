@@ -56,7 +56,7 @@ type Config struct {
 
 // A Store is an open database.
 type Store struct {
-	db   *store.DB
+	tables
 	lock *os.File
 	q    statements
 
@@ -100,7 +100,7 @@ func openStore(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
-	s := &Store{db: db, lock: lock, judge: judge{quota: withDefaults(cfg.Quota)}, cache: newCache()}
+	s := &Store{tables: tables{db}, lock: lock, judge: judge{quota: withDefaults(cfg.Quota)}, cache: newCache()}
 	if err := s.prepare(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("relay store: prepare statements: %w", err), s.Close())
 	}
@@ -170,9 +170,9 @@ func (s *Store) prepare(ctx context.Context) error {
 		&s.q.dropPointers:   `DELETE FROM mailbox WHERE device = $1 AND number <= $2`,
 		&s.q.dropLast:       `DELETE FROM messages WHERE id = $1`,
 		&s.q.unref:          `UPDATE messages SET refs = refs - 1 WHERE id = $1`,
-		&s.q.countPackages:  `SELECT count(*) FROM key_packages WHERE device = $1 AND suite = $2 AND last_resort = 0 AND expires > $3`,
+		&s.q.countPackages:  `SELECT count(*) FROM key_packages WHERE device = $1 AND suite = $2 AND NOT last_resort AND expires > $3`,
 		&s.q.putPackage:     `INSERT INTO key_packages (device, suite, last_resort, expires, package) VALUES ($1, $2, $3, $4, $5)`,
-		&s.q.dropLastResort: `DELETE FROM key_packages WHERE device = $1 AND suite = $2 AND last_resort = 1`,
+		&s.q.dropLastResort: `DELETE FROM key_packages WHERE device = $1 AND suite = $2 AND last_resort`,
 		&s.q.dropExpired:    `DELETE FROM key_packages WHERE device = $1 AND expires <= $2`,
 	} {
 		stmt, err := s.db.Prepare(ctx, query)
