@@ -212,3 +212,36 @@ func claimPostgreSQL(ctx context.Context, db *sql.DB, want int32, expect Expecta
 	}
 	return nil
 }
+
+// ErrHeld is returned by Hold when another session has the lock.
+var ErrHeld = errors.New("another process holds this database")
+
+// Hold takes an advisory lock of PostgreSQL and returns the connection that holds it:
+// the lock ends with that. It waits a moment for a session that is about to end.
+func (db *DB) Hold(ctx context.Context, lock int64) (*sql.Conn, error) {
+	if db.dialect != PostgreSQL {
+		return nil, errors.New("store: only PostgreSQL has advisory locks")
+	}
+	conn, err := db.writer.Conn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for attempt := 0; ; attempt++ {
+		var ours bool
+		err := conn.QueryRowContext(ctx, "SELECT pg_try_advisory_lock($1)", lock).Scan(&ours)
+		if err == nil && ours {
+			return conn, nil
+		}
+		if err == nil && attempt < holdAttempts {
+			err = pause(ctx, 50*time.Millisecond)
+			if err == nil {
+				continue
+			}
+		} else if err == nil {
+			err = ErrHeld
+		}
+		return nil, errors.Join(err, conn.Close())
+	}
+}
+
+const holdAttempts = 40

@@ -353,11 +353,11 @@ func TestURIPath(t *testing.T) {
 }
 
 func TestTranslate(t *testing.T) {
-	in := "CREATE TABLE t (a BIGINT, b BOOLEAN, c BLOB DEFAULT x'', bigint_ BIGINT) STRICT;"
-	if got, want := string(Translate(SQLite, []byte(in))), "CREATE TABLE t (a INTEGER, b INTEGER, c BLOB DEFAULT x'', bigint_ INTEGER) STRICT;"; got != want {
+	in := "CREATE TABLE t (a BIGINT, b BOOLEAN, c BLOB DEFAULT x'', bigint_ BIGINT) STRICT, WITHOUT ROWID;\n-- PostgreSQL: CREATE SEQUENCE s;"
+	if got, want := string(Translate(SQLite, []byte(in))), "CREATE TABLE t (a INTEGER, b INTEGER, c BLOB DEFAULT x'', bigint_ INTEGER) STRICT, WITHOUT ROWID;\n-- PostgreSQL: CREATE SEQUENCE s;"; got != want {
 		t.Errorf("sqlite: %s", got)
 	}
-	if got, want := string(Translate(PostgreSQL, []byte(in))), `CREATE TABLE t (a BIGINT, b BOOLEAN, c BYTEA DEFAULT '\x', bigint_ BIGINT) ;`; got != want {
+	if got, want := string(Translate(PostgreSQL, []byte(in))), "CREATE TABLE t (a BIGINT, b BOOLEAN, c BYTEA DEFAULT '\\x', bigint_ BIGINT) ;\nCREATE SEQUENCE s;"; got != want {
 		t.Errorf("postgresql: %s", got)
 	}
 }

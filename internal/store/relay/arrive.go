@@ -78,11 +78,15 @@ func (b *batch) meet(a mailbox.Arrival) (*state, error) {
 	return st, nil
 }
 
+func mayBegin(a mailbox.Arrival, st *state) bool {
+	return a.Begin && a.Incarnation != st.incarnation && a.Incarnation != [16]byte{} && st.hold == mailbox.Free
+}
+
 // begin makes an incarnation the current one, unless it has been here before: a
 // copy of an old state must not be able to bring it back. Nor does a device begin
 // anything while it is held.
 func (b *batch) begin(a mailbox.Arrival, st *state) (bool, error) {
-	if !a.Begin || a.Incarnation == st.incarnation || a.Incarnation == [16]byte{} || st.hold != mailbox.Free {
+	if !mayBegin(a, st) {
 		return false, nil
 	}
 	result, err := b.tx.ExecContext(b.ctx, `INSERT INTO incarnations (device, incarnation, began) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`,

@@ -35,7 +35,7 @@ func (s *Store) Expire(ctx context.Context, before time.Time, limit int) (losses
 	spans, err := s.due(ctx, before.UnixMilli(), limit)
 	if err == nil && len(spans) > 0 {
 		err = s.change(ctx, func(b *batch) error {
-			losses, err = b.expire(spans, before.UnixMilli())
+			losses, err = expire(b, spans, before.UnixMilli())
 			return err
 		})
 	}
@@ -129,27 +129,41 @@ func dueOf(ctx context.Context, tx *store.Tx, span dueSpan, before int64, limit 
 	return span, found, nil
 }
 
+// A mailer is a transaction in which mail expires.
+type mailer interface {
+	ground
+	// agedOf returns what is over age in a span.
+	agedOf(st *state, span dueSpan, before int64) ([]aged, error)
+	// expiredAt returns the entry of kind Expired right before a message, of the same
+	// sender and group; nil if there is none.
+	expiredAt(st *state, first aged) (mailbox.Span, *aged, error)
+	// dropPointers takes messages out of one mailbox.
+	dropPointers(st *state, run []aged) error
+	// putNotice puts an entry into a mailbox.
+	putNotice(st *state, number uint64, n notice) error
+}
+
 // expire takes what is still there of the spans out, and tells both ends.
-func (b *batch) expire(spans []dueSpan, before int64) (losses []mailbox.Loss, err error) {
+func expire(m mailer, spans []dueSpan, before int64) (losses []mailbox.Loss, err error) {
 	for _, span := range spans {
-		st, err := b.state(span.device)
+		st, err := m.state(span.device)
 		if err != nil || st == nil {
 			return nil, fmt.Errorf("a mailbox without its device: %w", err)
 		}
-		all, err := b.agedOf(st, span, before)
+		all, err := m.agedOf(st, span, before)
 		if err != nil {
 			return nil, err
 		}
 		for len(all) > 0 {
 			n := runLength(all)
-			loss, err := b.replace(st, span.device, all[:n])
+			loss, err := replace(m, st, span.device, all[:n])
 			if err != nil {
 				return nil, err
 			}
 			losses, all = append(losses, loss), all[n:]
 		}
 	}
-	return losses, b.tellSenders(losses)
+	return losses, tellSenders(m, losses)
 }
 
 // runLength is how many at the beginning can be told of in one entry.
@@ -162,73 +176,31 @@ func runLength(all []aged) int {
 	return len(all)
 }
 
-func (b *batch) agedOf(st *state, span dueSpan, before int64) (all []aged, err error) {
-	rows, err := b.tx.QueryContext(b.ctx, `SELECT b.number, m.id, m.refs, m.grp, g.group_id, d.device, m.epoch, m.time, length(m.payload), m.incarnation, m.counter
+const (
+	selectAged = `SELECT b.number, m.id, m.refs, m.grp, g.group_id, d.device, m.epoch, m.time, length(m.payload), m.incarnation, m.counter
 		FROM mailbox b JOIN messages m ON m.id = b.message JOIN groups g ON g.id = m.grp JOIN devices d ON d.id = m.sender
-		WHERE b.device = $1 AND b.number >= $2 AND b.number <= $3 AND m.kind = $4 AND m.time < $5 ORDER BY b.number`,
-		st.id, int64(span.first), int64(span.last), int64(mailbox.Content), before)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var a aged
-		var sender, incarnation []byte
-		if err := rows.Scan(&a.number, &a.message, &a.refs, &a.group, &a.groupID, &sender, &a.epoch, &a.lost.Time, &a.size, &incarnation, &a.lost.Counter); err != nil {
-			return nil, err
-		}
-		copy(a.sender[:], sender)
-		copy(a.lost.Incarnation[:], incarnation)
-		all = append(all, a)
-	}
-	return all, rows.Err()
+		WHERE b.device = $1 AND b.number >= $2 AND b.number <= $3 AND m.kind = $4 AND m.time < $5 ORDER BY b.number`
+	selectExpired = `SELECT m.id, m.refs, m.payload FROM mailbox b JOIN messages m ON m.id = b.message JOIN devices d ON d.id = m.sender
+		WHERE b.device = $1 AND b.number = $2 AND m.kind = $3 AND m.grp = $4 AND d.device = $5`
+)
+
+// A scanner is a row, of either database's.
+type scanner interface{ Scan(...any) error }
+
+func scanAged(row scanner) (a aged, err error) {
+	var sender, incarnation []byte
+	var number, epoch, counter int64
+	err = row.Scan(&number, &a.message, &a.refs, &a.group, &a.groupID, &sender, &epoch, &a.lost.Time, &a.size, &incarnation, &counter)
+	a.number, a.epoch, a.lost.Counter = uint64(number), uint64(epoch), uint64(counter)
+	copy(a.sender[:], sender)
+	copy(a.lost.Incarnation[:], incarnation)
+	return a, err
 }
 
-// replace puts one entry of kind Expired in the place of a run, under its last number,
-// and takes in the one right before it if that tells of the same.
-func (b *batch) replace(st *state, device mailbox.Device, run []aged) (mailbox.Loss, error) {
-	last := run[len(run)-1]
-	span := mailbox.Span{First: run[0].number, Since: run[0].lost.Time}
-	gone := []aged{}
-	before, found, err := b.expiredAt(st, run[0])
-	if err != nil {
-		return mailbox.Loss{}, err
-	}
-	if found != nil {
-		gone, span = append(gone, *found), before
-	}
-	loss := mailbox.Loss{Recipient: device, First: run[0].number, Last: last.number, Group: last.groupID, Sender: last.sender}
-	for _, a := range run {
-		loss.Lost = append(loss.Lost, a.lost)
-	}
-	for _, a := range append(gone, run...) {
-		if err := b.dropPointer(st, a); err != nil {
-			return loss, err
-		}
-	}
-	payload, err := span.Payload()
-	if err != nil {
-		return loss, err
-	}
-	return loss, b.putNotice(st, last.number, notice{mailbox.Expired, last.group, last.epoch, last.sender, last.lost.Time, payload})
-}
-
-// expiredAt is the entry of kind Expired right before a run, of the same sender and
-// group.
-func (b *batch) expiredAt(st *state, first aged) (mailbox.Span, *aged, error) {
-	rows, err := b.tx.QueryContext(b.ctx, `SELECT m.id, m.refs, m.payload FROM mailbox b JOIN messages m ON m.id = b.message JOIN devices d ON d.id = m.sender
-		WHERE b.device = $1 AND b.number = $2 AND m.kind = $3 AND m.grp = $4 AND d.device = $5`,
-		st.id, int64(first.number-1), int64(mailbox.Expired), first.group, first.sender[:])
-	if err != nil {
-		return mailbox.Span{}, nil, err
-	}
-	defer rows.Close()
-	if !rows.Next() {
-		return mailbox.Span{}, nil, rows.Err()
-	}
+func scanExpired(row scanner, first aged) (mailbox.Span, *aged, error) {
 	a := aged{number: first.number - 1}
 	var payload []byte
-	if err := rows.Scan(&a.message, &a.refs, &payload); err != nil {
+	if err := row.Scan(&a.message, &a.refs, &payload); err != nil {
 		return mailbox.Span{}, nil, err
 	}
 	a.size = int64(len(payload))
@@ -236,7 +208,73 @@ func (b *batch) expiredAt(st *state, first aged) (mailbox.Span, *aged, error) {
 	return span, &a, err
 }
 
-// dropPointer takes one message out of one mailbox.
+// agedOf implements mailer.
+func (b *batch) agedOf(st *state, span dueSpan, before int64) (all []aged, err error) {
+	rows, err := b.tx.QueryContext(b.ctx, selectAged, st.id, int64(span.first), int64(span.last), int64(mailbox.Content), before)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		a, err := scanAged(rows)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, a)
+	}
+	return all, rows.Err()
+}
+
+// replace puts one entry of kind Expired in the place of a run, under its last number,
+// and takes in the one right before it if that tells of the same.
+func replace(m mailer, st *state, device mailbox.Device, run []aged) (mailbox.Loss, error) {
+	last := run[len(run)-1]
+	span := mailbox.Span{First: run[0].number, Since: run[0].lost.Time}
+	gone := run
+	before, found, err := m.expiredAt(st, run[0])
+	if err != nil {
+		return mailbox.Loss{}, err
+	}
+	if found != nil {
+		gone, span = append([]aged{*found}, run...), before
+	}
+	loss := mailbox.Loss{Recipient: device, First: run[0].number, Last: last.number, Group: last.groupID, Sender: last.sender}
+	for _, a := range run {
+		loss.Lost = append(loss.Lost, a.lost)
+	}
+	if err := m.dropPointers(st, gone); err != nil {
+		return loss, err
+	}
+	payload, err := span.Payload()
+	if err != nil {
+		return loss, err
+	}
+	return loss, m.putNotice(st, last.number, notice{mailbox.Expired, last.group, last.epoch, last.sender, last.lost.Time, payload})
+}
+
+// expiredAt implements mailer.
+func (b *batch) expiredAt(st *state, first aged) (mailbox.Span, *aged, error) {
+	rows, err := b.tx.QueryContext(b.ctx, selectExpired, st.id, int64(first.number-1), int64(mailbox.Expired), first.group, first.sender[:])
+	if err != nil {
+		return mailbox.Span{}, nil, err
+	}
+	defer rows.Close()
+	if !rows.Next() {
+		return mailbox.Span{}, nil, rows.Err()
+	}
+	return scanExpired(rows, first)
+}
+
+// dropPointers implements mailer.
+func (b *batch) dropPointers(st *state, run []aged) error {
+	for _, a := range run {
+		if err := b.dropPointer(st, a); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (b *batch) dropPointer(st *state, a aged) error {
 	if _, err := b.tx.ExecContext(b.ctx, `DELETE FROM mailbox WHERE device = $1 AND number = $2`, st.id, int64(a.number)); err != nil {
 		return err
@@ -264,6 +302,7 @@ type notice struct {
 	payload []byte
 }
 
+// putNotice implements mailer.
 func (b *batch) putNotice(st *state, number uint64, n notice) error {
 	about, err := b.state(n.about)
 	if err != nil || about == nil {
@@ -286,16 +325,16 @@ func (b *batch) putNotice(st *state, number uint64, n notice) error {
 
 // tellSenders puts one entry into a sender's mailbox for each recipient, group and
 // incarnation: a full mailbox takes it too.
-func (b *batch) tellSenders(losses []mailbox.Loss) error {
+func tellSenders(m mailer, losses []mailbox.Loss) error {
 	for _, u := range unfetched(losses) {
-		st, err := b.state(u.sender)
+		st, err := m.state(u.sender)
 		if err != nil || st == nil {
 			return fmt.Errorf("a message without its sender: %w", err)
 		}
 		if st.hold == mailbox.Purged {
 			continue
 		}
-		g, err := b.group([]byte(u.group))
+		g, err := m.group([]byte(u.group))
 		if err != nil || g == nil {
 			return fmt.Errorf("a message without its group: %w", err)
 		}
@@ -305,7 +344,7 @@ func (b *batch) tellSenders(losses []mailbox.Loss) error {
 		}
 		st.last++
 		n := notice{mailbox.Undelivered, g.id, g.epoch, u.recipient, u.newest, payload}
-		if err := b.putNotice(st, st.last, n); err != nil {
+		if err := m.putNotice(st, st.last, n); err != nil {
 			return err
 		}
 	}

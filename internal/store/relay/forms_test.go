@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"valise/gateway/mailbox"
+	"valise/internal/testenv"
 )
 
 // A place is where one store lies. open may be called again after a Close.
@@ -32,6 +33,7 @@ var forms = []struct {
 	{"sqlite", sqlitePlace},
 	{"journal", func(t testing.TB) place { return journalPlace(t, 0) }},
 	{"small journal", func(t testing.TB) place { return journalPlace(t, 64<<10) }},
+	{"postgresql", sharedPlace},
 }
 
 // onEachForm runs a test on every form of the store.
@@ -62,6 +64,21 @@ func openJournaled(t testing.TB, cfg Config) *Journaled {
 	}
 	t.Cleanup(func() { _ = j.Close() })
 	return j
+}
+
+func sharedPlace(t testing.TB) place {
+	database := testenv.Postgres(t).DSN
+	return place{open: func(t testing.TB, q mailbox.Quota) mailbox.Store { return openShared(t, database, q) }}
+}
+
+func openShared(t testing.TB, database string, q mailbox.Quota) *Shared {
+	t.Helper()
+	s, err := OpenShared(t.Context(), SharedConfig{Database: database, Quota: q})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s
 }
 
 func open(t testing.TB, path string, q mailbox.Quota) *Store {
