@@ -29,7 +29,7 @@ type Config struct {
 	Signer  crypto.Signer // the card's slot 9a
 	Vault   *vault.Vault
 	Trust   *identity.Trust
-	Gateway string // host:port
+	Gateway string // host:port, UDP; over TCP the same unless GatewayTCP says otherwise
 
 	// RecordRoot is the root of an authority that may keep a public record (optional).
 	// From the first manifest on that the gateway shows, nobody is let in who is not
@@ -37,6 +37,7 @@ type Config struct {
 	RecordRoot     *x509.Certificate
 	RecordRequired bool
 
+	GatewayTCP  string           // optional: host:port over TCP, where UDP is closed
 	GatewayName string           // optional: the name in the gateway's certificate; the host of Gateway
 	Agent       string           // optional: this software, for operators
 	Log         *slog.Logger     // optional
@@ -54,6 +55,7 @@ type Engine struct {
 	leaf          [][]byte   // the chain in use; changes at renewal
 	meta          meta
 	slot          *slot
+	ways          ways // has a lock of its own
 	conversations map[ConversationID]*conversation
 	byGroup       map[string]ConversationID
 	waiters       map[uint64][]chan error

@@ -3,6 +3,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"crypto/ecdh"
 	"crypto/ecdsa"
@@ -44,6 +45,10 @@ type world struct {
 	cert      *tls.Certificate
 	dir       string
 	address   string
+	noUDP     bool // it passes nowhere
+	noTCP     bool
+	through   string        // where devices dial; empty: the gateway itself
+	believe   time.Duration // for how long devices believe that UDP is closed; 0: as they do
 
 	gateway *gateway.Gateway
 
@@ -145,21 +150,16 @@ func (w *world) start() {
 		t.Fatal(err)
 	}
 	w.gateway = g
-	at := &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}
-	if w.address != "" {
-		if at, err = net.ResolveUDPAddr("udp", w.address); err != nil {
-			t.Fatal(err)
-		}
-	}
-	conn, err := net.ListenUDP("udp", at)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.address = conn.LocalAddr().String()
+	conn, listener := w.listen()
 	serving, endServing := context.WithCancel(context.Background())
 	running, endRunning := context.WithCancel(context.Background())
 	var servers, runners sync.WaitGroup
-	servers.Go(func() { _ = g.Serve(serving, conn) })
+	if !w.noUDP {
+		servers.Go(func() { _ = g.Serve(serving, conn) })
+	}
+	if !w.noTCP {
+		servers.Go(func() { _ = g.ServeTCP(serving, listener) })
+	}
 	runners.Go(func() { _ = g.Run(running) })
 	w.stop = sync.OnceFunc(func() {
 		endServing()
@@ -169,8 +169,37 @@ func (w *world) start() {
 		if err := store.Close(); err != nil {
 			t.Error(err)
 		}
-		_ = conn.Close()
+		_, _ = conn.Close(), listener.Close()
 	})
+}
+
+// listen takes one port for both transports. With noUDP the socket stays deaf, as
+// behind a firewall that drops UDP.
+func (w *world) listen() (*net.UDPConn, *net.TCPListener) {
+	w.t.Helper()
+	at := w.address
+	if at == "" {
+		at = "127.0.0.1:0"
+	}
+	for range 100 {
+		udp, _ := net.ResolveUDPAddr("udp", at)
+		conn, err := net.ListenUDP("udp", udp)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		tcp, _ := net.ResolveTCPAddr("tcp", conn.LocalAddr().String())
+		listener, err := net.ListenTCP("tcp", tcp)
+		if err == nil {
+			if w.noTCP {
+				_ = listener.Close()
+			}
+			w.address = conn.LocalAddr().String()
+			return conn, listener
+		}
+		_ = conn.Close() // the number is taken there
+	}
+	w.t.Fatal("no port is free for both transports")
+	return nil, nil
 }
 
 func (w *world) audit(_ context.Context, event, reason string, attrs ...slog.Attr) error {
@@ -284,13 +313,14 @@ func (d *device) start() {
 	if os.Getenv("CLIENT_LOG") != "" {
 		log = slog.New(slog.NewTextHandler(os.Stderr, nil)).With("device", d.address.Local()+"/"+id.String()[:4])
 	}
-	cfg := Config{Address: d.address, Chain: d.chain, Signer: d.key, Vault: d.vault, Trust: d.w.trust(), Gateway: d.w.address, Agent: "test", Log: log, Now: d.clock}
+	cfg := Config{Address: d.address, Chain: d.chain, Signer: d.key, Vault: d.vault, Trust: d.w.trust(), Gateway: cmp.Or(d.w.through, d.w.address), Agent: "test", Log: log, Now: d.clock}
 	if (d.w.demands || d.w.optional) && !d.careless {
 		cfg.RecordRoot, cfg.RecordRequired = d.w.root, d.w.demands
 	}
 	if d.Engine, err = New(ctx, cfg); err != nil {
 		t.Fatal(err)
 	}
+	d.Engine.ways.least = d.w.believe
 	if d.w.patience > 0 {
 		d.Engine.patience = d.w.patience
 	}

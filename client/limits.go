@@ -48,10 +48,32 @@ const (
 	// handshakeTimeout lets a person enter a PIN while TLS waits for the card.
 	handshakeTimeout = 30 * time.Second
 
+	// fallbackAfter is how long a gateway may be silent on one transport before the
+	// other one is tried too, fallbackRounds how often it may be silent although UDP
+	// passes; quicAgain and quicSeldom bound for how long UDP is
+	// believed closed. probeTries and probeWait are for finding out.
+	fallbackAfter  = 1500 * time.Millisecond
+	fallbackRounds = 4
+	quicAgain      = 10 * time.Minute
+	quicSeldom     = 4 * time.Hour
+	probeTries     = 3
+	probeWait      = time.Second
+
 	// keepAlive holds a NAT's mapping, and idleTimeout ends a connection whose other
-	// end has gone without a word.
-	keepAlive   = 3 * time.Second
-	idleTimeout = 10 * time.Second
+	// end has gone without a word; silence is the same over TCP, where only probes
+	// are heard.
+	keepAlive   = 20 * time.Second
+	idleTimeout = 45 * time.Second
+	silence     = 2 * probeIdle
+
+	// probeUsed and probeIdle are between two questions for a sign of life, while the
+	// link was in use within usedFor and otherwise: a device that nobody uses wakes
+	// its radio and its gateway twice a minute. pingTimeout is for the answer, which
+	// waits behind those to earlier requests.
+	probeUsed   = 3 * time.Second
+	probeIdle   = 25 * time.Second
+	usedFor     = time.Minute
+	pingTimeout = 20 * time.Second
 
 	// answerTimeout is how long an answer may take before the connection counts
 	// as dead.

@@ -10,9 +10,8 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
-
-	"github.com/quic-go/quic-go"
 
 	"valise/transport"
 	"valise/wire"
@@ -20,15 +19,18 @@ import (
 
 // A link is one connection to the gateway, after Welcome.
 type link struct {
-	socket    *net.UDPConn
-	transport *quic.Transport
-
-	conn     transport.Conn
+	line     *line
 	control  transport.Stream
 	delivery transport.Stream
 	welcome  *wire.Welcome
 
 	wmu sync.Mutex // one writer at a time on control
+
+	fmu   sync.Mutex
+	files *line // guarded by fmu; a further connection, over TCP
+	gone  bool  // guarded by fmu; no further one is made
+
+	used atomic.Int64 // when something other than a sign of life was last asked or delivered
 
 	mu      sync.Mutex
 	next    uint32
@@ -69,10 +71,11 @@ func (e *Engine) tlsConfig() *tls.Config {
 func (e *Engine) dial(ctx context.Context, hello *wire.Hello) (*link, error) {
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout+10*time.Second)
 	defer cancel()
-	l := &link{waiting: make(map[uint32]chan wire.Answer), dead: make(chan struct{})}
-	if err := l.connect(ctx, e.cfg.Gateway, e.tlsConfig()); err != nil {
-		return nil, fmt.Errorf("connect to the gateway %s: %w", e.cfg.Gateway, err)
+	line, err := e.reach(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("connect to the gateway %s: %w", e.cfg.Gateway, closeReason(err))
 	}
+	l := &link{line: line, waiting: make(map[uint32]chan wire.Answer), dead: make(chan struct{})}
 	if err := l.greet(ctx, hello); err != nil {
 		l.close()
 		return nil, fmt.Errorf("greet the gateway %s: %w", e.cfg.Gateway, closeReason(err))
@@ -81,49 +84,57 @@ func (e *Engine) dial(ctx context.Context, hello *wire.Hello) (*link, error) {
 	return l, nil
 }
 
-// connect dials from a socket of its own. Its connection ids have a length, because
-// quic-go notices a stateless reset, with which a restarted gateway answers packets of
-// a connection that it does not know, only then.
-func (l *link) connect(ctx context.Context, address string, tlsConfig *tls.Config) error {
-	to, err := net.ResolveUDPAddr("udp", address)
-	if err != nil {
-		return err
-	}
-	if l.socket, err = net.ListenUDP("udp", nil); err != nil {
-		return err
-	}
-	l.transport = &quic.Transport{Conn: l.socket, ConnectionIDLength: 8}
-	conn, err := l.transport.Dial(ctx, to, tlsConfig, &quic.Config{
-		HandshakeIdleTimeout: handshakeTimeout,
-		MaxIdleTimeout:       idleTimeout,
-		KeepAlivePeriod:      keepAlive,
-	})
-	if err != nil {
-		return errors.Join(err, l.transport.Close(), l.socket.Close())
-	}
-	l.conn = transport.QUIC(conn)
-	return nil
-}
-
 // close ends the connection and gives its socket back.
 func (l *link) close() {
-	_ = l.conn.CloseWithError(wire.CloseNormal, "")
-	l.transport.Close()
-	l.socket.Close()
+	l.fmu.Lock()
+	further := l.files
+	l.files, l.gone = nil, true
+	l.fmu.Unlock()
+	if further != nil {
+		further.hangUp()
+	}
+	l.line.hangUp()
 }
 
+// forFiles is the connection that files go over: over TCP a further one, made when
+// it is needed first.
+func (l *link) forFiles(ctx context.Context) (transport.Conn, error) {
+	if l.line.further == nil {
+		return l.line, nil
+	}
+	l.fmu.Lock()
+	defer l.fmu.Unlock()
+	switch {
+	case l.gone:
+		return nil, net.ErrClosed
+	case l.files != nil && l.files.Context().Err() == nil:
+		return l.files, nil
+	}
+	further, err := l.line.further(ctx)
+	if err != nil {
+		return nil, err
+	}
+	l.files = further
+	return further, nil
+}
+
+// greet says Hello, and Resume behind it: what waits at the gateway arrives with its
+// Welcome, one round trip after the handshake. A device that is behind reads none of
+// it.
 func (l *link) greet(ctx context.Context, hello *wire.Hello) error {
 	var err error
-	if l.control, err = l.conn.OpenStream(ctx); err != nil {
+	if l.control, err = l.line.OpenStream(ctx); err != nil {
 		return err
 	}
 	deadline, _ := ctx.Deadline()
-	l.control.SetDeadline(deadline)
-	first, err := wire.Marshal(hello)
-	if err != nil {
+	_ = l.control.SetDeadline(deadline)
+	if err := sayFirst(l.control, wire.StreamControl, hello); err != nil {
 		return err
 	}
-	if _, err := l.control.Write(append([]byte{byte(wire.StreamControl)}, first...)); err != nil {
+	if l.delivery, err = l.line.OpenStream(ctx); err != nil {
+		return err
+	}
+	if err := sayFirst(l.delivery, wire.StreamDelivery, &wire.Resume{Cursor: hello.Cursor}); err != nil {
 		return err
 	}
 	f, err := wire.Read(l.control)
@@ -163,21 +174,28 @@ func (l *link) answers() {
 	}
 }
 
+// use notes that the link is in use.
+func (l *link) use() { l.used.Store(time.Now().UnixNano()) }
+
+// inUse says whether it was, in the last minute.
+func (l *link) inUse() bool { return time.Since(time.Unix(0, l.used.Load())) < usedFor }
+
 // call sends a request and waits for its answer. An error means that the link is
 // of no further use.
 func (l *link) call(ctx context.Context, r wire.Request) (wire.Answer, error) {
-	return l.ask(ctx, r, 1)
+	l.use()
+	return l.ask(ctx, r, 1, answerTimeout)
 }
 
 // ping fills a packet that is longer than the 42 bytes of a stateless reset: only to
 // such a one does a gateway answer that does not know the connection.
 func (l *link) ping(ctx context.Context) error {
-	_, err := l.ask(ctx, &wire.Ping{}, 4)
+	_, err := l.ask(ctx, &wire.Ping{}, 4, pingTimeout)
 	return err
 }
 
 // ask writes a request a number of times in one packet and waits for the first answer.
-func (l *link) ask(ctx context.Context, r wire.Request, times int) (wire.Answer, error) {
+func (l *link) ask(ctx context.Context, r wire.Request, times int, limit time.Duration) (wire.Answer, error) {
 	ch := make(chan wire.Answer, times)
 	l.mu.Lock()
 	l.next++
@@ -194,7 +212,7 @@ func (l *link) ask(ctx context.Context, r wire.Request, times int) (wire.Answer,
 	if err != nil {
 		return nil, l.fail(err)
 	}
-	timer := time.NewTimer(answerTimeout)
+	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	select {
 	case a := <-ch:
@@ -208,22 +226,6 @@ func (l *link) ask(ctx context.Context, r wire.Request, times int) (wire.Answer,
 	}
 }
 
-// resume opens the delivery stream.
-func (l *link) resume(ctx context.Context, cursor uint64) error {
-	var err error
-	if l.delivery, err = l.conn.OpenStream(ctx); err != nil {
-		return l.fail(err)
-	}
-	first, err := wire.Marshal(&wire.Resume{Cursor: cursor})
-	if err != nil {
-		return err
-	}
-	if _, err := l.delivery.Write(append([]byte{byte(wire.StreamDelivery)}, first...)); err != nil {
-		return l.fail(err)
-	}
-	return nil
-}
-
 // fail ends the link; the first reason stays.
 func (l *link) fail(err error) error {
 	l.mu.Lock()
@@ -235,7 +237,7 @@ func (l *link) fail(err error) error {
 		if errors.Is(err, wire.ErrMalformed) {
 			code = wire.CloseProtocol
 		}
-		go l.conn.CloseWithError(code, "")
+		go l.line.CloseWithError(code, "")
 	}
 	return l.err
 }
@@ -251,8 +253,13 @@ var (
 	errReplaced    = errors.New("this device connected to the gateway from somewhere else")
 	errNotAdmitted = errors.New("the gateway does not admit this device")
 	errExpired     = errors.New("the device's certificate has expired")
-	errShutdown    = errors.New("the gateway is being stopped")
 )
+
+// A shutdownError says that the gateway is being stopped, or cannot serve now, and
+// when to come back, if it said so.
+type shutdownError struct{ back time.Duration }
+
+func (*shutdownError) Error() string { return "the gateway is being stopped" }
 
 func closeReason(err error) error {
 	if closed := transport.ClosedBy(err); closed != nil && closed.Remote {
@@ -264,7 +271,8 @@ func closeReason(err error) error {
 		case wire.CloseExpired:
 			return errExpired
 		case wire.CloseShutdown:
-			return errShutdown
+			back, _ := wire.ParseBack(closed.Reason)
+			return &shutdownError{back}
 		}
 	}
 	return err

@@ -44,6 +44,7 @@ func (e *Engine) receive(ctx context.Context, l *link) error {
 		case *wire.Lease:
 			e.leased(f)
 		case *wire.Deliver:
+			l.use()
 			if err := e.deliver(ctx, l, f); err != nil {
 				return err
 			}

@@ -25,6 +25,9 @@ type State struct {
 	Name  string    `json:"name"`
 	Since time.Time `json:"since"`
 	Error string    `json:"error,omitempty"` // of the last attempt
+
+	// Transport is quic, or tcp where UDP does not pass; empty while offline.
+	Transport string `json:"transport,omitempty"`
 }
 
 // ErrStopped wraps what makes an engine give up: its vault fails.
@@ -51,7 +54,7 @@ func (e *Engine) Run(ctx context.Context) error {
 			e.cfg.Log.Error("engine stopped", "error", err)
 			return err
 		}
-		if errors.Is(err, errBehind) {
+		if errors.Is(err, errBehind) || errors.Is(err, errUDPPasses) {
 			continue
 		}
 		e.cfg.Log.Info("connection ended", "error", err)
@@ -60,8 +63,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		if errors.Is(err, errReplaced) || errors.Is(err, errNotAdmitted) || errors.Is(err, errExpired) {
 			pause = lastBackoff // nothing changes by asking again at once
 		}
-		// Jitter, so that the devices of a restarted gateway do not come at once.
-		if !sleep(ctx, pause/2+rand.N(pause)) {
+		if !sleep(ctx, e.untilNext(err, pause)) {
 			return context.Cause(ctx)
 		}
 	}
@@ -94,15 +96,12 @@ func (e *Engine) session(ctx context.Context) error {
 	if err := e.consult(ctx, l); err != nil {
 		return err
 	}
-	if err := l.resume(ctx, e.cursor()); err != nil {
-		return err
-	}
 	e.setLink(l)
 	defer e.setLink(nil)
 
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	work := []func(context.Context, *link) error{e.receive, e.pump, e.upload, e.probe}
+	work := []func(context.Context, *link) error{e.receive, e.pump, e.upload, e.probe, e.lookOut}
 	ended := make(chan error, len(work))
 	for _, f := range work {
 		go func() { ended <- f(ctx, l) }()
@@ -118,12 +117,25 @@ func (e *Engine) session(ctx context.Context) error {
 	return err
 }
 
-// probe asks the gateway for a sign of life. Unlike QUIC's own keep-alives its packets
-// are long enough to be answered with a stateless reset by a gateway that was killed
-// and is back, so that even a device that only listens notices at once.
+// untilNext is the pause before the next attempt: what the gateway asked for, or ours,
+// with jitter, so that the devices of a gateway that was restarted do not come at once.
+func (e *Engine) untilNext(err error, pause time.Duration) time.Duration {
+	var shutdown *shutdownError
+	if errors.As(err, &shutdown) && shutdown.back > 0 {
+		return shutdown.back + rand.N(shutdown.back/10+time.Millisecond)
+	}
+	return pause/2 + rand.N(pause)
+}
+
+// probe asks the gateway for a sign of life: often while the link is in use, seldom
+// otherwise. Unlike QUIC's own keep-alives its packets are long enough to be answered
+// with a stateless reset by a gateway that was killed and is back, so that a device
+// that only listens notices it too.
 func (e *Engine) probe(ctx context.Context, l *link) error {
-	tick := time.NewTicker(keepAlive)
+	tick := time.NewTicker(probeUsed)
 	defer tick.Stop()
+	l.use()
+	last := time.Now()
 	for {
 		select {
 		case <-tick.C:
@@ -132,6 +144,10 @@ func (e *Engine) probe(ctx context.Context, l *link) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
+		if !l.inUse() && time.Since(last) < probeIdle {
+			continue
+		}
+		last = time.Now()
 		if err := l.ping(ctx); err != nil {
 			return err
 		}
@@ -288,6 +304,9 @@ func (e *Engine) setState(name string, err error) {
 		s.Error = err.Error()
 	} else if name == StateConnecting {
 		s.Error = e.state.Error
+	}
+	if name == StateOnline && e.link != nil {
+		s.Transport = e.link.line.way
 	}
 	e.state = s
 	e.bell.ring()

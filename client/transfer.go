@@ -271,18 +271,18 @@ func (e *Engine) cancelTransfer(t *transfer, why error) error {
 // blobStream opens a stream for one file. release must be called; it also ends the
 // stream when ctx does.
 func (l *link) blobStream(ctx context.Context, kind wire.StreamKind, first wire.Frame) (transport.Stream, func(), error) {
-	s, err := l.conn.OpenStream(ctx)
+	conn, err := l.forFiles(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := conn.OpenStream(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
 	abort := func() { s.CancelRead(0); s.CancelWrite(0) }
 	stop := context.AfterFunc(ctx, abort)
 	release := func() { stop(); s.CancelRead(0) }
-	frame, err := wire.Marshal(first)
-	if err == nil {
-		_, err = s.Write(append([]byte{byte(kind)}, frame...))
-	}
-	if err != nil {
+	if err := sayFirst(s, kind, first); err != nil {
 		abort()
 		release()
 		return nil, nil, err

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"sync/atomic"
@@ -381,4 +382,55 @@ func binding(t testing.TB, first, second tls.ConnectionState) [32]byte {
 		t.Fatal(err)
 	}
 	return token
+}
+
+// A gateway that stops tells each device when to come back, and not all the same;
+// devices that said nothing yet are told too, on both transports.
+func TestShutdownSpreadsItsDevices(t *testing.T) { overBoth(t, testShutdownSpreadsItsDevices) }
+
+func testShutdownSpreadsItsDevices(t *testing.T, by network) {
+	gw := startGateway(t, gatewayOptions{network: by})
+	var links []*link
+	for i := range 6 {
+		d := newDevice(t, gw, fmt.Sprintf("d%d", i))
+		if i > 0 {
+			d.connect(true, 0)
+			links = append(links, d.link)
+			continue
+		}
+		conn, err := dialRaw(t, gw.address, d.tlsConfig())
+		if err != nil {
+			t.Fatal(err)
+		}
+		links = append(links, &link{conn: conn})
+	}
+	until(t, "six connections", func() bool {
+		gw.Gateway.mu.Lock()
+		defer gw.Gateway.mu.Unlock()
+		return len(gw.served) == 6
+	})
+	began := time.Now()
+	gw.stop()
+	if took := time.Since(began); took > replaceTimeout/2 {
+		t.Errorf("stopping took %v", took)
+	}
+	seen := make(map[time.Duration]bool)
+	for i, l := range links {
+		if code := l.closed(t); code != wire.CloseShutdown {
+			t.Errorf("device %d: closed with %d", i, code)
+		}
+		back, ok := wire.ParseBack(transport.ClosedBy(context.Cause(l.conn.Context())).Reason)
+		if !ok || back < backLeast || back > 2*backLeast {
+			t.Errorf("device %d is told to come back in %v, %v", i, back, ok)
+		}
+		seen[back] = true
+	}
+	if len(seen) < 3 {
+		t.Errorf("six devices come back at %d different times", len(seen))
+	}
+	for range 100 {
+		if d := comeBack(30_000); d < backLeast || d > 100*time.Second+backLeast {
+			t.Fatalf("one of 30,000 is told %v", d)
+		}
+	}
 }

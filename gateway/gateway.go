@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -79,6 +80,7 @@ type Gateway struct {
 	mu       sync.Mutex
 	sessions map[identity.DeviceID]*session // guarded by mu
 	counts   map[identity.DeviceID]int      // guarded by mu; connections that passed the handshake
+	served   map[*session]struct{}          // guarded by mu; the same
 	draining bool                           // guarded by mu
 	active   sync.WaitGroup                 // connections being served
 }
@@ -90,7 +92,7 @@ func New(cfg Config) (*Gateway, error) {
 	}
 	g := &Gateway{
 		cfg: cfg, limits: cfg.Limits.withDefaults(), log: cfg.Log, sessions: make(map[identity.DeviceID]*session),
-		counts: make(map[identity.DeviceID]int), clock: time.Now, started: time.Now(),
+		counts: make(map[identity.DeviceID]int), served: make(map[*session]struct{}), clock: time.Now, started: time.Now(),
 	}
 	g.door = newDoor(g.limits)
 	g.arrival.Store(new(bulletin.Arrival))
@@ -189,6 +191,12 @@ func (g *Gateway) Serve(ctx context.Context, conn net.PacketConn) error {
 	}
 }
 
+// comeBack is when one of so many devices is to come back: each at another time, as
+// fast as one gateway takes them in.
+func comeBack(devices int) time.Duration {
+	return backLeast + rand.N(max(backLeast, time.Duration(devices)*time.Second/backRate))
+}
+
 // enter counts a connection in, unless the gateway is stopping.
 func (g *Gateway) enter() bool {
 	g.mu.Lock()
@@ -206,8 +214,8 @@ func (g *Gateway) enter() bool {
 func (g *Gateway) Drain(ctx context.Context) error {
 	g.mu.Lock()
 	g.draining = true
-	for _, s := range g.sessions {
-		s.close(wire.CloseShutdown, "")
+	for s := range g.served {
+		_ = s.conn.CloseWithError(wire.CloseShutdown, wire.BackIn(comeBack(len(g.served))))
 	}
 	g.mu.Unlock()
 	idle := make(chan struct{})

@@ -18,6 +18,11 @@ const (
 	// order. The largest honest one has a certificate chain of 16 KiB.
 	handshakeBytes = 64 << 10
 
+	// backRate is how many devices a second are told to come back to a gateway that
+	// stops, and backLeast how long it may take to start again at the fastest.
+	backRate  = 300
+	backLeast = 500 * time.Millisecond
+
 	// unprovenPerSource is how many incomplete handshakes of one source there may be
 	// before its newcomers have to prove their address.
 	unprovenPerSource = 64

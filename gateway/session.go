@@ -64,12 +64,12 @@ func (g *Gateway) serve(conn transport.Conn, a *attempt) {
 		_ = conn.CloseWithError(wire.CloseNotAdmitted, "held")
 		return
 	}
-	if !g.count(device.ID) {
+	if !g.count(s) {
 		s.refuse(eventRefusedConnection, "too_many_connections")
 		_ = conn.CloseWithError(wire.CloseShutdown, "too_many_connections")
 		return
 	}
-	defer g.uncount(device.ID)
+	defer g.uncount(s)
 	expiry := g.closeWhenExpired(s)
 	late := time.AfterFunc(helloTimeout, func() {
 		select {
@@ -249,19 +249,23 @@ func (g *Gateway) replace(s *session) bool {
 
 // count notes one more connection of a device; false if it has too many, most
 // of which have not said Hello.
-func (g *Gateway) count(d identity.DeviceID) bool {
+func (g *Gateway) count(s *session) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.counts[d] >= maxDeviceConnections {
+	d := s.device.ID
+	if g.draining || g.counts[d] >= maxDeviceConnections {
 		return false
 	}
 	g.counts[d]++
+	g.served[s] = struct{}{}
 	return true
 }
 
-func (g *Gateway) uncount(d identity.DeviceID) {
+func (g *Gateway) uncount(s *session) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	d := s.device.ID
+	delete(g.served, s)
 	if g.counts[d]--; g.counts[d] == 0 {
 		delete(g.counts, d)
 	}

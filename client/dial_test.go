@@ -1,0 +1,329 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package client
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"valise/transport"
+	"valise/wire"
+)
+
+// countingSigner counts what a card would sign.
+type countingSigner struct {
+	crypto.Signer
+	signed atomic.Int32
+}
+
+func (c *countingSigner) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	c.signed.Add(1)
+	return c.Signer.Sign(rand, digest, opts)
+}
+
+// Where UDP is closed a device connects over TCP, sends text and files, remembers it,
+// and goes back to QUIC when UDP passes again.
+func TestFallsBackToTCPAndBack(t *testing.T) {
+	w := newWorld(t)
+	w.stop()
+	w.noUDP, w.believe = true, 4*time.Second
+	w.start()
+	began := time.Now()
+	alice, bob := w.device("alice").reachable(), w.device("bob").reachable()
+	if took := time.Since(began); took > 15*time.Second {
+		t.Errorf("two devices took %v", took)
+	}
+	if s := alice.State(); s.Transport != wayTCP || s.Name != StateOnline {
+		t.Fatalf("state %+v", s)
+	}
+	conv := alice.with(t, bob)
+	alice.says(conv, "over TCP")
+	bob.gets("over TCP")
+	path, data := randomFile(t, 3<<20)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	id, err := alice.SendFile(ctx, conv, MessageID{}, path, nil)
+	if err == nil {
+		err = alice.Wait(ctx, id)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	bob.until("hears of the file", func() bool { return bob.fileEvent() != nil })
+	got, err := bob.Fetch(ctx, bob.fileEvent().Cursor, t.TempDir(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if have, err := os.ReadFile(got); err != nil || !bytes.Equal(have, data) {
+		t.Fatalf("the file differs, %v", err)
+	}
+	if first, _ := alice.ways.first(alice.ways.until().Add(-time.Millisecond)); first != wayTCP {
+		t.Errorf("%s is tried first", first)
+	}
+	w.stop()
+	w.noUDP = false
+	w.start()
+	alice.until("is back on QUIC", func() bool { return alice.State().Transport == wayQUIC })
+	bob.until("is back on QUIC", func() bool { return bob.State().Transport == wayQUIC })
+	alice.says(conv, "over QUIC")
+	bob.gets("over TCP", "over QUIC")
+}
+
+// rests ends what a device does by itself and gives it another signer, before inner.
+func (d *device) rests(signer crypto.Signer, inner *crypto.Signer) *Engine {
+	d.t.Helper()
+	d.cancel()
+	<-d.ended
+	d.ended = nil
+	d.t.Cleanup(func() { d.vault.Lock() })
+	*inner = d.key
+	d.cfg.Signer = signer
+	return d.Engine
+}
+
+// Where both are open QUIC is taken, and the card signs once for it.
+func TestTakesQUICWhereBothAreOpen(t *testing.T) {
+	w := newWorld(t)
+	signer := &countingSigner{}
+	e := w.device("alice").reachable().rests(signer, &signer.Signer)
+	l, err := e.reach(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.hangUp()
+	if l.way != wayQUIC || signer.signed.Load() != 1 {
+		t.Errorf("connected by %s with %d signatures", l.way, signer.signed.Load())
+	}
+}
+
+// While a QUIC handshake waits for somebody to type a PIN, no second one over TCP
+// asks again.
+func TestSlowCardIsAskedOnce(t *testing.T) {
+	w := newWorld(t)
+	signer := &slowSigner{}
+	e := w.device("alice").reachable().rests(signer, &signer.Signer)
+	l, err := e.reach(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.hangUp()
+	if l.way != wayQUIC || signer.signed.Load() != 1 {
+		t.Errorf("connected by %s with %d signatures", l.way, signer.signed.Load())
+	}
+}
+
+type slowSigner struct{ countingSigner }
+
+func (s *slowSigner) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	<-time.After(2 * fallbackAfter)
+	return s.countingSigner.Sign(rand, digest, opts)
+}
+
+// A gateway that is busy is not tried in another way; one that does not answer is.
+func TestBusyIsNotClosed(t *testing.T) {
+	busy := &quic.TransportError{Remote: true, ErrorCode: quic.ConnectionRefused}
+	if !refusedAtOnce(busy) || refusedAtOnce(&quic.HandshakeTimeoutError{}) || refusedAtOnce(&quic.TransportError{ErrorCode: quic.ConnectionRefused}) {
+		t.Error("a refusal is not told from silence")
+	}
+	var w ways
+	now := time.Now()
+	for _, want := range []time.Duration{quicAgain, 2 * quicAgain, 4 * quicAgain, 8 * quicAgain, 16 * quicAgain, quicSeldom, quicSeldom} {
+		w.closed(now)
+		if got := w.until().Sub(now); got != want {
+			t.Fatalf("believed closed for %v, want %v", got, want)
+		}
+	}
+	if first, _ := w.first(now); first != wayTCP {
+		t.Error("not remembered")
+	}
+	w.passes()
+	if first, _ := w.first(now); first != wayQUIC {
+		t.Error("remembered for ever")
+	}
+}
+
+// The gateway's word decides when to come back; without it the pause is random.
+func TestComesBackWhenTold(t *testing.T) {
+	e := new(Engine)
+	told := closeReason(&transport.CloseError{Code: wire.CloseShutdown, Reason: wire.BackIn(20 * time.Second), Remote: true})
+	for range 50 {
+		if d := e.untilNext(told, time.Second); d < 20*time.Second || d > 22*time.Second+time.Millisecond {
+			t.Fatalf("told 20 s, comes in %v", d)
+		}
+		if d := e.untilNext(errors.New("lost"), time.Second); d < time.Second/2 || d > 3*time.Second/2 {
+			t.Fatalf("not told, comes in %v", d)
+		}
+	}
+	for _, reason := range []string{"", "back=", "back=-1", "back=01", "back=1e3", "back=600001", "back=99999999999"} {
+		if d, ok := wire.ParseBack(reason); ok {
+			t.Errorf("%q means %v", reason, d)
+		}
+	}
+}
+
+// middle passes UDP packets between devices and the gateway, as a router with
+// address translation does.
+type middle struct {
+	t       testing.TB
+	front   *net.UDPConn
+	gateway *net.UDPAddr
+	delay   time.Duration
+
+	mu    sync.Mutex
+	ports map[string]*net.UDPConn // guarded by mu; outside, by the device's address
+	moves int                     // guarded by mu
+}
+
+func newMiddle(t testing.TB, gateway string, delay time.Duration) *middle {
+	t.Helper()
+	to, err := net.ResolveUDPAddr("udp", gateway)
+	if err != nil {
+		t.Fatal(err)
+	}
+	front, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &middle{t: t, front: front, gateway: to, delay: delay, ports: make(map[string]*net.UDPConn)}
+	go m.up()
+	t.Cleanup(func() {
+		_ = front.Close()
+		m.move()
+	})
+	return m
+}
+
+func (m *middle) address() string { return m.front.LocalAddr().String() }
+
+// move forgets all mappings: from the next packet on devices have other addresses.
+func (m *middle) move() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for from, port := range m.ports {
+		_ = port.Close()
+		delete(m.ports, from)
+	}
+	m.moves++
+}
+
+func (m *middle) port(from *net.UDPAddr) *net.UDPConn {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	port := m.ports[from.String()]
+	if port == nil {
+		// Another address, too, each time: 127.0.0.2, 127.0.0.3 …
+		var err error
+		if port, err = net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, byte(2+m.moves%200))}); err != nil {
+			return nil
+		}
+		m.ports[from.String()] = port
+		go m.down(port, from)
+	}
+	return port
+}
+
+func (m *middle) up() {
+	buf := make([]byte, 2000)
+	for {
+		n, from, err := m.front.ReadFromUDP(buf)
+		if err != nil {
+			return
+		}
+		if port := m.port(from); port != nil {
+			packet := bytes.Clone(buf[:n])
+			m.later(func() { _, _ = port.WriteToUDP(packet, m.gateway) })
+		}
+	}
+}
+
+func (m *middle) down(port *net.UDPConn, to *net.UDPAddr) {
+	buf := make([]byte, 2000)
+	for {
+		n, err := port.Read(buf)
+		if err != nil {
+			return
+		}
+		packet := bytes.Clone(buf[:n])
+		m.later(func() { _, _ = m.front.WriteToUDP(packet, to) })
+	}
+}
+
+func (m *middle) later(f func()) {
+	if m.delay == 0 {
+		f()
+		return
+	}
+	time.AfterFunc(m.delay, f)
+}
+
+// A device whose address and port change in the middle of a conversation, again and
+// again, keeps its connection, and nothing is lost or comes twice.
+func TestAddressChange(t *testing.T) {
+	w := newWorld(t)
+	m := newMiddle(t, w.address, 0)
+	alice := w.device("alice").reachable()
+	w.through = m.address()
+	bob := w.device("bob").reachable()
+	conv := alice.with(t, bob)
+	alice.says(conv, "first")
+	bob.gets("first")
+	back := bob.with(t, alice)
+	since := bob.State().Since
+	want := []string{"first"}
+	for i := range 8 {
+		m.move()
+		text := string(rune('a' + i))
+		if i%2 == 0 { // the device speaks first after its move, or is spoken to
+			bob.says(back, "from bob "+text)
+		}
+		alice.says(conv, text)
+		want = append(want, text)
+	}
+	bob.gets(want...)
+	if s := bob.State(); s.Since != since || s.Name != StateOnline {
+		t.Errorf("bob's connection did not outlive the moves: %+v, was online since %v", s, since)
+	}
+	if n := count(bob.texts(), "first"); n != 1 {
+		t.Errorf("a message came %d times", n)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.moves != 8 {
+		t.Errorf("%d moves", m.moves)
+	}
+}
+
+// From the first packet to the first delivery two round trips pass: TLS, then Hello
+// with Resume.
+func TestRoundTripsToFirstDelivery(t *testing.T) {
+	w := newWorld(t)
+	alice, bob := w.device("alice").reachable(), w.device("bob").reachable()
+	conv := alice.with(t, bob)
+	alice.says(conv, "first")
+	bob.gets("first")
+	bob.kill()
+	alice.says(conv, "waiting")
+	const trip = 400 * time.Millisecond
+	m := newMiddle(t, w.address, trip/2)
+	w.through = m.address()
+	began := time.Now()
+	bob.start()
+	bob.gets("first", "waiting")
+	took := time.Since(began)
+	trips := float64(took) / float64(trip)
+	t.Logf("%.1f round trips of %v to the first delivery (%v)", trips, trip, took.Round(time.Millisecond))
+	if trips > 2.7 {
+		t.Errorf("%.1f round trips", trips)
+	}
+}
