@@ -53,7 +53,7 @@ func TestFallsBackToTCPAndBack(t *testing.T) {
 	path, data := randomFile(t, 3<<20)
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	id, err := alice.SendFile(ctx, conv, MessageID{}, path, nil)
+	id, err := alice.SendFile(ctx, Draft{Conversation: conv}, path, nil)
 	if err == nil {
 		err = alice.Wait(ctx, id)
 	}

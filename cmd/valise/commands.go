@@ -108,7 +108,11 @@ func (cmd *StatusCmd) Run(ctx context.Context, e *env) error {
 		return nil
 	}
 	s := st.Engine
-	e.say("state     unlocked, %s since %s", s.Connection.Name, s.Connection.Since.Local().Format("15:04:05"))
+	way := ""
+	if s.Connection.Transport != "" {
+		way = " by " + s.Connection.Transport
+	}
+	e.say("state     unlocked, %s%s since %s", s.Connection.Name, way, s.Connection.Since.Local().Format("15:04:05"))
 	if s.Connection.Error != "" {
 		e.say("trouble   %s", line(s.Connection.Error))
 	}
