@@ -5,6 +5,7 @@ package client
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"valise/identity"
@@ -91,21 +92,24 @@ func (e *Engine) barred(g *mls.Group) ([]outcast, error) {
 	return out, nil
 }
 
-// clearFirst makes the removal that a message has to wait for; false if it has not to
-// wait.
-func (e *Engine) clearFirst(conv *conversation, g *mls.Group) (bool, error) {
+// clearFirst does what a message has to wait for: removes who is barred, or takes back
+// those without whom nobody would read it. It returns false if there is nothing to do.
+func (e *Engine) clearFirst(ctx context.Context, l *link, in *intent, conv *conversation, g *mls.Group) (bool, error) {
 	out, err := e.barred(g)
 	if err != nil {
 		return true, stopped(err)
 	}
-	if len(out) == 0 {
-		return false, nil
+	if len(out) > 0 {
+		return true, e.clear(conv, g, out)
 	}
-	return true, e.clear(conv, g, out)
+	roster, err := e.members(g)
+	if err != nil || !e.deserted(conv, roster) {
+		return err != nil, stopped(err)
+	}
+	return true, e.takeBack(ctx, l, in, conv)
 }
 
-// clear prepares the commit that removes members, and makes it the submission under way.
-// Everything about it is on disk before it is sent.
+// clear removes members.
 func (e *Engine) clear(conv *conversation, g *mls.Group, out []outcast) error {
 	var proposals []mls.Proposal
 	var events []Event
@@ -116,10 +120,16 @@ func (e *Engine) clear(conv *conversation, g *mls.Group, out []outcast) error {
 			Members: []Member{{Address: o.Address.String(), Device: o.Device}}, Epoch: g.Epoch() + 1,
 		})
 	}
+	return e.prepare(conv, g, proposals, events)
+}
+
+// prepare makes a commit the submission under way. Everything about it is on disk before
+// it is sent; nothing changes before the gateway has taken it.
+func (e *Engine) prepare(conv *conversation, g *mls.Group, proposals []mls.Proposal, events []Event) error {
 	own := mls.X509Credential(e.leaf)
-	p, err := g.PrepareCommit(mls.CommitParams{Proposals: proposals, IgnorePending: true, Credential: &own, At: e.now()})
+	p, err := g.PrepareCommit(mls.CommitParams{Proposals: proposals, IgnorePending: true, TreeInWelcome: true, Credential: &own, At: e.now()})
 	if err != nil {
-		e.cfg.Log.Warn("a removal was not prepared", "conversation", conv.ID.String(), "error", err)
+		e.cfg.Log.Warn("a change of a conversation was not prepared", "conversation", conv.ID.String(), "error", err)
 		e.pause(conv.ID)
 		return nil
 	}
@@ -127,7 +137,7 @@ func (e *Engine) clear(conv *conversation, g *mls.Group, out []outcast) error {
 		s := &slot{
 			Kind: slotCommit, Duty: true, Conversation: conv.ID, Group: conv.Group, Epoch: g.Epoch(), Delta: p.Delta.Marshal(), Events: events,
 		}
-		frame := &wire.Commit{Group: conv.Group, Epoch: g.Epoch(), Commit: p.Commit, GroupInfo: p.GroupInfo}
+		frame := &wire.Commit{Group: conv.Group, Epoch: g.Epoch(), Commit: p.Commit, Welcome: p.Welcome, GroupInfo: p.GroupInfo}
 		if err := s.encode(frame, c.meta.Counter+1); err != nil {
 			return err
 		}
@@ -205,21 +215,70 @@ func (e *Engine) untilPauseEnds() (time.Duration, bool) {
 	return least, any
 }
 
-// deserted says that a removal left nobody in a conversation but this person.
-func (e *Engine) deserted(conv *conversation, roster []member) bool {
-	if !conv.Cleared {
-		return false
-	}
-	for _, m := range roster {
-		if m.Address != e.cfg.Address {
-			return false
+// clearedBy notes whom a removal took out for their standing, or who is back.
+func (c *conversation) clearedBy(events []Event) *conversation {
+	next := c.edit()
+	next.Cleared = slices.Clone(c.Cleared)
+	for _, ev := range events {
+		for _, m := range ev.Members {
+			next.Cleared = slices.DeleteFunc(next.Cleared, func(a string) bool { return a == m.Address })
+			if ev.Kind == EventRemoved && ev.Reason != "" {
+				next.Cleared = append(next.Cleared, m.Address)
+			}
 		}
 	}
-	return true
+	return next
+}
+
+// deserted says that removals left nobody in a conversation but this person.
+func (e *Engine) deserted(conv *conversation, roster []member) bool {
+	return len(conv.Cleared) > 0 && !slices.ContainsFunc(roster, func(m member) bool { return m.Address != e.cfg.Address })
+}
+
+// takeBack adds those who were removed from a deserted conversation and are in good
+// standing again. Where there are none the message ends: nobody would read it.
+func (e *Engine) takeBack(ctx context.Context, l *link, in *intent, conv *conversation) error {
+	var packages [][]byte
+	for _, address := range conv.Cleared {
+		some, err := e.gatherNew(ctx, l, conv, []string{address})
+		var none *NoDevice
+		var barred *Barred
+		switch {
+		case err == nil:
+			packages = append(packages, some...)
+		case !errors.As(err, &none) && !errors.As(err, &barred):
+			return e.unable(in, conv, err)
+		}
+	}
+	if conv = e.conversations[conv.ID]; conv == nil || conv.State != stateActive {
+		return nil // much may have changed meanwhile
+	}
+	if len(packages) == 0 {
+		return e.abandon(in, conv, errDeserted)
+	}
+	g, err := e.group(conv.Group)
+	if err != nil {
+		return stopped(err)
+	}
+	var proposals []mls.Proposal
+	event := Event{Kind: EventAdded, Conversation: conv.ID, From: e.cfg.Address.String(), Device: e.self, Outgoing: true, Epoch: g.Epoch() + 1}
+	for _, raw := range packages {
+		kp, err := mls.ParseKeyPackage(raw)
+		if err != nil {
+			return e.abandon(in, conv, err)
+		}
+		who, err := e.member(mls.Member{Credential: kp.Leaf.Credential})
+		if err != nil {
+			return e.abandon(in, conv, err)
+		}
+		proposals = append(proposals, mls.AddProposal(kp))
+		event.Members = append(event.Members, Member{Address: who.Address.String(), Device: who.Device})
+	}
+	return e.prepare(conv, g, proposals, []Event{event})
 }
 
 // errDeserted ends messages that nobody would get.
 var errDeserted error = &hintError{
 	"nobody is left in the conversation: the others' devices are out of good standing and were removed",
-	"once officers have resumed a device, valise add brings it back in; or start a new conversation",
+	"write again once officers have resumed a device; it is taken back in then",
 }

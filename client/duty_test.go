@@ -392,9 +392,10 @@ func TestDesertedConversation(t *testing.T) {
 	}
 	s.announce()
 	bob.restart()
-	if err := alice.Add(context.Background(), id, bob.address); err != nil {
-		t.Fatal(err)
-	}
-	alice.says(id, "three")
+	bob.reachable()
+	alice.says(id, "three") // he is taken back for it
 	bob.gets("three")
+	if got := bob.texts(); count(got, "two") != 0 {
+		t.Errorf("bob read %q", got)
+	}
 }

@@ -203,9 +203,7 @@ func (e *Engine) settleCommit(s *slot) error {
 			return err
 		}
 		if s.Duty {
-			next := conv.edit()
-			next.Cleared = true
-			if err := c.put(next); err != nil {
+			if err := c.put(conv.clearedBy(s.Events)); err != nil {
 				return err
 			}
 		}

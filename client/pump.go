@@ -191,7 +191,7 @@ func (e *Engine) make(ctx context.Context, l *link, in *intent) (bool, error) {
 	delete(e.want, string(conv.Group))
 	switch in.Kind {
 	case intentContent:
-		if cleared, err := e.clearFirst(conv, g); cleared || err != nil {
+		if did, err := e.clearFirst(ctx, l, in, conv, g); did || err != nil {
 			return true, err
 		}
 		if e.law.missing {
@@ -260,9 +260,6 @@ func (e *Engine) seal(in *intent, conv *conversation, g *mls.Group) error {
 	roster, err := e.members(g)
 	if err != nil {
 		return stopped(err)
-	}
-	if e.deserted(conv, roster) {
-		return e.abandon(in, conv, errDeserted)
 	}
 	sealed, err := g.Encrypt(in.Content, header)
 	if err != nil {

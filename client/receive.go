@@ -501,9 +501,7 @@ func (e *Engine) follow(d *wire.Deliver, conv *conversation, g *mls.Group, stage
 			return err
 		}
 		if events.cleared {
-			next := conv.edit()
-			next.Cleared = true
-			if err := c.put(next); err != nil {
+			if err := c.put(conv.clearedBy(events.list)); err != nil {
 				return err
 			}
 		}

@@ -76,7 +76,7 @@ type conversation struct {
 	Lost     bool           `json:"lost,omitempty"`    // the state was an older copy: ask everybody for more
 	Unnamed  bool           `json:"unnamed,omitempty"` // made for a group that this device did not know
 	With     []string       `json:"with,omitempty"`    // addresses it was started with, our own not among them
-	Cleared  bool           `json:"cleared,omitempty"` // devices out of good standing were removed
+	Cleared  []string       `json:"cleared,omitempty"` // addresses of devices that were removed for their standing
 	Why      string         `json:"why,omitempty"`     // of stateFailed
 	Hint     string         `json:"hint,omitempty"`    // what to do about it
 
