@@ -4,6 +4,7 @@ package feed_test
 
 import (
 	"errors"
+	"path/filepath"
 	"testing"
 
 	"valise/bulletin/stream"
@@ -112,4 +113,30 @@ func (s *site) mirrored(t *testing.T, payloads [][]byte) *follower {
 	f := own.followAs(url, "", "", s.gateway)
 	eventually(t, "the bulletin", func() bool { return f.Set().Number() == 1 })
 	return f
+}
+
+// A gateway to which everything comes by hand believes the bulletin about officers.
+func TestVerifyRecordedByHand(t *testing.T) {
+	s := newSite(t)
+	spool := filepath.Join(t.TempDir(), "spool")
+	f := s.followAs("", "", spool, s.gateway)
+	d := paper.NewDoctrine(t, "tlp")
+	contents, _ := d.Bundle(1, d.Folder("", bundle.Domains{}))
+	olaf := s.Officer("olaf", identity.RoleOfficer) // certified, and no officer any more
+	statements, _ := paper.SignBundle(t, contents, [32]byte{}, s.olga, s.otto, olaf)
+	if _, err := f.VerifyRecorded(t.Context(), statements[0]); !errors.Is(err, feed.ErrUnrecorded) {
+		t.Errorf("without a bulletin: %v", err)
+	}
+	put(t, spool, feed.DocumentManifest, s.first, nil)
+	put(t, spool, feed.DocumentBulletin, s.SignBulletin(s.after(1)), nil)
+	for i, want := range []error{nil, nil, feed.ErrRefused} {
+		if _, err := f.VerifyRecorded(t.Context(), statements[i]); !errors.Is(err, want) {
+			t.Errorf("officer %d: %v, want %v", i, err, want)
+		}
+	}
+	stranger := paper.New(t, domain).Officer("olga", identity.RoleOfficer)
+	forged, _ := paper.SignBundle(t, contents, [32]byte{}, stranger)
+	if _, err := f.VerifyRecorded(t.Context(), forged[0]); err == nil {
+		t.Error("a stranger is believed")
+	}
 }
