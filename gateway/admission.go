@@ -40,6 +40,8 @@ type message struct {
 	epoch uint64
 	size  int              // of all of it, in bytes
 	info  *mls.MessageInfo // what the message says of itself
+
+	precedence wire.Precedence // set by admit
 }
 
 // A refusal is a coarse code for the device and the full reason for the audit
@@ -68,6 +70,7 @@ func admit(s *snapshot, m *message) *refusal {
 	if r != nil {
 		return r
 	}
+	m.precedence = header.Precedence
 	if r := admitAge(s, 0, 0); r != nil {
 		return r
 	}

@@ -161,11 +161,13 @@ func (s *session) admitSend(sub *mailbox.Submission, req *wire.Send) (*group.Vie
 		return nil, &refusal{code: s.refusedBy(err), reason: "unavailable"}
 	}
 	state, set := s.g.rules.Load(), s.g.Standings()
+	m := &message{group: req.Group, epoch: req.Epoch, size: len(req.Message), info: info}
 	r := admit(&snapshot{
 		rules: state, circle: s.g.circles.of(view, state, set),
 		now: sub.Time, device: s.device, denied: s.g.deniedNow(), set: set, domain: s.g.cfg.Domain, group: view, allowance: s.allowance,
 		age: s.g.age(), tightening: s.g.cfg.Tightening,
-	}, &message{group: req.Group, epoch: req.Epoch, size: len(req.Message), info: info})
+	}, m)
+	sub.Precedence = uint8(m.precedence)
 	return view, r
 }
 

@@ -118,13 +118,13 @@ func (b *Box) Run(ctx context.Context) error {
 		select {
 		case <-b.queue.more:
 			batch = b.queue.take(batch[:0], b.cfg.Batch, b.cfg.BatchBytes)
-			b.commit(work, batch)
+			b.commit(work, order(batch))
 			clear(batch)
 		case <-b.ackDue:
 			b.commit(work, nil)
 		case <-ctx.Done():
 			for b.queue.len() > 0 {
-				b.commit(work, b.queue.take(nil, b.cfg.Batch, b.cfg.BatchBytes))
+				b.commit(work, order(b.queue.take(nil, b.cfg.Batch, b.cfg.BatchBytes)))
 			}
 			b.commit(work, nil)
 			return nil

@@ -32,6 +32,7 @@ type Submission struct {
 	Counter     uint64
 	Hash        [32]byte
 	Time        time.Time
+	Precedence  uint8 // that of wire.Header: what is higher goes first within a batch
 
 	// Require, if set, is the epoch at which the group must stand.
 	Require *Epoch

@@ -15,7 +15,7 @@
 // force is refused, with a reason in the audit stream, and the old one stays.
 //
 // When the bulletin names a bundle that is not here, the state says Missing, and
-// the gateway carries nothing until somebody brings it: what the officers
+// the gateway carries no content until somebody brings it: what the officers
 // changed is not known, and the old bundle might allow it. What is in force lies
 // at Path and outlives a restart; it is verified again when it is read.
 //

@@ -126,7 +126,7 @@ func (r *Rules) Check(context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.state != nil && r.state.Missing {
-		return fmt.Errorf("the policy bundle in force, %x…, is not here: nothing is relayed until it is laid down", r.named[:8])
+		return fmt.Errorf("the policy bundle in force, %x…, is not here: no content is relayed until it is laid down", r.named[:8])
 	}
 	return nil
 }
@@ -237,7 +237,7 @@ func (r *Rules) miss(ctx context.Context) {
 	}
 	r.put(next)
 	r.event(ctx, eventMissing, "bundle_not_in_force", slog.String("bundle", hex.EncodeToString(r.named[:])))
-	r.cfg.Log.Error("the policy bundle in force is not here; nothing is relayed until it is", "hash", hex.EncodeToString(r.named[:]))
+	r.cfg.Log.Error("the policy bundle in force is not here; no content is relayed until it is", "hash", hex.EncodeToString(r.named[:]))
 }
 
 func (r *Rules) put(s *State) {
