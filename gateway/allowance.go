@@ -102,6 +102,7 @@ var honest = map[string]bool{
 	"label_limited": true, "commit_attempts": true, "recipient_denied": true, "removal_due": true, "unavailable": true,
 	"added_device_denied": true, "added_device_unknown": true, "group_exists": true, "too_many_packages": true,
 	"expired": true, "old_incarnation": true, "unknown_group": true, "held": true, "bulletin_stale": true,
+	"stale_bulletin": true, "no_bulletin": true, "stale_for_label": true, "other_bundle": true, "bundle_not_in_force": true,
 }
 
 // A consequence is what follows from a refusal.
