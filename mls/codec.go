@@ -15,6 +15,8 @@ import (
 type reader struct {
 	b   []byte
 	bad bool
+	// shared: opaque values refer to the input; otherwise they are copies.
+	shared bool
 }
 
 func (r *reader) take(n int) []byte {
@@ -90,6 +92,9 @@ func (r *reader) opaque() []byte {
 	v := r.take(r.length())
 	if len(v) == 0 {
 		return nil
+	}
+	if r.shared {
+		return v
 	}
 	return bytes.Clone(v)
 }

@@ -4,6 +4,7 @@ package mls
 
 import (
 	"bytes"
+	"reflect"
 	"runtime"
 	"testing"
 )
@@ -51,6 +52,25 @@ func identityFuzz[T any](f *testing.F, corpus [][]byte, read func(*reader) T, wr
 
 func FuzzMessage(f *testing.F) {
 	identityFuzz(f, seeds(f), readMessage, (*mlsMessage).marshal)
+}
+
+// The lean reader of a PrivateMessage's clear fields agrees with the whole parser.
+func FuzzPrivateMessageInfo(f *testing.F) {
+	for _, s := range seeds(f) {
+		f.Add(s)
+		f.Add(s[:len(s)/2])
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		lean, err1 := ParsePrivateMessageInfo(data)
+		whole, err2 := ParseMessageInfo(data)
+		private := err2 == nil && whole.Wire == WirePrivateMessage
+		if (err1 == nil) != private {
+			t.Fatalf("lean %v, whole %v", err1, err2)
+		}
+		if private && !reflect.DeepEqual(lean, whole) {
+			t.Fatalf("lean %+v, whole %+v", lean, whole)
+		}
+	})
 }
 
 func FuzzTree(f *testing.F) {

@@ -101,10 +101,15 @@ func ParseMessageInfo(message []byte) (*MessageInfo, error) {
 }
 
 // ParsePrivateMessageInfo is ParseMessageInfo that refuses all but a
-// PrivateMessage.
+// PrivateMessage, and copies nothing: what it returns refers to message.
 func ParsePrivateMessageInfo(message []byte) (*MessageInfo, error) {
-	if len(message) < 4 || WireFormat(message[2])<<8|WireFormat(message[3]) != WirePrivateMessage {
+	r := reader{b: message, shared: true}
+	if version, wire := r.u16(), WireFormat(r.u16()); version != versionMLS10 || wire != WirePrivateMessage {
 		return nil, fmt.Errorf("%w: not a private message", ErrMalformed)
 	}
-	return ParseMessageInfo(message)
+	m := readPrivateMessage(&r)
+	if !r.ok() {
+		return nil, fmt.Errorf("%w: message", ErrMalformed)
+	}
+	return &MessageInfo{WirePrivateMessage, m.groupID, m.epoch, m.typ, m.authData}, nil
 }

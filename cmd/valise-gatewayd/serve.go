@@ -58,6 +58,7 @@ func (c *serveCommand) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	daemon.SteadyHeap(os.Getenv("GOGC"))
 	s := &server{cfg: cfg, log: daemon.NewLog(os.Stderr, cfg.LogLevel)}
 	defer func() { err = errors.Join(err, s.close()) }()
 	d := daemon.New(daemon.Config{Admin: cfg.Admin, Drain: cfg.Drain.Duration, Log: s.log})
