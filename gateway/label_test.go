@@ -4,7 +4,9 @@ package gateway
 
 import (
 	"crypto/x509/pkix"
+	"fmt"
 	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -320,4 +322,82 @@ func BenchmarkAdmit(b *testing.B) {
 
 func extensionOf(value []byte) pkix.Extension {
 	return pkix.Extension{Id: policy.OIDClearanceConstraints, Value: value}
+}
+
+// BenchmarkPolicyShare relays SECRET messages through the whole gateway and says which
+// part of a message's time is the policy's: the decision about its label, measured
+// alone, against the time that one message takes while many are under way. Run it on a
+// disk, as BenchmarkRelay.
+func BenchmarkPolicyShare(b *testing.B) {
+	rule := `@id("no-flash") forbid (principal, action == Action::"send", resource) when { context.precedence == "flash" };`
+	d := newDesk(b, rule, bundle.Domains{Tiers: []bundle.TierRow{{Classification: "SECRET", Tier: identity.TierHardware}}})
+	gw := startGateway(b, gatewayOptions{authority: d.a})
+	gw.SetRules(d.state)
+	const pairs, window = 8, 16
+	device := func(local string) *testDevice {
+		t := newDevice(b, gw, local)
+		t.chain = d.a.deviceAs(b, local, t.key, -time.Hour, 100*time.Hour, cleared(d.upTo("SECRET"), identity.TierHardware))
+		t.mls.Credential = mls.X509Credential(t.chain)
+		return t.ready()
+	}
+	label, err := d.doctrine.Label("SECRET").Marshal()
+	if err != nil {
+		b.Fatal(err)
+	}
+	header := wire.Header{Sequence: 1, Labelled: true, Label: label, Policy: []byte(d.doctrine.ID), PolicyHash: d.state.Bundle.Hash[:]}
+	type pairing struct {
+		from, to *testDevice
+		sealed   []*wire.Send
+	}
+	all := make([]pairing, pairs)
+	text := string(make([]byte, 900))
+	for i := range all {
+		from, to := device(fmt.Sprintf("a%d", i)), device(fmt.Sprintf("b%d", i))
+		g := from.found()
+		from.add(g, from.take(to.local)...)
+		to.join()
+		all[i] = pairing{from: from, to: to}
+		for range b.N/pairs + 1 {
+			all[i].sealed = append(all[i].sealed, from.sealedUnder(g, text, header))
+		}
+	}
+	b.ResetTimer()
+	started := time.Now()
+	var work sync.WaitGroup
+	for i := range all {
+		p := &all[i]
+		work.Go(func() { pump(b, p.from, p.sealed, window) })
+		work.Go(func() {
+			for range p.sealed {
+				if m := p.to.next(); m.Number%16 == 0 {
+					p.to.ack(m.Number)
+				}
+			}
+		})
+	}
+	work.Wait()
+	message := float64(time.Since(started).Nanoseconds()) / float64(pairs*len(all[0].sealed))
+	b.StopTimer()
+
+	s, m := routed(b, 2)
+	h, err := wire.ReadHeader(m.info.AuthenticatedData)
+	if err != nil {
+		b.Fatal(err)
+	}
+	sender, _ := s.member()
+	const rounds = 200_000
+	started = time.Now()
+	for range rounds {
+		if _, r := admitLabel(s, &h, sender); r != nil {
+			b.Fatalf("%+v", r)
+		}
+	}
+	policy := float64(time.Since(started).Nanoseconds()) / rounds
+	b.ReportMetric(policy, "policy-ns")
+	b.ReportMetric(message, "message-ns")
+	if b.N > 1 {
+		if err := figure.Print(os.Stdout, "gateway_policy_share", policy/message, "ratio"); err != nil {
+			b.Fatal(err)
+		}
+	}
 }
