@@ -62,6 +62,7 @@ var mayImport = map[string][]string{
 	"internal/store/relay":     {"internal/store", "gateway/mailbox"},
 	"internal/store/authority": {"internal/store", "identity", "statement", "ledger"},
 	"internal/jws":             {},
+	"policies":                 {},
 	"internal/keys":            {"hsm", "hsm/..."},
 	"internal/p11relay":        {},
 	"internal/memory":          {},

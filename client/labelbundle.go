@@ -65,6 +65,7 @@ type law struct {
 	missing bool      // the bulletin names another bundle than this one
 	due     time.Time // when the gateway is asked next; zero: not before there is news
 	asked   uint64    // the last delivery for which the gateway was asked
+	looks   int       // how often it is asked for a bulletin that names another bundle
 }
 
 // loadLaw reads what the vault holds. It was verified when it was put there.
@@ -198,6 +199,9 @@ func (e *Engine) consultLaw(ctx context.Context, l *link) error {
 	})
 }
 
+// expectLaw is called when the gateway says that another bundle is in force.
+func (e *Engine) expectLaw() { e.law.due, e.law.looks = e.now(), lawLooks }
+
 // refreshLaw asks for the newest bulletin first.
 func (e *Engine) refreshLaw(ctx context.Context, l *link) error {
 	e.law.due = time.Time{}
@@ -226,12 +230,17 @@ func (e *Engine) keepLaw(f func(c *change, cell *bundleCell) error) error {
 
 // lookUpBundle takes the bundle that the bulletin names.
 func (e *Engine) lookUpBundle(ctx context.Context, l *link) (string, error) {
-	if e.outdated(); !e.law.missing {
-		e.law.due = time.Time{}
+	e.outdated()
+	e.law.due = time.Time{}
+	if !e.law.missing {
+		if e.law.looks > 0 { // the gateway has a new bundle, and its bulletin is a moment behind
+			e.law.looks--
+			e.law.due = e.now().Add(lawLook)
+		}
 		return "", nil
 	}
+	e.law.looks = 0
 	hash := e.standings.set.Bulletin().Bundle
-	e.law.due = time.Time{}
 	file, reason, err := e.fetchBundle(ctx, l, hash)
 	if err != nil || reason != "" {
 		return reason, err

@@ -156,6 +156,11 @@ const (
 	// record does not reach yet.
 	lawPause = time.Second
 
+	// lawLooks is how often, and lawLook how long after another, the bulletin is asked for
+	// that names a bundle which the gateway says is in force.
+	lawLooks = 50
+	lawLook  = 100 * time.Millisecond
+
 	// maxKnownBundles is how many bundles are remembered that were in force before: a
 	// message that waited in a mailbox may have been labelled under an old one.
 	maxKnownBundles = 1024

@@ -350,7 +350,7 @@ func (e *Engine) submit(ctx context.Context, l *link, s *slot) error {
 	case wire.StandingsStale:
 		err = e.setAside(s, r.Code)
 	case wire.BundleChanged, wire.NoBundle:
-		e.law.due = e.now()
+		e.expectLaw()
 		err = e.postpone(s, r.Code)
 		e.hold = e.now().Add(lawPause)
 	case wire.StateConflict, wire.OldIncarnation:
@@ -426,6 +426,9 @@ func (e *Engine) refused(s *slot, r *wire.Result) error {
 		return e.dutyRefused(s, code)
 	case s.Kind == slotResync && code == wire.InvalidCommit && conv != nil:
 		return e.update(func(c *change) error { return errors.Join(c.emptySlot(true), e.resyncFailed(c, conv, refusal(code))) })
+	}
+	if code == wire.NotCleared || code == wire.LabelRefused || code == wire.LabelRequired {
+		e.law.due = e.now() // it knows more than this device does
 	}
 	e.cfg.Log.Warn("refused by the gateway", "what", s.Kind, "code", code.String())
 	why := e.refusalAbout(s, r)

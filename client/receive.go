@@ -69,7 +69,7 @@ func (e *Engine) notice(n *wire.Notice) {
 	case wire.NoticeDrained:
 		e.drained = true
 	case wire.NoticeBundle:
-		e.law.due = e.now()
+		e.expectLaw()
 	}
 	e.bell.ring()
 }

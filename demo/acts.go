@@ -52,8 +52,8 @@ func (d *demo) insertCards(ctx context.Context) error {
 func (d *demo) foundAuthority(ctx context.Context) (err error) {
 	d.screen.step("An authority is founded in a ceremony; its keys are made in two PKCS#11 tokens (SoftHSM)")
 	roster := []string{
-		"alice@" + domain + ",Alice Martin,Cabinet,",
-		"bob@" + domain + ",Bob Petit,Embassy,",
+		"alice@" + domain + ",Alice Martin,Cabinet," + secretClearance,
+		"bob@" + domain + ",Bob Petit,Embassy," + secretClearance,
 		"carol@" + domain + ",Carol Roux,Registry,",
 	}
 	officers := []*stage.Officer{d.olga, d.oskar}

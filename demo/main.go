@@ -34,10 +34,10 @@ type settings struct {
 func readSettings() (settings, error) {
 	s := settings{keep: os.Getenv("KEEP") != "", short: os.Getenv("DEMO_SHORT") != "", sabotage: os.Getenv("DEMO_SABOTAGE")}
 	switch s.sabotage {
-	case "", "drop", "dup", "flip", "admit":
+	case "", "drop", "dup", "flip", "mark", "leak", "silent", "admit":
 		return s, nil
 	}
-	return s, fmt.Errorf("DEMO_SABOTAGE=%s: want drop, dup, flip or admit", s.sabotage)
+	return s, fmt.Errorf("DEMO_SABOTAGE=%s: want drop, dup, flip, mark, leak, silent or admit", s.sabotage)
 }
 
 func run(ctx context.Context) (err error) {
@@ -97,8 +97,8 @@ type demo struct {
 // play is the whole demo; each act prints its own step.
 func (d *demo) play(ctx context.Context) error {
 	acts := []func(context.Context) error{
-		d.insertCards, d.foundAuthority, d.startGateway, d.enroll,
-		d.writeBothWays, d.writeWhileAway, d.sendFile, d.killGateway, d.alterStore,
+		d.insertCards, d.foundAuthority, d.startGateway, d.enroll, d.enactPolicy,
+		d.writeBothWays, d.writeWhileAway, d.sendFile, d.killGateway, d.alterStore, d.carryLabels,
 	}
 	// A short play whose messages are tampered with ends in the same way without
 	// intruders.

@@ -5,7 +5,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,13 +23,16 @@ import (
 // message that waits in the same store, through the same restart, unchanged.
 func (d *demo) alterStore(ctx context.Context) error {
 	d.screen.step("An intruder in the gateway's machine alters a stored message")
+	write := func(text string) func() error {
+		return func() error { return d.alice.write(ctx, d.bob, text) }
+	}
 	t := &trial{
 		name: "a message altered in the gateway's store", reason: "message_altered", audit: d.gateway.Audit,
 		control: func(ctx context.Context) error {
-			return d.storeAndRestart(ctx, "Waited in the store, untouched.", false)
+			return d.storeAndRestart(ctx, write("Waited in the store, untouched."), nil, "")
 		},
 		attack: func(ctx context.Context) error {
-			return d.storeAndRestart(ctx, "Waited in the store, and was altered.", true)
+			return d.storeAndRestart(ctx, write("Waited in the store, and was altered."), flipNewest, "message_altered")
 		},
 	}
 	if err := d.try(ctx, []*trial{t}); err != nil {
@@ -40,21 +42,21 @@ func (d *demo) alterStore(ctx context.Context) error {
 		return err
 	}
 	d.screen.say("Bob's device refused it, told the gateway, asked Alice's device again, and has the true one")
-	return nil
+	return d.forgeLabel(ctx)
 }
 
 // storeAndRestart lets a message wait for Bob while the gateway restarts. With
-// alter it returns an error once Bob's device has refused the message.
-func (d *demo) storeAndRestart(ctx context.Context, text string, alter bool) error {
+// alter it returns an error once Bob's device has refused the message for a reason.
+func (d *demo) storeAndRestart(ctx context.Context, write func() error, alter func(ctx context.Context, file string) error, reason string) error {
 	if _, err := d.bob.Run(ctx, "lock"); err != nil {
 		return unprepared(err)
 	}
-	if err := d.alice.write(ctx, d.bob, text); err != nil {
+	if err := write(); err != nil {
 		return unprepared(err)
 	}
 	d.gateway.Process().Stop()
-	if alter {
-		if err := flipNewest(ctx, d.gateway.Database); err != nil {
+	if alter != nil {
+		if err := alter(ctx, d.gateway.Database); err != nil {
 			return unprepared(err)
 		}
 	}
@@ -68,10 +70,10 @@ func (d *demo) storeAndRestart(ctx context.Context, text string, alter bool) err
 	if err := d.bob.Unlock(ctx); err != nil {
 		return unprepared(err)
 	}
-	if !alter {
+	if alter == nil {
 		return d.settle(ctx)
 	}
-	if err := stream.await(ctx, "message_altered"); err != nil {
+	if err := stream.await(ctx, reason); err != nil {
 		return nil // nobody noticed: the intruder got through
 	}
 	return fmt.Errorf("refused by its recipient")
@@ -79,19 +81,10 @@ func (d *demo) storeAndRestart(ctx context.Context, text string, alter bool) err
 
 // flipNewest changes one bit in the newest message of the store.
 func flipNewest(ctx context.Context, file string) error {
-	db, err := sql.Open("sqlite", file)
-	if err != nil {
-		return err
-	}
-	defer db.Close()
-	var id int64
-	var payload []byte
-	if err := db.QueryRowContext(ctx, "SELECT id, payload FROM messages WHERE kind = 1 ORDER BY id DESC LIMIT 1").Scan(&id, &payload); err != nil {
-		return err
-	}
-	payload[len(payload)-20] ^= 1
-	_, err = db.ExecContext(ctx, "UPDATE messages SET payload = ? WHERE id = ?", payload, id)
-	return err
+	return changeNewest(ctx, file, func(payload []byte) ([]byte, error) {
+		payload[len(payload)-20] ^= 1
+		return payload, nil
+	})
 }
 
 // steal copies Bob's home as a thief of his laptop would, tries to open it with
@@ -154,7 +147,7 @@ func (d *demo) tamper() error {
 	case "flip":
 		return flipFile(filepath.Join(d.bob.received, "files"))
 	}
-	return nil
+	return d.tamperLabels()
 }
 
 func flipFile(dir string) error {
@@ -174,7 +167,7 @@ func flipFile(dir string) error {
 // verdict lets the checker compare, and prints the last line.
 func (d *demo) verdict(ctx context.Context) error {
 	d.screen.step("A separate program compares SHA-256 of what was received with what was sent")
-	out, err := stage.Output(ctx, nil, filepath.Join(d.stage.Bin, "check"), filepath.Dir(d.bob.sent), filepath.Dir(d.bob.received))
+	out, err := stage.Output(ctx, nil, filepath.Join(d.stage.Bin, "check"), filepath.Dir(d.bob.sent), filepath.Dir(d.bob.received), d.gateway.Audit)
 	d.screen.say("%s", strings.TrimSpace(out))
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
 		return fmt.Errorf("%w: %s", errFailed, strings.TrimSpace(out))

@@ -27,7 +27,7 @@ func TestDemoIsHonest(t *testing.T) {
 	testenv.Need(t, "/usr/lib*/pcsc/drivers/serial/libifdvpcd.so", "vsmartcard-vpcd")
 	testenv.Need(t, "softhsm2-util", "softhsm2")
 	demo := filepath.Join(commands(t), "demo")
-	lastLine := regexp.MustCompile(`\ndemo: ok: [1-9][0-9]* messages and [1-9][0-9]* files delivered, 0 lost, 0 duplicated, 12 intruders refused\n$`)
+	lastLine := regexp.MustCompile(`\ndemo: ok: [1-9][0-9]* messages and [1-9][0-9]* files delivered, 0 lost, 0 duplicated, 14 intruders refused\n$`)
 	failed := func(differences string) *regexp.Regexp {
 		return regexp.MustCompile(`\ndemo: failed: the checker found differences: checked: [0-9]+ messages and [0-9]+ files delivered, ` + differences + `\n`)
 	}
@@ -35,11 +35,14 @@ func TestDemoIsHonest(t *testing.T) {
 		status   int
 		out, err *regexp.Regexp
 	}{
-		"":      {0, lastLine, regexp.MustCompile(`^$`)},
-		"drop":  {1, nil, failed("1 lost, 0 duplicated, 0 altered")},
-		"dup":   {1, nil, failed("0 lost, 1 duplicated, 0 altered")},
-		"flip":  {1, nil, failed("1 lost, 0 duplicated, 1 altered")},
-		"admit": {1, nil, regexp.MustCompile(`\ndemo: failed: a card under an unknown attestation root: the intruder was let in\n`)},
+		"":       {0, lastLine, regexp.MustCompile(`^$`)},
+		"drop":   {1, nil, failed("1 lost, 0 duplicated, 0 altered, 0 mislabelled, 0 refusals unaccounted for")},
+		"dup":    {1, nil, failed("0 lost, 1 duplicated, 0 altered, 0 mislabelled, 0 refusals unaccounted for")},
+		"flip":   {1, nil, failed("1 lost, 0 duplicated, 1 altered, 0 mislabelled, 0 refusals unaccounted for")},
+		"mark":   {1, nil, failed("0 lost, 0 duplicated, 0 altered, 1 mislabelled, 0 refusals unaccounted for")},
+		"leak":   {1, nil, failed("0 lost, 0 duplicated, 1 altered, 1 mislabelled, 0 refusals unaccounted for")},
+		"silent": {1, nil, failed("0 lost, 0 duplicated, 0 altered, 0 mislabelled, 1 refusals unaccounted for")},
+		"admit":  {1, nil, regexp.MustCompile(`\ndemo: failed: a card under an unknown attestation root: the intruder was let in\n`)},
 	}
 	var wg sync.WaitGroup // all at once: a demo waits more than it works
 	for sabotage, c := range cases {

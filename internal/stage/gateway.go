@@ -5,8 +5,13 @@ package stage
 import (
 	"context"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
 )
 
 // A Gateway is a gateway with its TLS key in a token of its own.
@@ -20,6 +25,7 @@ type Gateway struct {
 	dir     string
 	config  string
 	admin   string
+	bundle  string // where a signed policy bundle is laid down; empty: there are no officers to sign one
 	process *Process
 }
 
@@ -46,6 +52,10 @@ func (s *Stage) NewGateway(ctx context.Context, authority *Authority) (*Gateway,
 		Audit: filepath.Join(dir, "audit.jsonl"), Database: filepath.Join(dir, "data", "relay.db"),
 		config: filepath.Join(dir, "gateway.toml"), admin: fmt.Sprintf("127.0.0.1:%d", tcp),
 	}
+	if len(authority.Officers) > 0 {
+		// What officers sign comes later; it is laid down here.
+		g.bundle = filepath.Join(dir, "bundle.signed")
+	}
 	if err := os.WriteFile(g.config, []byte(g.toml(udp, authority)), 0o600); err != nil {
 		return nil, err
 	}
@@ -69,7 +79,11 @@ func (s *Stage) prepareData(dir string) error {
 }
 
 func (g *Gateway) toml(port int, authority *Authority) string {
-	return fmt.Sprintf(`listen = ["127.0.0.1:%d"]
+	bundle := ""
+	if g.bundle != "" {
+		bundle = fmt.Sprintf("bundle = %q\n", g.bundle)
+	}
+	return bundle + fmt.Sprintf(`listen = ["127.0.0.1:%d"]
 name = "localhost"
 domain = %q
 roots = %q
@@ -109,6 +123,41 @@ func (g *Gateway) Start(ctx context.Context) (err error) {
 		return err
 	}
 	return g.process.accepts(ctx, g.admin)
+}
+
+// LayDown gives the gateway a policy bundle that officers signed.
+func (g *Gateway) LayDown(file string) error {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(g.bundle, data, 0o600); err != nil {
+		return err
+	}
+	return g.process.cmd.Process.Signal(syscall.SIGHUP)
+}
+
+// Metric returns a number that the gateway publishes for operators.
+func (g *Gateway) Metric(ctx context.Context, name string) (float64, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+g.admin+"/metrics", nil)
+	if err != nil {
+		return 0, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(resp.Body, 4<<20))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		if value, ok := strings.CutPrefix(line, name+" "); ok {
+			return strconv.ParseFloat(strings.TrimSpace(value), 64)
+		}
+	}
+	return 0, fmt.Errorf("the gateway publishes no %s", name)
 }
 
 // Process is the running daemon.

@@ -45,6 +45,12 @@ func (o *Officer) Sign(ctx context.Context, args ...string) (string, error) {
 	return o.Desk(ctx, append(args, "--yes")...)
 }
 
+// SignBundle signs a policy bundle, a folder or another officer's file, and hands that in.
+func (o *Officer) SignBundle(ctx context.Context, bundle, out string) (string, error) {
+	env := append([]string{"XDG_RUNTIME_DIR=" + o.Home}, o.Card.Reader.Env...)
+	return Output(ctx, env, o.stage.command("valise"), "--home", o.Home, "policy", "sign", bundle, "--out", out, "--pin-file", o.stage.pinFile(), "--yes")
+}
+
 func (o *Officer) apply(ctx context.Context, ceremony, file string) error {
 	_, err := o.Run(ctx, "apply", o.Address, file, "--role", o.Role, "--for-ceremony", ceremony, "--default-management-key",
 		"--card", fmt.Sprintf("piv:?serial=%d", o.Card.Serial), "--pin-file", o.stage.pinFile())
