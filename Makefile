@@ -5,7 +5,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint fmt bench bench-enroll bench-mls bench-policy bench-relay fuzz mutants vectors soak clean
+.PHONY: help setup build demo test lint fmt bench bench-connect bench-enroll bench-mls bench-policy bench-relay fuzz mutants vectors soak clean
 
 # Where Go's own archive unpacks itself, for shells that do not know it yet.
 export PATH := $(PATH):/usr/local/go/bin
@@ -66,6 +66,10 @@ bench-enroll: ## attested enrollments on SQLite and PostgreSQL, beside step-ca i
 bench-mls: ## groups of 2 to 1000 members on three suites, each operation beside its primitives (a few minutes)
 	@scripts/setup bench
 	@go run ./internal/benches ./mls
+
+bench-connect: ## 20,000 idle devices, all lost and back at once (some five minutes)
+	@scripts/setup bench
+	@go run ./internal/benches ./bench/connect
 
 bench-policy: ## the policy benchmarks alone
 	@go run ./internal/benches ./policy/...
