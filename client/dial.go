@@ -89,7 +89,7 @@ type dialled struct {
 // fallbackAfter, by TCP as well (spec/wire.md, Section 12.4). The first one on
 // which the gateway has proven itself asks the card to sign; the other one gives
 // up, so that nobody is asked twice.
-func (e *Engine) reach(ctx context.Context) (*line, error) {
+func (e *Engine) reach(ctx context.Context, protocol string) (*line, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var winner atomic.Pointer[string]
@@ -97,7 +97,7 @@ func (e *Engine) reach(ctx context.Context) (*line, error) {
 	running, rounds := 0, 0
 	start := func(way string) {
 		running++
-		config := e.tlsConfig()
+		config := forProtocol(e.tlsConfig(), protocol)
 		certificate := config.Certificates[0]
 		config.Certificates = nil
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {

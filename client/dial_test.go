@@ -97,7 +97,7 @@ func TestTakesQUICWhereBothAreOpen(t *testing.T) {
 	w := newWorld(t)
 	signer := &countingSigner{}
 	e := w.device("alice").reachable().rests(signer, &signer.Signer)
-	l, err := e.reach(t.Context())
+	l, err := e.reach(t.Context(), wire.Protocol)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +113,7 @@ func TestSlowCardIsAskedOnce(t *testing.T) {
 	w := newWorld(t)
 	signer := &slowSigner{}
 	e := w.device("alice").reachable().rests(signer, &signer.Signer)
-	l, err := e.reach(t.Context())
+	l, err := e.reach(t.Context(), wire.Protocol)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -56,6 +56,9 @@ type Enrollment struct {
 	Progress func(step string)
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
+	// Dial connects to the authority; nil means directly. An engine's DialAuthority
+	// goes through the gateway where it must.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // An Enrolled is what an enrollment yields.
@@ -94,7 +97,7 @@ func (n *Enrollment) Do(ctx context.Context) (*Enrolled, error) {
 	root := new(pinnedRoot)
 	c := &acme.Client{
 		Key: n.Account, DirectoryURL: n.URL + acmeDirectory, UserAgent: "valise",
-		HTTPClient: &http.Client{Transport: &http.Transport{TLSClientConfig: n.tlsConfig(root)}, Timeout: time.Minute},
+		HTTPClient: &http.Client{Transport: &http.Transport{TLSClientConfig: n.tlsConfig(root), DialContext: n.Dial}, Timeout: time.Minute},
 	}
 	if n.Invitation != nil {
 		n.tell("opening an account at %s", n.URL)

@@ -59,6 +59,10 @@ const (
 	probeTries     = 3
 	probeWait      = time.Second
 
+	// directPatience is how long the authority may take to answer before it is tried
+	// through the gateway.
+	directPatience = 5 * time.Second
+
 	// keepAlive holds a NAT's mapping, and idleTimeout ends a connection whose other
 	// end has gone without a word; silence is the same over TCP, where only probes
 	// are heard.

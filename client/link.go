@@ -71,7 +71,7 @@ func (e *Engine) tlsConfig() *tls.Config {
 func (e *Engine) dial(ctx context.Context, hello *wire.Hello) (*link, error) {
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout+10*time.Second)
 	defer cancel()
-	line, err := e.reach(ctx)
+	line, err := e.reach(ctx, wire.Protocol)
 	if err != nil {
 		return nil, fmt.Errorf("connect to the gateway %s: %w", e.cfg.Gateway, closeReason(err))
 	}

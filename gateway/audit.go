@@ -18,6 +18,8 @@ const (
 	eventClosedConnection  = "connection_closed"  // by the gateway, with a reason
 	eventRefusedRequest    = "request_refused"
 	eventRefusedBlob       = "file_refused"
+	eventRefusedTunnel     = "tunnel_refused"
+	eventTunnel            = "tunnel_opened" // to the authority
 	eventBegan             = "incarnation_begun"
 	eventBehind            = "state_behind" // a device showed an older state than the one on record
 	eventRejected          = "delivery_rejected"

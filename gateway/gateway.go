@@ -47,6 +47,7 @@ type Config struct {
 	// Tightening says what is refused while no newer bulletin comes; the zero value
 	// is for a gateway that follows no authority.
 	Tightening bulletin.Tightening
+	Authority   string // host:port that devices reach through tunnels; empty: none
 	Limits     Limits
 	Batch      int // submissions in one transaction; 0 means mailbox.DefaultBatch
 }
@@ -81,6 +82,7 @@ type Gateway struct {
 	sessions map[identity.DeviceID]*session // guarded by mu
 	counts   map[identity.DeviceID]int      // guarded by mu; connections that passed the handshake
 	served   map[*session]struct{}          // guarded by mu; the same
+	tunnels  map[identity.DeviceID]bool     // guarded by mu; open ones
 	draining bool                           // guarded by mu
 	active   sync.WaitGroup                 // connections being served
 }
@@ -92,7 +94,7 @@ func New(cfg Config) (*Gateway, error) {
 	}
 	g := &Gateway{
 		cfg: cfg, limits: cfg.Limits.withDefaults(), log: cfg.Log, sessions: make(map[identity.DeviceID]*session),
-		counts: make(map[identity.DeviceID]int), served: make(map[*session]struct{}), clock: time.Now, started: time.Now(),
+		counts: make(map[identity.DeviceID]int), served: make(map[*session]struct{}), tunnels: make(map[identity.DeviceID]bool), clock: time.Now, started: time.Now(),
 	}
 	g.door = newDoor(g.limits)
 	g.arrival.Store(new(bulletin.Arrival))
@@ -240,8 +242,8 @@ func (g *Gateway) SetDenied(list map[identity.DeviceID]bool) {
 	g.denied.Store(&denied)
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for id, s := range g.sessions {
-		if denied[id] {
+	for s := range g.served {
+		if denied[s.device.ID] {
 			s.close(wire.CloseNotAdmitted, "denied")
 		}
 	}

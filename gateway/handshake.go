@@ -41,7 +41,7 @@ type attemptKey struct{}
 func (g *Gateway) tlsConfig() *tls.Config {
 	base := &tls.Config{
 		MinVersion:       tls.VersionTLS13,
-		NextProtos:       []string{wire.Protocol},
+		NextProtos:       []string{wire.Protocol, wire.RenewProtocol},
 		CurvePreferences: hybridGroups,
 		ClientAuth:       tls.RequireAnyClientCert,
 		Time:             g.now,
@@ -77,7 +77,7 @@ func (g *Gateway) verify(a *attempt, state tls.ConnectionState) error {
 	for i, cert := range state.PeerCertificates {
 		chain[i] = cert.Raw
 	}
-	device, err := g.cfg.Trust.Device(chain, g.now())
+	device, err := g.cfg.Trust.Device(chain, g.judgedAt(state))
 	if err != nil {
 		reason := string(identity.ReasonOf(err))
 		a.reason.Store(&reason)

@@ -145,6 +145,7 @@ func overBoth(t *testing.T, test func(*testing.T, network)) {
 
 type gatewayOptions struct {
 	network   network
+	tunnel    string
 	dir       string
 	authority *authority
 	quota     mailbox.Quota
@@ -182,7 +183,7 @@ func startGateway(t testing.TB, o gatewayOptions) *testGateway {
 	}
 	audit := &auditLog{more: make(chan struct{}, 1)}
 	g, err := New(Config{
-		Trust: o.authority.trust(), Domain: o.authority.domain, Certificate: o.authority.gateway(t, "127.0.0.1"),
+		Authority: o.tunnel, Trust: o.authority.trust(), Domain: o.authority.domain, Certificate: o.authority.gateway(t, "127.0.0.1"),
 		Store: kept, Dir: o.dir, Audit: audit.write, Denied: o.denied, Limits: o.limits, Record: o.record, Tightening: o.tighten, Standings: o.standings,
 		Log: slog.New(slog.NewTextHandler(testWriter{t}, nil)),
 	})

@@ -23,6 +23,20 @@ const (
 	backRate  = 300
 	backLeast = 500 * time.Millisecond
 
+	// Tunnels to the authority: how many in all (a device has one), for how long, how
+	// many bytes each way (an order with its evidence takes some tens of KiB), how
+	// long dialling may take, and how many requests one counts for.
+	maxTunnels  = 64
+	tunnelTime  = 5 * time.Minute
+	tunnelBytes = 1 << 20
+	tunnelDial  = 10 * time.Second
+	tunnelCost  = 10
+
+	// renewalGrace is how long after its expiry a certificate still opens a
+	// connection that can do nothing but renew it: as long as a device keeps its
+	// mailbox and its memberships. Whether it gets one is for the authority.
+	renewalGrace = 30 * 24 * time.Hour
+
 	// unprovenPerSource is how many incomplete handshakes of one source there may be
 	// before its newcomers have to prove their address.
 	unprovenPerSource = 64

@@ -34,6 +34,7 @@ type session struct {
 	seq      *sequence        // set before ready
 	current  bool             // set before ready: the Hello's incarnation is the one on record
 	down     atomic.Pointer[delivery]
+	renewal  bool                // may do nothing but open tunnels
 	attached bool        // set before ready: a further connection, for files alone
 	control  atomic.Bool // the control stream is taken
 	notices  chan wire.NoticeCode
@@ -70,6 +71,10 @@ func (g *Gateway) serve(conn transport.Conn, a *attempt) {
 		return
 	}
 	defer g.uncount(s)
+	if s.renewal = renewing(conn.ConnectionState()); s.renewal {
+		s.serveRenewal()
+		return
+	}
 	expiry := g.closeWhenExpired(s)
 	late := time.AfterFunc(helloTimeout, func() {
 		select {
@@ -111,7 +116,7 @@ func (s *session) serveStream(stream transport.Stream) {
 		return
 	}
 	_ = stream.SetReadDeadline(time.Time{})
-	if k := wire.StreamKind(kind[0]); k == wire.StreamControl || k == wire.StreamAttach {
+	if k := wire.StreamKind(kind[0]); !s.renewal && (k == wire.StreamControl || k == wire.StreamAttach) {
 		if !s.control.CompareAndSwap(false, true) {
 			s.close(wire.CloseProtocol, "second_control_stream")
 			return
@@ -129,6 +134,10 @@ func (s *session) serveStream(stream transport.Stream) {
 		return
 	}
 	switch k := wire.StreamKind(kind[0]); {
+	case k == wire.StreamTunnel:
+		s.serveTunnel(stream)
+	case s.renewal:
+		s.close(wire.CloseProtocol, "unexpected_stream")
 	case s.attached && k == wire.StreamDelivery:
 		s.close(wire.CloseProtocol, "unexpected_stream")
 	case k == wire.StreamDelivery:

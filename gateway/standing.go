@@ -35,7 +35,7 @@ func (g *Gateway) SetStandings(set *bulletin.Set) {
 func (g *Gateway) closeAgainst(set *bulletin.Set) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for _, s := range g.sessions {
+	for s := range g.served {
 		if reason := outOf(set, s.device); reason != "" {
 			s.close(wire.CloseNotAdmitted, reason)
 		}

@@ -130,7 +130,7 @@ func (a *attempt) tcpFailure(cause error) string {
 		return "handshake_failed"
 	case !contains(hello.SupportedVersions, tls.VersionTLS13):
 		return "tls_version"
-	case !contains(hello.SupportedProtos, wire.Protocol):
+	case !anyOf(hello.SupportedProtos, []string{wire.Protocol, wire.RenewProtocol}):
 		return "wrong_protocol"
 	case !anyOf(hello.SupportedCurves, hybridGroups):
 		return "no_common_parameters"

@@ -8,6 +8,10 @@ import "fmt"
 // misread takes a new name.
 const Protocol = "valise/1"
 
+// RenewProtocol is the ALPN name of a connection on which a device may do nothing but
+// reach its authority, also shortly after its certificate has expired.
+const RenewProtocol = "valise-renew/1"
+
 // Version is the protocol version that Hello and Welcome carry.
 const Version = 1
 

@@ -3,11 +3,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"time"
@@ -22,6 +25,8 @@ type Authority struct {
 	URL   string          `toml:"url"`
 	Spool string          `toml:"spool"`
 	Grace daemon.Duration `toml:"grace"`
+
+	Tunnel string `toml:"tunnel"`
 
 	StaleFirst daemon.Duration `toml:"stale_first"`
 	StaleAll   daemon.Duration `toml:"stale_all"`
@@ -41,6 +46,20 @@ func (a *Authority) tightening() bulletin.Tightening {
 		t.All = max(t.First, bulletin.DefaultTightening.All)
 	}
 	return t
+}
+
+// tunnel is where devices get that reach nobody but this gateway: the authority,
+// unless another address of it is named, or "none".
+func (c *Config) tunnel() (hostport string, err error) {
+	text := cmp.Or(c.Authority.Tunnel, c.Authority.URL)
+	if text == "" || text == "none" {
+		return "", nil
+	}
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "https" || u.Hostname() == "" {
+		return "", fmt.Errorf("configuration: authority: tunnel %q: want https://HOST or https://HOST:PORT, or none", text)
+	}
+	return net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "443")), nil
 }
 
 var errRoots = errors.New("standings are followed under exactly one root")

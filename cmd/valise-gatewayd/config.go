@@ -107,6 +107,9 @@ func (c *Config) checkServe() error {
 	if c.Domain != "" {
 		all = append(all, identity.CheckDomain(c.Domain))
 	}
+	if _, err := c.tunnel(); err != nil {
+		all = append(all, err)
+	}
 	if u := c.Authority.URL; u != "" && !strings.HasPrefix(u, "https://") {
 		all = append(all, fmt.Errorf("configuration: authority: url %q: want https://HOST or https://HOST:PORT", u))
 	}

@@ -116,8 +116,13 @@ func (s *server) open(ctx context.Context, d *daemon.Daemon) error {
 	if err := s.openRules(ctx, d); err != nil {
 		return err
 	}
+	tunnel, err := cfg.tunnel()
+	if err != nil {
+		return err
+	}
 	config := gateway.Config{
-		Trust: s.trust, Domain: cfg.Domain, Certificate: certificate, Store: s.store, Dir: cfg.Data,
+		Authority: tunnel,
+		Trust:     s.trust, Domain: cfg.Domain, Certificate: certificate, Store: s.store, Dir: cfg.Data,
 		Audit: s.record, Log: s.log, Metrics: d.Metrics, Denied: denied, Limits: cfg.limits(), Batch: cfg.Limits.Batch, Tightening: cfg.Authority.tightening(),
 	}
 	if s.feed != nil {

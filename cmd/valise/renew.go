@@ -58,7 +58,7 @@ func (a *agent) renewNow(s *session) error {
 	if err != nil {
 		return err
 	}
-	n := client.Enrollment{URL: s.profile.Authority, Account: account}
+	n := client.Enrollment{URL: s.profile.Authority, Account: account, Dial: s.engine.DialAuthority}
 	if err := s.card.prove(ctx, &n, s.profile.Witnessed); err != nil {
 		return err
 	}
