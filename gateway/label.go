@@ -52,7 +52,7 @@ func admitLabel(s *snapshot, h *wire.Header, sender group.Member) (class string,
 }
 
 // path returns the decided route of a message, and sets it up where it is new: that
-// counts as one more request, for it takes the time of many messages.
+// counts as requests of its own, for it takes the time of many messages.
 func (s *snapshot) path(h *wire.Header, sender group.Member) (*bundle.Path, *refusal) {
 	// The map is asked with the key in place: so its label is not copied.
 	if leaf := sender.Device.Leaf; leaf == s.device.Leaf {
@@ -74,7 +74,7 @@ func (s *snapshot) path(h *wire.Header, sender group.Member) (*bundle.Path, *ref
 			return nil, &refusal{code: wire.LabelRefused, reason: "malformed_label"}
 		}
 	}
-	if !s.allowance.ask(s.now, 1) {
+	if !s.allowance.ask(s.now, s.circle.known.Cost()) {
 		return nil, &refusal{code: wire.RateLimited, reason: "rate_limited"}
 	}
 	var own *bundle.End

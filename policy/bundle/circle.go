@@ -45,6 +45,15 @@ func (c *Circle) Ends() []End { return c.ends }
 // Ceiling returns what all devices hold, nil if that is nothing.
 func (c *Circle) Ceiling() *policy.Clearance { return c.meet }
 
+// Cost is about how many relayed messages take the time of setting up a path: rules
+// are asked about every recipient.
+func (c *Circle) Cost() int {
+	if c.b.rules.Empty() {
+		return 1
+	}
+	return 1 + len(c.ends)/4
+}
+
 // Lowers reports whether a device would lower the ceiling, were it added. A circle
 // of one has none: who founds a conversation chooses with whom.
 func (c *Circle) Lowers(e *End) bool {

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"slices"
 	"testing"
+	"time"
 
 	"valise/identity"
 	"valise/internal/testenv"
@@ -93,6 +94,7 @@ func TestSameDecisionsAsCedarWasm(t *testing.T) {
 	ask := judge(t)
 	rnd := rand.New(rand.NewPCG(1, 2))
 	granted, refused, failed := 0, 0, 0
+	clearances := heldClearances(t)
 	for range 400 {
 		texts, all := map[string]string{"": permitAll}, ""
 		for i := range 1 + rnd.IntN(3) {
@@ -102,7 +104,7 @@ func TestSameDecisionsAsCedarWasm(t *testing.T) {
 			all += text
 		}
 		r := compile(t, all)
-		q := randomRequest(t, rnd)
+		q := randomRequest(t, rnd, clearances)
 		got, want := r.Decide(q), ask(texts, q)
 		if !want.Valid {
 			t.Fatalf("the judge finds fault with rules that were compiled:\n%s", all)
@@ -178,18 +180,39 @@ func randomCondition(rnd *rand.Rand, depth int) string {
 		`(context has label && context.label.categories.contains("1.2.3.1/Release/FRA"))`,
 		`(context has label && context.label.categories.containsAny(["1.2.3.1/Release/FRA", "1.2.3.1/Release/DEU"]))`,
 		`(context has label && context.label.policy == "1.2.3")`, `(context has label && context.label.mark == "")`,
-		`(`+end+` has clearance && `+end+`.clearance.classes.contains("TLP:GREEN"))`,
+		`(`+end+` has clearance && `+end+`.clearance.classes.contains("RED"))`,
+		`(`+end+` has clearance && `+end+`.clearance.classes.containsAll(["CLEAR", "GREEN"]))`,
 		`context.members > 5`, `context.members * 4611686018427387904 > 1`, `context.members - 9 < 0`,
 	)
 }
 
-func randomRequest(t *testing.T, rnd *rand.Rand) *rules.Request {
+// heldClearances are those of random devices: none, some, all.
+func heldClearances(t *testing.T) []*policy.Clearance {
+	t.Helper()
+	all := []*policy.Clearance{nil}
+	set := tlp(t)
+	for _, class := range []string{"GREEN", "RED"} {
+		c, err := set.Issue(policy.Grant{Policy: tlpID(t), UpTo: class}, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		compiled, err := set.Clearance(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, compiled)
+	}
+	return all
+}
+
+func randomRequest(t *testing.T, rnd *rand.Rand, clearances []*policy.Clearance) *rules.Request {
 	q := request(t)
 	q.Action = pick(rnd, rules.Send, rules.Join)
 	q.Precedence = pick(rnd, "routine", "flash")
 	q.Members = pick(rnd, 1, 2, 9, 100)
 	for _, d := range []*rules.Device{&q.Sender, &q.Recipient} {
 		d.Tier = pick(rnd, identity.TierHardware, identity.TierWitnessed)
+		d.Clearance = clearances[rnd.IntN(len(clearances))]
 		d.Address = address(t, pick(rnd, "alice@interieur.example", "bob@interieur.example", "bea@elsewhere.example"))
 	}
 	q.Label = pick(rnd, q.Label, nil, &policy.Label{Policy: oid(t, "1.2.4"), Classification: "OPEN", Mark: "personal"},
