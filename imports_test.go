@@ -71,6 +71,7 @@ var mayImport = map[string][]string{
 	"internal/testcard":        {},
 	"internal/disk":            {},
 	"internal/wan":             {},
+	"internal/warp":            {},
 	"internal/testcard/reader": {"internal/testcard"},
 	"internal/figure":          {},
 	"internal/benches":         {"internal/figure"},

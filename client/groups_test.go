@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"valise/identity"
 )
@@ -185,5 +186,59 @@ func TestStartedByBothSides(t *testing.T) {
 	bob.gets("from alice")
 	if x, y := alice.with(t, bob), bob.with(t, alice); x != y {
 		t.Fatalf("alice goes on in %s, bob in %s", x, y)
+	}
+}
+
+// A device is removed while it is away with a message of its own under way. Back again, it
+// is told that it may not send, before it has seen what waits: it still reads what was
+// written to it until then, and leaves with the commit that removed it.
+func TestRemovedWhileSending(t *testing.T) {
+	w := newWorld(t)
+	alice, bob, carol := w.device("alice").reachable(), w.device("bob").reachable(), w.device("carol").reachable()
+	conv := alice.with(t, bob, carol)
+	alice.says(conv, "before")
+	carol.gets("before")
+	carol.crashes("sealed", 1)
+	id, err := carol.Send(t.Context(), Draft{Conversation: conv, Text: "too late"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := <-carol.ended; err == nil {
+		t.Fatal("carol's engine did not stop")
+	}
+	carol.ended <- errKilled
+	alice.says(conv, "she has not seen this")
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := alice.Remove(ctx, conv, carol.address); err != nil {
+		t.Fatal(err)
+	}
+
+	// The answer to what was under way comes before the first delivery is dealt with.
+	answered := make(chan struct{})
+	var once sync.Once
+	carol.crash = func(point string) error {
+		switch point {
+		case "answered":
+			once.Do(func() { close(answered) })
+		case "deliver":
+			select {
+			case <-answered:
+			case <-time.After(patience):
+			}
+		}
+		return nil
+	}
+	carol.restart()
+	carol.gets("before", "she has not seen this")
+	carol.until("leaves", func() bool { return carol.event(EventLeft) != nil })
+	carol.until("tells what became of the message", func() bool {
+		o, err := carol.Outcome(t.Context(), id)
+		return err == nil && o.State == OutcomeRefused && o.Reason == ErrNotMember.Error()
+	})
+	alice.says(conv, "without her")
+	bob.gets("before", "she has not seen this", "without her")
+	if slices.Contains(bob.texts(), "too late") || slices.Contains(carol.texts(), "without her") {
+		t.Errorf("bob has %q, carol %q", bob.texts(), carol.texts())
 	}
 }

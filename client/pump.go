@@ -424,6 +424,8 @@ func (e *Engine) refused(s *slot, r *wire.Result) error {
 		return e.healRefused(s, code)
 	case s.Duty && code != wire.NotMember:
 		return e.dutyRefused(s, code)
+	case code == wire.NotMember && s.Kind != slotResync && conv != nil && conv.State != stateLeft:
+		return e.putOut(s, conv)
 	case s.Kind == slotResync && code == wire.InvalidCommit && conv != nil:
 		return e.update(func(c *change) error { return errors.Join(c.emptySlot(true), e.resyncFailed(c, conv, refusal(code))) })
 	}
@@ -459,6 +461,18 @@ func (e *Engine) refused(s *slot, r *wire.Result) error {
 		}
 		return e.giveUp(c, in, next, why)
 	})
+}
+
+// putOut takes a submission back whose sender was removed. The commit that removed this
+// device is among the deliveries, and before it everything that was still written to it:
+// the conversation is left when that has been read, and not before.
+func (e *Engine) putOut(s *slot, conv *conversation) error {
+	g, err := e.group(conv.Group)
+	if err != nil {
+		return err
+	}
+	e.want[string(conv.Group)] = wanted{g.Epoch() + 1, e.now()}
+	return e.update(func(c *change) error { return errors.Join(e.reopen(c, s), c.emptySlot(true)) })
 }
 
 // settle writes what follows from an accepted submission.

@@ -45,6 +45,9 @@ func (e *Engine) receive(ctx context.Context, l *link) error {
 			e.leased(f)
 		case *wire.Deliver:
 			l.use()
+			if err := e.at("deliver"); err != nil {
+				return stopped(err)
+			}
 			if err := e.deliver(ctx, l, f); err != nil {
 				return err
 			}

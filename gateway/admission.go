@@ -119,13 +119,15 @@ func (s *snapshot) member() (group.Member, bool) {
 	return s.group.Member(s.device.ID)
 }
 
-// admitDevice checks the connection's certificate and the device's standing.
+// admitDevice checks the connection's certificate and the device's standing. A
+// certificate is renewed and a clock is set right: what is refused for them is not refused
+// for ever.
 func admitDevice(s *snapshot) *refusal {
 	switch leaf := s.device.Leaf; {
 	case s.now.After(leaf.NotAfter):
-		return &refusal{code: wire.NotAllowed, reason: string(identity.ReasonExpired)}
+		return &refusal{code: wire.Unavailable, reason: string(identity.ReasonExpired)}
 	case s.now.Before(leaf.NotBefore):
-		return &refusal{code: wire.NotAllowed, reason: string(identity.ReasonNotYetValid)}
+		return &refusal{code: wire.Unavailable, reason: string(identity.ReasonNotYetValid)}
 	case s.denied[s.device.ID]:
 		return &refusal{code: wire.NotAllowed, reason: "denied"}
 	}

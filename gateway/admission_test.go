@@ -39,8 +39,8 @@ func TestAdmit(t *testing.T) {
 	}{
 		{"honest", func(*snapshot, *message) {}, wire.OK, ""},
 		{"someone else is denied", func(s *snapshot, _ *message) { s.denied = denyList{eve.ID: true} }, wire.OK, ""},
-		{"certificate ran out", func(s *snapshot, _ *message) { s.now = alice.Leaf.NotAfter.Add(time.Second) }, wire.NotAllowed, "expired"},
-		{"clock went back", func(s *snapshot, _ *message) { s.now = alice.Leaf.NotBefore.Add(-time.Second) }, wire.NotAllowed, "not_yet_valid"},
+		{"certificate ran out", func(s *snapshot, _ *message) { s.now = alice.Leaf.NotAfter.Add(time.Second) }, wire.Unavailable, "expired"},
+		{"clock went back", func(s *snapshot, _ *message) { s.now = alice.Leaf.NotBefore.Add(-time.Second) }, wire.Unavailable, "not_yet_valid"},
 		{"sender denied", func(s *snapshot, _ *message) { s.denied = denyList{alice.ID: true} }, wire.NotAllowed, "denied"},
 		{"recipient denied", func(s *snapshot, _ *message) { s.denied = denyList{bob.ID: true} }, wire.RecipientRefused, "recipient_denied"},
 		{"no member", func(s *snapshot, _ *message) { s.device = eve }, wire.NotMember, "not_member"},

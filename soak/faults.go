@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"valise/internal/wan"
+	"valise/internal/warp"
 )
 
 // A fault is one kind of thing that goes wrong. do returns when it is over and what it
@@ -47,6 +48,9 @@ func (w *world) kinds() []fault {
 		{"sending command killed", w.each(w.killSender)},
 		{"pcscd restarted", w.each(w.restartPCSCD)},
 		{"partition", w.partition},
+	}
+	if warp.Supported {
+		list = append(list, fault{"gateway's clock set", w.setClock})
 	}
 	for kind, set := range map[string]struct {
 		weather func(*wan.Weather, float64)
@@ -219,6 +223,35 @@ func (w *world) restartPCSCD(ctx context.Context, _ *rand.Rand, p *person) (stri
 		return "", false, err
 	}
 	return p.Name, true, p.unlock(ctx)
+}
+
+// setClock lets the gateway's clock jump, and back after a while. Nobody else's does.
+func (w *world) setClock(ctx context.Context, rng *rand.Rand) (string, bool, error) {
+	d := []time.Duration{90 * time.Second, time.Hour, 25 * time.Hour}[rng.IntN(3)]
+	if rng.IntN(2) == 0 {
+		d = -d
+	}
+	w.gatewayMu.Lock()
+	daemon := w.gateway.Process()
+	var clock *warp.Clock
+	var err error
+	if daemon.Running() {
+		clock, err = warp.Take(daemon.Pid())
+	}
+	if err == nil && clock != nil {
+		err = clock.Set(d)
+	}
+	w.gatewayMu.Unlock()
+	if err != nil || clock == nil {
+		return "", false, err
+	}
+	w.during(ctx, rng, 2*time.Second, 10*time.Second)
+	w.gatewayMu.Lock()
+	defer w.gatewayMu.Unlock()
+	if daemon.Running() { // else its clock went with it
+		err = clock.Set(0)
+	}
+	return fmt.Sprintf("by %v", d), true, err
 }
 
 // partition cuts one device off, or all.

@@ -37,6 +37,7 @@ type person struct {
 	sent, seen atomic.Int64
 	killNext   atomic.Int64 // nanoseconds after which the next send is killed; 0: it is not
 	killed     atomic.Int64 // sends that were
+	refused    atomic.Int64 // sends that the gateway refused for good
 }
 
 // setWeather changes a part of this person's weather.
@@ -128,6 +129,11 @@ func (p *person) send(ctx context.Context, op *operation) {
 			if first {
 				op.Outcome = "refused"
 			}
+			break
+		}
+		if strings.Contains(op.Error, "refused") { // the gateway's lasting no, which the agent remembers
+			op.Outcome = "refused"
+			p.refused.Add(1)
 			break
 		}
 		rest(ctx, 100*time.Millisecond)

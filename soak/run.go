@@ -85,6 +85,11 @@ func (w *world) live(ctx context.Context) error {
 	for range names {
 		err = errors.Join(err, <-errs)
 	}
+	for _, p := range w.people {
+		if n := p.refused.Load(); n > 0 {
+			err = errors.Join(err, fmt.Errorf("%d messages of %s were refused for good, and nobody had done wrong", n, p.Name))
+		}
+	}
 	list := []string{"power loss"}
 	for _, f := range kinds {
 		if w.opts.length > 0 && f.kind != list[0] {

@@ -14,7 +14,7 @@ import (
 
 // porcupinePatience bounds the search for one history's order. A history that takes
 // longer counts as failed: it proves nothing.
-const porcupinePatience = 3 * time.Minute
+const porcupinePatience = time.Minute
 
 func (j *judgement) linearizable() {
 	for _, name := range slices.Sorted(maps.Keys(j.epochs)) {
@@ -35,22 +35,32 @@ func (j *judgement) find(what string, model porcupine.Model, history []porcupine
 	}
 }
 
-// An epochOp used an epoch, or stepped to it.
+// An epochOp used an epoch, or stepped to it. before is the next smaller epoch that
+// anything in the history tells of, and so many operations tell of that one.
 type epochOp struct {
+	epoch, before uint64
+	many          int
+	steps         bool
+}
+
+// An epochState is the present epoch, and how many operations have used it so far.
+type epochState struct {
 	epoch uint64
-	steps bool
+	used  int
 }
 
 // epochModel is a number that only grows. Whoever steps it makes it larger; whoever
-// sends finds it as it is, or larger by steps that nobody asked for (healing).
+// sends finds it as it is, or larger by steps that nobody asked for (healing). As it only
+// grows, an epoch is over for ever when the next one is used: so what uses an epoch
+// first must find the one before it, with nothing left that still has to use that.
 var epochModel = porcupine.Model{
-	Init: func() any { return uint64(0) },
+	Init: func() any { return epochState{} },
 	Step: func(state, input, _ any) (bool, any) {
-		at, op := state.(uint64), input.(epochOp)
-		if op.steps {
-			return op.epoch > at, op.epoch
+		at, op := state.(epochState), input.(epochOp)
+		if !op.steps && at.epoch == op.epoch {
+			return true, epochState{op.epoch, at.used + 1}
 		}
-		return op.epoch >= at, op.epoch
+		return at == epochState{op.before, op.many}, epochState{op.epoch, 1}
 	},
 }
 
@@ -79,6 +89,18 @@ func (j *judgement) epochHistory(name string) (history []porcupine.Operation) {
 	}
 	for _, s := range spans {
 		history = append(history, *s)
+	}
+	used := map[uint64]int{}
+	for _, o := range history {
+		used[o.Input.(epochOp).epoch]++
+	}
+	known := slices.Sorted(maps.Keys(used))
+	for i, o := range history {
+		op := o.Input.(epochOp)
+		if at, _ := slices.BinarySearch(known, op.epoch); at > 0 {
+			op.before, op.many = known[at-1], used[known[at-1]]
+		}
+		history[i].Input = op
 	}
 	return history
 }
