@@ -6,18 +6,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"path/filepath"
-	"runtime"
-	"strings"
 
+	"valise/internal/daemon"
 	"valise/internal/store"
 	"valise/internal/store/authority"
 )
-
-// maxDatabaseSource bounds the file with a connection string.
-const maxDatabaseSource = 4 << 10
 
 // checkDatabase looks at what the configuration says about the database.
 func (c *Config) checkDatabase() error {
@@ -48,7 +42,7 @@ func (c *Config) resolveDatabase(dir string) {
 func (c *Config) database() (string, error) {
 	switch {
 	case c.DatabaseSource != "":
-		dsn, err := readPrivate(c.DatabaseSource)
+		dsn, err := daemon.ReadPrivate(c.DatabaseSource)
 		if err != nil {
 			return "", fmt.Errorf("database-source: %w", err)
 		}
@@ -92,32 +86,4 @@ func (c *Config) vacantDatabase(ctx context.Context) error {
 		return err
 	}
 	return authority.Vacant(ctx, name)
-}
-
-// readPrivate reads a file that only its owner can read, without the white space
-// around its content.
-func readPrivate(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return "", err
-	}
-	if !info.Mode().IsRegular() {
-		return "", fmt.Errorf("%s is no plain file", path)
-	}
-	if mode := info.Mode().Perm(); runtime.GOOS != "windows" && mode&0o077 != 0 {
-		return "", fmt.Errorf("others can read %s (mode %04o): chmod 600", path, mode)
-	}
-	data, err := io.ReadAll(io.LimitReader(f, maxDatabaseSource+1))
-	if err != nil {
-		return "", err
-	}
-	if len(data) > maxDatabaseSource {
-		return "", fmt.Errorf("%s has more than %d bytes", path, maxDatabaseSource)
-	}
-	return strings.TrimSpace(string(data)), nil
 }

@@ -17,23 +17,27 @@ import (
 // A Config is the configuration file. Relative paths are relative to the
 // file's directory. See example.toml for each field's meaning.
 type Config struct {
-	Listen      []string        `toml:"listen"`
-	ListenTCP   []string        `toml:"listen_tcp"`
-	Name        string          `toml:"name"`
-	Domain      string          `toml:"domain"`
-	Roots       string          `toml:"roots"`
-	Key         string          `toml:"key"`
-	PINSource   string          `toml:"pin_source"`
-	Certificate string          `toml:"certificate"`
-	Data        string          `toml:"data"`
-	Audit       string          `toml:"audit"`
-	Admin       string          `toml:"admin"`
-	Deny        string          `toml:"deny"`
-	Bundle      string          `toml:"bundle"`
-	LogLevel    daemon.Level    `toml:"log_level"`
-	Drain       daemon.Duration `toml:"drain"`
-	Authority   Authority       `toml:"authority"`
-	Limits      Limits          `toml:"limits"`
+	Listen      []string `toml:"listen"`
+	ListenTCP   []string `toml:"listen_tcp"`
+	Name        string   `toml:"name"`
+	Domain      string   `toml:"domain"`
+	Roots       string   `toml:"roots"`
+	Key         string   `toml:"key"`
+	PINSource   string   `toml:"pin_source"`
+	Certificate string   `toml:"certificate"`
+	Data        string   `toml:"data"`
+
+	Database       string `toml:"database"`
+	DatabaseSource string `toml:"database_source"`
+
+	Audit     string          `toml:"audit"`
+	Admin     string          `toml:"admin"`
+	Deny      string          `toml:"deny"`
+	Bundle    string          `toml:"bundle"`
+	LogLevel  daemon.Level    `toml:"log_level"`
+	Drain     daemon.Duration `toml:"drain"`
+	Authority Authority       `toml:"authority"`
+	Limits    Limits          `toml:"limits"`
 }
 
 // Limits bound what devices may use.
@@ -77,7 +81,7 @@ func loadConfig(path string) (*Config, error) {
 		return nil, err
 	}
 	dir := filepath.Dir(path)
-	for _, field := range []*string{&cfg.Roots, &cfg.PINSource, &cfg.Certificate, &cfg.Data, &cfg.Audit, &cfg.Deny, &cfg.Bundle, &cfg.Authority.Spool} {
+	for _, field := range []*string{&cfg.Roots, &cfg.PINSource, &cfg.Certificate, &cfg.Data, &cfg.DatabaseSource, &cfg.Audit, &cfg.Deny, &cfg.Bundle, &cfg.Authority.Spool} {
 		if *field != "" && !filepath.IsAbs(*field) {
 			*field = filepath.Join(dir, *field)
 		}
@@ -110,6 +114,7 @@ func (c *Config) checkServe() error {
 	if _, err := c.tunnel(); err != nil {
 		all = append(all, err)
 	}
+	all = append(all, c.checkDatabase())
 	if u := c.Authority.URL; u != "" && !strings.HasPrefix(u, "https://") {
 		all = append(all, fmt.Errorf("configuration: authority: url %q: want https://HOST or https://HOST:PORT", u))
 	}

@@ -53,6 +53,9 @@ func TestConfigRefusals(t *testing.T) {
 		"nowhere":         {`listen = ["0.0.0.0:4433", "[::]:4433"]`, "", `"listen"`},
 		"bad domain":      {`domain = "interieur.example"`, `domain = "Interieur_"`, "domain"},
 		"negative limit":  {"burst = 1000", "burst = -1", "negative"},
+		"database path":   {"# database = ", "database = \"relay.db\" #", "no PostgreSQL connection string"},
+		"password":        {"# database = ", "database = \"postgres://a:b@localhost/x\" #", "holds a password"},
+		"two databases":   {"# database_source = ", "database = \"host=/run\"\ndatabase_source = ", "both set"},
 		"upside down":     {"# stale_first = \"15m\"", "stale_first = \"25h\"\nstale_all = \"1h\"", "stale_first"},
 		"plain http":      {"# url = \"https:", "url = \"http:", "authority"},
 	} {

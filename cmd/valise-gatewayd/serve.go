@@ -11,7 +11,6 @@ import (
 	"net"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"sync/atomic"
 	"syscall"
 
@@ -24,7 +23,6 @@ import (
 	"valise/hsm"
 	"valise/identity"
 	"valise/internal/daemon"
-	"valise/internal/store/relay"
 )
 
 type serveCommand struct {
@@ -105,11 +103,9 @@ func (s *server) open(ctx context.Context, d *daemon.Daemon) error {
 	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
 		return err
 	}
-	db, err := relay.Open(ctx, relay.Config{Path: filepath.Join(cfg.Data, "relay.db"), Quota: cfg.quota()})
-	if err != nil {
+	if s.store, err = cfg.openDatabase(ctx); err != nil {
 		return err
 	}
-	s.store = db
 	if err := s.openFeed(ctx, d, certificate); err != nil {
 		return err
 	}

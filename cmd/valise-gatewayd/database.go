@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"valise/gateway/mailbox"
+	"valise/internal/daemon"
+	"valise/internal/store"
+	"valise/internal/store/relay"
+)
+
+// checkDatabase looks at what the configuration says about the database.
+func (c *Config) checkDatabase() error {
+	switch {
+	case c.Database != "" && c.DatabaseSource != "":
+		return errors.New(`configuration: "database" and "database_source" are both set: one says where the database is`)
+	case c.Database == "":
+		return nil
+	case !store.IsPostgreSQL(c.Database):
+		return errors.New(`configuration: "database" is no PostgreSQL connection string; without one the database is a file in the data directory`)
+	}
+	password, err := store.CheckPostgreSQL(c.Database)
+	if err != nil {
+		return fmt.Errorf("configuration: database: %w", err)
+	}
+	if password {
+		return errors.New(`configuration: "database" holds a password: put the string into a file that only its owner can read, and name that in "database_source"`)
+	}
+	return nil
+}
+
+// postgreSQL is the connection string, "" for a database of the gateway's own.
+func (c *Config) postgreSQL() (string, error) {
+	if c.DatabaseSource == "" {
+		return c.Database, nil
+	}
+	dsn, err := daemon.ReadPrivate(c.DatabaseSource)
+	if err != nil {
+		return "", fmt.Errorf("database_source: %w", err)
+	}
+	if !store.IsPostgreSQL(dsn) {
+		return "", fmt.Errorf("database_source: %s does not hold a PostgreSQL connection string", c.DatabaseSource)
+	}
+	_, err = store.CheckPostgreSQL(dsn)
+	return dsn, err
+}
+
+// openDatabase opens the database that the configuration names.
+func (c *Config) openDatabase(ctx context.Context) (mailbox.Store, error) {
+	dsn, err := c.postgreSQL()
+	if err != nil {
+		return nil, err
+	}
+	if dsn != "" {
+		s, err := relay.OpenShared(ctx, relay.SharedConfig{Database: dsn, Quota: c.quota(), Alone: true})
+		if err != nil {
+			return nil, err
+		}
+		return s, nil
+	}
+	s, err := relay.Open(ctx, relay.Config{Path: filepath.Join(c.Data, "relay.db"), Quota: c.quota()})
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
