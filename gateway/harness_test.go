@@ -10,7 +10,6 @@ import (
 	"errors"
 	"log/slog"
 	"net"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -22,7 +21,6 @@ import (
 	"valise/bulletin"
 	"valise/gateway/mailbox"
 	"valise/identity"
-	"valise/internal/store/relay"
 	"valise/mls"
 	"valise/transport"
 	"valise/wire"
@@ -173,11 +171,8 @@ func startGateway(t testing.TB, o gatewayOptions) *testGateway {
 	if o.limits.Commits == 0 {
 		o.limits.Commits, o.limits.CommitBurst = 1e6, 1e6
 	}
-	store, err := relay.Open(context.Background(), relay.Config{Path: filepath.Join(o.dir, "relay.db"), Quota: o.quota})
-	if err != nil {
-		t.Fatal(err)
-	}
-	kept := mailbox.Store(store)
+	store := openStore(t, o)
+	kept := store
 	if o.wrap != nil {
 		kept = o.wrap(store)
 	}
