@@ -14,6 +14,7 @@ import (
 	"valise/gateway/mailbox"
 	"valise/internal/figure"
 	"valise/internal/store/relay"
+	"valise/internal/testenv"
 )
 
 // BenchmarkPut measures messages a second into the real store, by batch size:
@@ -22,33 +23,80 @@ import (
 func BenchmarkPut(b *testing.B) {
 	for _, batch := range []int{1, 16, 64, 256} {
 		b.Run(fmt.Sprint(batch), func(b *testing.B) {
-			s := openStore(b, 257)
-			payload := make([]byte, 1024)
-			_, _ = rand.Read(payload)
-			counters := make([]uint64, 257)
-			counters[0] = 1
-			next := func(i int) *mailbox.Submission {
-				from := i % 256
-				counters[from]++
-				sub := message(from, counters[from], "", (i*7+1)%256)
-				sub.Messages[0].Payload = payload
-				return sub
-			}
-			started, done := time.Now(), 0
-			for b.Loop() {
-				subs := make([]*mailbox.Submission, batch)
-				for i := range subs {
-					subs[i] = next(done + i)
-				}
-				outcomes, err := s.Apply(b.Context(), subs, nil)
-				if err != nil || outcomes[0].Verdict != mailbox.Done {
-					b.Fatal(outcomes, err)
-				}
-				done += batch
-			}
-			report(b, fmt.Sprintf("mailbox_put_batch_%d", batch), float64(done)/time.Since(started).Seconds(), "messages/s")
+			benchmarkPut(b, openStore(b, 257), batch, 1, fmt.Sprintf("mailbox_put_batch_%d", batch))
 		})
 	}
+}
+
+// BenchmarkPutPostgreSQL is BenchmarkPut with the other database, in a server on the
+// same machine: TMPDIR has nothing to say about where that keeps its files.
+func BenchmarkPutPostgreSQL(b *testing.B) {
+	for _, batch := range []int{1, 16, 64, 256} {
+		b.Run(fmt.Sprint(batch), func(b *testing.B) {
+			s, err := relay.OpenShared(b.Context(), relay.SharedConfig{Database: testenv.Postgres(b).DSN})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer s.Close()
+			found(b, s, 257)
+			benchmarkPut(b, s, batch, 1, fmt.Sprintf("mailbox_put_postgresql_batch_%d", batch))
+		})
+	}
+}
+
+// BenchmarkFanOut is 64 messages in a batch, each to sixteen devices, which have
+// acknowledged what the batch before brought: what a store costs in a conversation.
+func BenchmarkFanOut(b *testing.B) {
+	b.Run("sqlite", func(b *testing.B) { benchmarkPut(b, openStore(b, 257), 64, 16, "mailbox_fan_out_sqlite") })
+	b.Run("postgresql", func(b *testing.B) {
+		s, err := relay.OpenShared(b.Context(), relay.SharedConfig{Database: testenv.Postgres(b).DSN})
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer s.Close()
+		found(b, s, 257)
+		benchmarkPut(b, s, 64, 16, "mailbox_fan_out_postgresql")
+	})
+}
+
+// benchmarkPut applies batches of messages, each to so many devices; with more than
+// one, everybody acknowledges the batch before.
+func benchmarkPut(b *testing.B, s mailbox.Store, batch, fan int, name string) {
+	payload := make([]byte, 1024)
+	_, _ = rand.Read(payload)
+	counters := make([]uint64, 257)
+	counters[0] = 1
+	next := func(i int) *mailbox.Submission {
+		from := i % 256
+		counters[from]++
+		sub := message(from, counters[from], "", (i*7+1)%256)
+		for j := 1; j < fan; j++ {
+			sub.Messages[0].To = append(sub.Messages[0].To, device((i*7+1+j)%256))
+		}
+		sub.Messages[0].Payload = payload
+		return sub
+	}
+	started, done := time.Now(), 0
+	var acks []mailbox.Ack
+	for b.Loop() {
+		subs := make([]*mailbox.Submission, batch)
+		for i := range subs {
+			subs[i] = next(done + i)
+		}
+		outcomes, err := s.Apply(b.Context(), subs, acks)
+		if err != nil || outcomes[0].Verdict != mailbox.Done {
+			b.Fatal(outcomes, err)
+		}
+		done += batch
+		if acks = nil; fan > 1 {
+			for _, o := range outcomes {
+				for _, p := range o.Placed {
+					acks = append(acks, mailbox.Ack{Device: p.Device, Number: p.Number})
+				}
+			}
+		}
+	}
+	report(b, name, float64(done)/time.Since(started).Seconds(), "messages/s")
 }
 
 // BenchmarkGroupCommit measures the same through the Box: 256 senders, each

@@ -65,20 +65,26 @@ func openStore(t testing.TB, devices int) mailbox.Store {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.Close() })
+	found(t, s, devices)
+	return s
+}
+
+// found makes devices with an incarnation, and the group "g" of the first of them.
+func found(t testing.TB, s mailbox.Store, devices int) {
+	t.Helper()
 	for i := range devices {
 		_, err := s.Arrive(t.Context(), mailbox.Arrival{Device: device(i), Address: "a@x.example", Chain: [][]byte{{1}}, Incarnation: incarnation, Begin: true, Time: time.Now()})
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	_, err = s.Apply(t.Context(), []*mailbox.Submission{{
+	_, err := s.Apply(t.Context(), []*mailbox.Submission{{
 		Device: device(0), Incarnation: incarnation, Counter: 1, Time: time.Now(),
 		Step: &mailbox.Step{Group: []byte("g"), Create: true, Info: []byte("i")},
 	}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s
 }
 
 func run(t testing.TB, cfg mailbox.Config) (*mailbox.Box, func()) {
