@@ -150,11 +150,11 @@ func (b *sharedBatch) expiredAt(st *state, first aged) (mailbox.Span, *aged, err
 
 // dropPointers implements mailer.
 func (b *sharedBatch) dropPointers(st *state, run []aged) error {
-	devices, numbers := make([]int64, len(run)), make([]int64, len(run))
+	all := make([]numbers, len(run))
 	for i, a := range run {
-		devices[i], numbers[i] = st.id, int64(a.number)
+		all[i] = numbers{st, a.number - 1, a.number}
 	}
-	return b.drop(devices, numbers, false, map[int64]*state{st.id: st})
+	return b.drop(all)
 }
 
 // putNotice implements mailer.

@@ -13,10 +13,11 @@ import (
 
 // dropMail deletes pointers, then the messages that nobody waits for any more, and
 // says what that frees in each mailbox. Counts of pointers are locked in the order of
-// their keys: another process may be at the same messages for other devices. $3 tells
-// a range up to the number from the number alone.
-const dropMail = `WITH a AS (SELECT * FROM unnest($1::bigint[], $2::bigint[]) AS a(device, number)),
-	gone AS (DELETE FROM mailbox m USING a WHERE m.device = a.device AND m.number <= a.number AND ($3 OR m.number = a.number) RETURNING m.device, m.message, m.size),
+// their keys: another process may be at the same messages for other devices. Numbers
+// have a lower bound because what was deleted before stands in the index until a
+// vacuum, and would be looked at each time.
+const dropMail = `WITH a AS (SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS a(device, after, number)),
+	gone AS (DELETE FROM mailbox m USING a WHERE m.device = a.device AND m.number > a.after AND m.number <= a.number RETURNING m.device, m.message, m.size),
 	per AS (SELECT message, count(*) AS n FROM gone GROUP BY message),
 	locked AS MATERIALIZED (SELECT r.message, r.n AS had, per.n AS less FROM refs r JOIN per ON per.message = r.message ORDER BY r.message FOR UPDATE OF r),
 	fewer AS (UPDATE refs r SET n = r.n - l.less FROM locked l WHERE r.message = l.message AND l.had > l.less),
@@ -25,10 +26,16 @@ const dropMail = `WITH a AS (SELECT * FROM unnest($1::bigint[], $2::bigint[]) AS
 	buried AS (DELETE FROM messages m USING dead WHERE m.id = dead.message)
 	SELECT device, count(*), sum(size)::bigint FROM gone GROUP BY device`
 
+// numbers are what goes out of one mailbox: after one number, up to another.
+type numbers struct {
+	of          *state
+	after, upTo uint64
+}
+
 // acknowledge removes what devices have.
 func (b *sharedBatch) acknowledge(acks []mailbox.Ack) error {
-	var devices, numbers []int64
-	byKey := make(map[int64]*state)
+	at := make(map[*state]int)
+	var all []numbers
 	for _, a := range acks {
 		st, err := b.state(a.Device)
 		if err != nil {
@@ -37,23 +44,30 @@ func (b *sharedBatch) acknowledge(acks []mailbox.Ack) error {
 		if st == nil || a.Number <= st.acked || a.Number > st.last {
 			continue
 		}
+		if i, ok := at[st]; ok {
+			all[i].upTo = a.Number
+		} else {
+			at[st] = len(all)
+			all = append(all, numbers{st, st.acked, a.Number})
+		}
 		st.acked = a.Number
 		b.changed(st)
-		if byKey[st.id] == nil {
-			devices, numbers, byKey[st.id] = append(devices, st.id), append(numbers, int64(a.Number)), st
-			continue
-		}
-		numbers[slices.Index(devices, st.id)] = int64(a.Number)
 	}
-	return b.drop(devices, numbers, true, byKey)
+	return b.drop(all)
 }
 
-// drop takes mail out of mailboxes: all up to a number, or that number.
-func (b *sharedBatch) drop(devices, numbers []int64, through bool, byKey map[int64]*state) error {
-	if len(devices) == 0 {
+// drop takes mail out of mailboxes.
+func (b *sharedBatch) drop(all []numbers) error {
+	if len(all) == 0 {
 		return nil
 	}
-	rows, err := b.flow.Query(dropMail, devices, numbers, through)
+	byKey := make(map[int64]*state, len(all))
+	devices, afters, upTos := make([]int64, len(all)), make([]int64, len(all)), make([]int64, len(all))
+	for i, n := range all {
+		devices[i], afters[i], upTos[i] = n.of.id, int64(n.after), int64(n.upTo)
+		byKey[n.of.id] = n.of
+	}
+	rows, err := b.flow.Query(dropMail, devices, afters, upTos)
 	if err != nil {
 		return err
 	}
