@@ -5,7 +5,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint fmt bench bench-connect bench-enroll bench-mls bench-policy bench-relay fuzz mutants vectors soak clean
+.PHONY: help setup build demo test lint fmt bench bench-connect bench-enroll bench-mls bench-policy bench-relay bench-cutoff fuzz mutants vectors soak clean
 
 # Where Go's own archive unpacks itself, for shells that do not know it yet.
 export PATH := $(PATH):/usr/local/go/bin
@@ -70,6 +70,10 @@ bench-mls: ## groups of 2 to 1000 members on three suites, each operation beside
 bench-connect: ## 20,000 idle devices, all lost and back at once (some five minutes)
 	@scripts/setup bench
 	@go run ./internal/benches ./bench/connect
+
+bench-cutoff: ## from an officer's statement to the closed connection, and to 20 groups without the device (some 3 minutes)
+	@scripts/setup bench
+	@go run ./internal/benches ./bench/cutoff
 
 bench-policy: ## the policy benchmarks alone
 	@go run ./internal/benches ./policy/...

@@ -18,6 +18,9 @@ import (
 // them before its own send, and when the gateway asks it to. It removes only whom
 // it finds barred itself, by the authority's word; what waits to be sent stays queued.
 
+// A lease is a removal that the gateway asks for.
+type lease struct{ since, until time.Time }
+
 // leased notes that the gateway asks this device to remove somebody from a group.
 func (e *Engine) leased(l *wire.Lease) {
 	e.mu.Lock()
@@ -25,15 +28,16 @@ func (e *Engine) leased(l *wire.Lease) {
 	if _, ours := e.byGroup[string(l.Group)]; !ours {
 		return
 	}
-	e.leases[string(l.Group)] = e.now().Add(time.Duration(l.Milliseconds) * time.Millisecond)
+	now := e.now()
+	e.leases[string(l.Group)] = lease{now, now.Add(time.Duration(l.Milliseconds) * time.Millisecond)}
 	e.bell.ring()
 }
 
 // serveLeases makes the next removal that the gateway asks for.
 func (e *Engine) serveLeases(ctx context.Context, l *link) (bool, error) {
-	for group, until := range e.leases {
+	for group, w := range e.leases {
 		conv := e.conversations[e.byGroup[group]]
-		if conv == nil || conv.State != stateActive || !e.now().Before(until) {
+		if conv == nil || conv.State != stateActive || !e.now().Before(w.until) {
 			delete(e.leases, group)
 			continue
 		}
@@ -49,12 +53,10 @@ func (e *Engine) serveLeases(ctx context.Context, l *link) (bool, error) {
 			return true, stopped(err)
 		}
 		if len(out) == 0 {
-			// The gateway knows more, or this device has done it already. One look.
-			delete(e.leases, group)
-			if e.now().Sub(e.standings.asked) < lookPause {
+			// The gateway knows more, or somebody has done it already.
+			if e.standings.asked.After(w.since) && e.now().Sub(e.standings.asked) < lookPause {
 				continue
 			}
-			e.leases[group] = until
 			return true, e.refreshStandings(ctx, l)
 		}
 		delete(e.leases, group)

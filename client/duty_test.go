@@ -399,3 +399,26 @@ func TestDesertedConversation(t *testing.T) {
 		t.Errorf("bob read %q", got)
 	}
 }
+
+// A device that knows better than its gateway removes whom it knows to be barred before it
+// sends, though nobody asks it to.
+func TestClearsBeforeItSends(t *testing.T) {
+	_, s, d, id := trio(t)
+	alice, bob, carol := d[0], d[1], d[2]
+	_, raw := s.next(suspended(carol))
+	alice.mu.Lock()
+	reason, err := alice.takeBulletin(context.Background(), alice.link, raw)
+	alice.mu.Unlock()
+	if reason != "" || err != nil {
+		t.Fatal(reason, err)
+	}
+	alice.says(id, "after")
+	bob.gets("after")
+	if got := alice.removals(); !slices.Equal(got, []string{"device_suspended"}) {
+		t.Errorf("alice shows removals %q", got)
+	}
+	carol.until("learns that it is out", func() bool { return slices.ContainsFunc(carol.all(), func(ev Event) bool { return ev.Kind == EventLeft }) })
+	if got := carol.texts(); count(got, "after") != 0 {
+		t.Errorf("carol read %q", got)
+	}
+}

@@ -61,7 +61,7 @@ type Engine struct {
 	waiters       map[uint64][]chan error
 	uploads       map[MessageID][2]uint64      // done and total
 	want          map[string]wanted            // groups whose next epoch was announced
-	leases        map[string]time.Time         // groups that this device is asked to remove somebody from, until when
+	leases        map[string]lease             // groups that this device is asked to remove somebody from
 	healings      map[string]*healing          // by group id
 	forks         map[string]*fork             // by group id
 	behindUs      map[string]time.Time         // groups of which the gateway shows an earlier epoch, since when
@@ -106,7 +106,7 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 	e := &Engine{
 		cfg: cfg, leaf: cfg.Chain,
 		groups: map[string]*mls.Group{}, conversations: map[ConversationID]*conversation{}, byGroup: map[string]ConversationID{},
-		waiters: map[uint64][]chan error{}, uploads: map[MessageID][2]uint64{}, want: map[string]wanted{}, leases: map[string]time.Time{}, pauses: map[ConversationID]time.Time{}, healings: map[string]*healing{},
+		waiters: map[uint64][]chan error{}, uploads: map[MessageID][2]uint64{}, want: map[string]wanted{}, leases: map[string]lease{}, pauses: map[ConversationID]time.Time{}, healings: map[string]*healing{},
 		forks: map[string]*fork{}, behindUs: map[string]time.Time{}, failed: map[ConversationID]int{}, foundAt: map[ConversationID]time.Time{},
 		state: State{Name: StateOffline}, patience: recordPatience,
 	}
