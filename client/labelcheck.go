@@ -104,6 +104,8 @@ func (e *Engine) judge(m *arrival, credential mls.Credential) (reason string, er
 	switch {
 	case v.Granted:
 		return "", nil
+	case v.Reason == bundle.ReasonUnlabelled:
+		return "label_" + string(v.Reason), errors.New(v.Detail)
 	case v.Sender:
 		return "label_sender_" + string(v.Reason), fmt.Errorf("%s may not send it: %s", sender.Address, v.Detail)
 	}
@@ -199,6 +201,7 @@ func RefusedText(reason string) string {
 	text := map[string]string{
 		reasonLabel:        "it has a label, and no policy is in force here",
 		reasonLabelForm:    "its label is malformed",
+		"label_unlabelled": "it has no label, and without one nothing is carried",
 		reasonLabelUnbound: "its label names no policy bundle",
 		reasonLabelBundle:  "its label was decided under a policy bundle that was never in force here",
 		reasonContent:      "its content is malformed",

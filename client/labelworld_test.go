@@ -8,6 +8,8 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/sha256"
+	"database/sql"
+	"path/filepath"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -17,9 +19,11 @@ import (
 	"valise/identity"
 	"valise/internal/testenv/paper"
 	"valise/ledger"
+	"valise/mls"
 	"valise/policy"
 	"valise/policy/bundle"
 	"valise/statement"
+	"valise/wire"
 )
 
 // A cabinet is a ministry with officers, who put policy bundles into force.
@@ -226,4 +230,44 @@ func (d *device) write(conv ConversationID, text, label string) error {
 		return err
 	}
 	return d.Wait(ctx, id)
+}
+
+// relabel replaces a word in the oldest message that waits at the stopped gateway.
+func (c *cabinet) relabel(old, with string) (n int64) {
+	c.t.Helper()
+	db, err := sql.Open("sqlite", filepath.Join(c.dir, "relay.db"))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer db.Close()
+	var id int64
+	var payload []byte
+	if err := db.QueryRow("SELECT id, payload FROM messages WHERE id = (SELECT min(message) FROM mailbox)").Scan(&id, &payload); err != nil {
+		c.t.Fatal(err)
+	}
+	if len(old) != len(with) || bytes.Count(payload, []byte(old)) != 1 {
+		c.t.Fatalf("%q stands %d times in the message", old, bytes.Count(payload, []byte(old)))
+	}
+	return c.sqlite("UPDATE messages SET payload = $1 WHERE id = $2", bytes.Replace(payload, []byte(old), []byte(with), 1), id)
+}
+
+// An arrivalProbe asks a recipient what it makes of a header that its sender signed.
+type arrivalProbe struct {
+	at, from     *device
+	octets, hash []byte
+}
+
+func (p *arrivalProbe) judge(t *testing.T) string {
+	t.Helper()
+	m := &arrival{
+		header:  &wire.Header{Labelled: true, Label: p.octets, PolicyHash: p.hash, Sequence: 1},
+		content: &wire.Content{Time: uint64(time.Now().UnixMilli())}, members: 2,
+	}
+	if l, err := policy.ParseLabel(p.octets); err == nil {
+		m.header.Policy = []byte(l.Policy)
+	}
+	p.at.mu.Lock()
+	defer p.at.mu.Unlock()
+	reason, _ := p.at.judge(m, mls.X509Credential(p.from.chain))
+	return reason
 }
