@@ -47,7 +47,7 @@ type Config struct {
 	// Tightening says what is refused while no newer bulletin comes; the zero value
 	// is for a gateway that follows no authority.
 	Tightening bulletin.Tightening
-	Authority   string // host:port that devices reach through tunnels; empty: none
+	Authority  string // host:port that devices reach through tunnels; empty: none
 	Limits     Limits
 	Batch      int // submissions in one transaction; 0 means mailbox.DefaultBatch
 }

@@ -308,6 +308,43 @@ func TestResync(t *testing.T) {
 	}
 }
 
+// Another device of a member's own person does not come in by an external commit, whoever
+// sends it: new devices are added by a member. The member's own device does.
+func TestExternalJoinByAnotherDevice(t *testing.T) {
+	gw := startGateway(t, gatewayOptions{})
+	alice, bob, ga, _ := pair(t, gw)
+	second := newDevice(t, gw, "bob").ready()
+	state, ok := bob.ask(&wire.GetGroup{Group: ga.ID()}).(*wire.Group)
+	if !ok {
+		t.Fatal("no group")
+	}
+	join := func(d *testDevice) *wire.Commit {
+		t.Helper()
+		p, err := mls.PrepareExternalCommit(d.cfg, d.mls, state.GroupInfo, mls.ExternalParams{
+			Tree: state.Tree, At: time.Now(),
+			Replace: func(m mls.Member) bool {
+				return string(m.Credential.Certificates[0]) == string(bob.chain[0])
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &wire.Commit{Group: ga.ID(), Epoch: state.Epoch, Commit: p.Commit, GroupInfo: p.GroupInfo}
+	}
+	if code := second.submit(join(second)); code != wire.NotMember {
+		t.Errorf("another device of bob's: %v", code)
+	}
+	gw.audit.want(t, eventRefusedRequest, "not_member")
+	if code := bob.submit(join(second)); code != wire.InvalidCommit {
+		t.Errorf("another device of bob's, sent by bob's: %v", code)
+	}
+	gw.audit.want(t, eventRefusedRequest, "sender_mismatch")
+	bob.must(join(bob))
+	if alice.read(ga) != "commit" {
+		t.Error("alice did not get the resync")
+	}
+}
+
 // Message refusals over the real connection; the honest one goes through.
 func TestSendRefusals(t *testing.T) {
 	gw := startGateway(t, gatewayOptions{})

@@ -34,7 +34,7 @@ type session struct {
 	seq      *sequence        // set before ready
 	current  bool             // set before ready: the Hello's incarnation is the one on record
 	down     atomic.Pointer[delivery]
-	renewal  bool                // may do nothing but open tunnels
+	renewal  bool        // may do nothing but open tunnels
 	attached bool        // set before ready: a further connection, for files alone
 	control  atomic.Bool // the control stream is taken
 	notices  chan wire.NoticeCode
