@@ -130,10 +130,19 @@ func (d *delivery) push() (int, error) {
 	if err := d.s.stillAdmitted(); err != nil {
 		return 0, err
 	}
-	entries, err := d.mail.Next(d.s.conn.Context(), after, count, bytes)
-	if err != nil {
-		d.s.unavailable("a mailbox could not be read", err)
-		return 0, err
+	entries, stored := d.mail.Recent(after, count, bytes)
+	if stored {
+		ctx := d.s.conn.Context()
+		giveBack, ok := d.s.g.turns.take(ctx)
+		if !ok {
+			return 0, ctx.Err()
+		}
+		defer giveBack()
+		var err error
+		if entries, err = d.mail.Next(ctx, after, count, bytes); err != nil {
+			d.s.unavailable("a mailbox could not be read", err)
+			return 0, err
+		}
 	}
 	if err := d.write(entries); err != nil {
 		return 0, err

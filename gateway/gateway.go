@@ -68,6 +68,7 @@ type Gateway struct {
 	holds       *holds
 	circles     circles
 	clock       func() time.Time
+	turns       turns
 	keys        transportKeys
 	certificate atomic.Pointer[tls.Certificate]
 	denied      atomic.Pointer[denyList]
@@ -94,7 +95,7 @@ func New(cfg Config) (*Gateway, error) {
 	}
 	g := &Gateway{
 		cfg: cfg, limits: cfg.Limits.withDefaults(), log: cfg.Log, sessions: make(map[identity.DeviceID]*session),
-		counts: make(map[identity.DeviceID]int), served: make(map[*session]struct{}), tunnels: make(map[identity.DeviceID]bool), clock: time.Now, started: time.Now(),
+		counts: make(map[identity.DeviceID]int), served: make(map[*session]struct{}), tunnels: make(map[identity.DeviceID]bool), clock: time.Now, turns: make(turns, drains), started: time.Now(),
 	}
 	g.door = newDoor(g.limits)
 	g.arrival.Store(new(bulletin.Arrival))

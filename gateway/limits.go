@@ -258,4 +258,9 @@ func (l Limits) withDefaults() Limits {
 const (
 	readCount = 64
 	readBytes = 512 << 10
+
+	// drains is how many connections read stored mail at one time, turnTime how
+	// long one keeps the others waiting whose device does not take what is written.
+	drains   = 16
+	turnTime = 100 * time.Millisecond
 )

@@ -62,8 +62,8 @@ func (s *Subscription) Wake() <-chan struct{} { return s.wake }
 // committed, else from the store; nothing if there is none. The entries are the
 // caller's until it calls Next again.
 func (s *Subscription) Next(ctx context.Context, after uint64, count, bytes int) ([]Entry, error) {
-	entries, more := s.fromMemory(after, count, bytes)
-	if entries != nil || !more {
+	entries, stored := s.Recent(after, count, bytes)
+	if !stored {
 		return entries, nil
 	}
 	s.mu.Lock()
@@ -93,8 +93,9 @@ func (s *Subscription) nudge() {
 	}
 }
 
-// fromMemory returns what is in memory, or whether the store has more.
-func (s *Subscription) fromMemory(after uint64, count, bytes int) (entries []Entry, more bool) {
+// Recent is Next without the store: it returns what is in memory, or nothing and
+// whether the store has more.
+func (s *Subscription) Recent(after uint64, count, bytes int) (entries []Entry, stored bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.takeBack()
@@ -122,7 +123,7 @@ func (s *Subscription) fromMemory(after uint64, count, bytes int) (entries []Ent
 		s.given, s.recent = s.recent, s.spare[:0]
 		s.spare = nil
 	}
-	return s.given, true
+	return s.given, false
 }
 
 // takeBack forgets what Next has returned before, and keeps its memory if that is
