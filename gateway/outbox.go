@@ -12,25 +12,24 @@ import (
 
 // An outbox collects answers and writes them in as few calls as possible. The
 // committer puts answers into it and must never wait, so putting does not
-// block; the reader of requests waits instead, while too much is unsent.
+// block; the reader of requests waits instead, while too much is unsent. A writer
+// runs while there is something to write, so that an idle connection has none.
 type outbox struct {
 	w io.Writer
 
 	mu      sync.Mutex
 	cond    *sync.Cond
 	unsent  []byte // guarded by mu
-	asleep  bool   // guarded by mu; the writer waits for something to write
-	writing bool   // guarded by mu; the writer holds bytes that are not yet out
+	spare   []byte // guarded by mu; empty memory for unsent
+	writing bool   // guarded by mu; a writer runs
 	ended   bool   // guarded by mu; nothing more is written
-	stopped chan struct{}
 	unhook  func() bool
 }
 
 func newOutbox(w io.Writer, ctx context.Context) *outbox {
-	o := &outbox{w: w, stopped: make(chan struct{})}
+	o := &outbox{w: w}
 	o.cond = sync.NewCond(&o.mu)
 	o.unhook = context.AfterFunc(ctx, o.end)
-	go o.run()
 	return o
 }
 
@@ -46,13 +45,13 @@ func (o *outbox) put(f wire.Frame) error {
 	return err
 }
 
-// flush wakes the writer if there is something to write and it does not know.
+// flush starts a writer if there is something to write and none runs.
 func (o *outbox) flush() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.asleep && len(o.unsent) > 0 {
-		o.asleep = false
-		o.cond.Broadcast()
+	if !o.writing && len(o.unsent) > 0 {
+		o.writing = true
+		go o.run()
 	}
 }
 
@@ -75,41 +74,36 @@ func (o *outbox) end() {
 	o.cond.Broadcast()
 }
 
-// close ends the outbox and waits for its writer.
+// close writes what waits, ends the outbox and waits for its writer.
 func (o *outbox) close() {
+	o.flush()
 	o.mu.Lock()
-	for !o.ended && (len(o.unsent) > 0 || o.writing) {
+	for o.writing {
 		o.cond.Wait()
 	}
 	o.mu.Unlock()
 	o.end()
 	o.unhook()
-	<-o.stopped
 }
 
+// run writes until nothing is left.
 func (o *outbox) run() {
-	defer close(o.stopped)
-	var chunk []byte
-	for {
-		o.mu.Lock()
-		o.writing = false
-		o.cond.Broadcast()
-		for !o.ended && len(o.unsent) == 0 {
-			o.asleep = true
-			o.cond.Wait()
-		}
-		if o.ended {
-			o.mu.Unlock()
-			return
-		}
-		if cap(chunk) > maxKept {
-			chunk = nil
-		}
-		chunk, o.unsent, o.writing, o.asleep = o.unsent, chunk[:0], true, false
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for len(o.unsent) > 0 {
+		chunk := o.unsent
+		o.unsent, o.spare = o.spare[:0], nil
 		o.mu.Unlock()
-		if _, err := o.w.Write(chunk); err != nil {
-			o.end()
-			return
+		_, err := o.w.Write(chunk)
+		o.mu.Lock()
+		if cap(chunk) <= maxKept {
+			o.spare = chunk[:0]
 		}
+		if err != nil {
+			o.ended, o.unsent = true, nil
+		}
+		o.cond.Broadcast()
 	}
+	o.writing = false
+	o.cond.Broadcast()
 }

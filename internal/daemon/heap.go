@@ -11,8 +11,12 @@ import (
 // garbage is how much of it gathers, in bytes, before a small heap is collected.
 // Go's own rule waits for as much as there is that lives, which for a daemon with
 // a few megabytes means tens of collections a second under load, a quarter of its
-// processor time. Once more lives than this, Go's rule is the better one.
+// processor time.
 const garbage = 64 << 20
+
+// leastPercent is for a heap that is large: it is collected seldom anyway, and
+// thousands of idle connections should not cost twice what they hold.
+const leastPercent = 50
 
 // SteadyHeap keeps the garbage collector from running all the time while the heap
 // is small. It is called once, by main; an operator's GOGC is left alone.
@@ -35,8 +39,8 @@ func steady(current *int) {
 	runtime.AddCleanup(new([16]byte), steady, current)
 }
 
-// percentOf is garbage as a part of what lives, at least Go's default and at most
-// what a heap of four megabytes takes.
+// percentOf is garbage as a part of what lives, at most what a heap of four
+// megabytes takes.
 func percentOf(live uint64) int {
-	return int(max(100, garbage*100/max(live, 4<<20)))
+	return int(max(leastPercent, garbage*100/max(live, 4<<20)))
 }

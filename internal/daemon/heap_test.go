@@ -10,14 +10,14 @@ import (
 )
 
 func TestPercentOfGarbage(t *testing.T) {
-	for live, want := range map[uint64]int{0: 1600, 4 << 20: 1600, 16 << 20: 400, 64 << 20: 100, 1 << 30: 100} {
+	for live, want := range map[uint64]int{0: 1600, 4 << 20: 1600, 16 << 20: 400, 64 << 20: 100, 1 << 30: 50} {
 		if got := percentOf(live); got != want {
 			t.Errorf("%d bytes live: %d %%, want %d", live, got, want)
 		}
 	}
 }
 
-// The percentage follows what lives, and goes back to Go's own for a large heap.
+// The percentage follows what lives.
 func TestSteadyHeap(t *testing.T) {
 	before := debug.SetGCPercent(100)
 	defer debug.SetGCPercent(before)
@@ -34,13 +34,13 @@ func TestSteadyHeap(t *testing.T) {
 	if setting() < 200 {
 		t.Errorf("a small heap is collected at %d %%", setting())
 	}
-	large := make([]byte, 128<<20)
+	large := make([]byte, 192<<20)
 	deadline := time.Now().Add(10 * time.Second)
-	for setting() != 100 && time.Now().Before(deadline) {
+	for setting() != leastPercent && time.Now().Before(deadline) {
 		runtime.GC()
 		runtime.Gosched()
 	}
-	if setting() != 100 {
+	if setting() != leastPercent {
 		t.Errorf("a large heap is collected at %d %%", setting())
 	}
 	runtime.KeepAlive(large)
