@@ -61,8 +61,7 @@ const (
 	bareWithLog  = "quic_log"
 )
 
-// targets lists what is to be measured, and builds it. The gateway on PostgreSQL
-// is measured when it is asked for.
+// targets lists what is to be measured, and builds it.
 func (b *bench) targets(ctx context.Context) ([]*target, error) {
 	all := []*target{
 		{ours, "valise", b.startValise},
@@ -80,9 +79,7 @@ func (b *bench) targets(ctx context.Context) ([]*target, error) {
 			return nil, fmt.Errorf("there is no server %q", name)
 		}
 	}
-	all = slices.DeleteFunc(all, func(t *target) bool {
-		return len(b.only) > 0 && !slices.Contains(b.only, t.name) || len(b.only) == 0 && t.name == oursPostgres
-	})
+	all = slices.DeleteFunc(all, func(t *target) bool { return len(b.only) > 0 && !slices.Contains(b.only, t.name) })
 	if slices.ContainsFunc(all, func(t *target) bool { return t.kind == "nats" }) {
 		return all, b.buildNATS(ctx)
 	}
