@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package relay is the gateway's database on SQLite: mailboxes, submission
-// marks, groups, KeyPackages and the records of files. It fulfils
-// [mailbox.Store] and is reached through that interface only.
+// Package relay is the gateway's database: mailboxes, submission marks, groups,
+// KeyPackages and the records of files. It fulfils [mailbox.Store] and is reached
+// through that interface only. A [Store] is an SQLite file, a [Journaled] one with
+// a journal in front of it, a [Shared] a database in a PostgreSQL server; one suite
+// of tests runs on all.
 //
 //	s, err := relay.Open(ctx, relay.Config{Path: "/var/lib/…/relay.db"})
 //	box := mailbox.New(mailbox.Config{Store: s})
 //
-// One process owns the file (a lock beside it sees to that), so that the small
+// One process owns an SQLite file (a lock beside it sees to that), so that the small
 // rows which every message touches may be kept in memory between transactions.
 // What is in memory is replaced only after the transaction that changed it has
 // been synced.

@@ -138,7 +138,7 @@ func (b *sharedBatch) begin(a mailbox.Arrival, st *state) (bool, error) {
 }
 
 // TakeKeyPackages implements mailbox.Store. A row that another process is taking is
-// passed over: waiting for it would find it gone, and the stock seemingly empty.
+// passed over, not waited for.
 func (s *Shared) TakeKeyPackages(ctx context.Context, suite uint16, devices []mailbox.Device, now time.Time) (taken []mailbox.KeyPackage, left map[mailbox.Device]int, err error) {
 	err = s.change(ctx, func(b *sharedBatch) error {
 		taken, left = nil, make(map[mailbox.Device]int)

@@ -85,7 +85,11 @@ func TestTwoProcesses(t *testing.T) {
 		if err != nil || last != uint64(len(byNumber)) {
 			t.Errorf("device %d: the last number is %d, %d were given; %v", d, last, len(byNumber), err)
 		}
-		for _, e := range read(t, stores[d%2], d, 0) {
+		entries := read(t, stores[d%2], d, 0)
+		if st := arrive(t, stores[d%2], device(d), [16]byte{}, false); uint64(len(entries)) != st.Last-st.Acknowledged {
+			t.Errorf("device %d: %d messages wait, want %d to %d", d, len(entries), st.Acknowledged+1, st.Last)
+		}
+		for _, e := range entries {
 			if byNumber[e.Number] != string(e.Payload) {
 				t.Errorf("device %d: %d holds %q, want %q", d, e.Number, e.Payload, byNumber[e.Number])
 			}
