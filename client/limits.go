@@ -63,11 +63,11 @@ const (
 	// through the gateway.
 	directPatience = 5 * time.Second
 
-	// keepAlive holds a NAT's mapping, and idleTimeout ends a connection whose other
-	// end has gone without a word; silence is the same over TCP, where only probes
-	// are heard.
-	keepAlive   = 20 * time.Second
-	idleTimeout = 45 * time.Second
+	// keepAlive holds a NAT's mapping should a probe be late, and idleTimeout ends a
+	// connection whose other end has gone without a word; silence is the same over TCP,
+	// where only probes are heard.
+	keepAlive   = 30 * time.Second
+	idleTimeout = 65 * time.Second
 	silence     = 2 * probeIdle
 
 	// probeUsed and probeIdle are between two questions for a sign of life, while the

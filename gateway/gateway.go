@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -78,6 +79,7 @@ type Gateway struct {
 	started     time.Time    // with a reading of the monotonic clock
 	open        atomic.Int64 // connections and handshakes
 	door        *door        // handshakes that are not complete
+	storm       atomic.Int64 // handshakes since memory was given back
 
 	mu       sync.Mutex
 	sessions map[identity.DeviceID]*session // guarded by mu
@@ -269,7 +271,18 @@ func (g *Gateway) tidy(ctx context.Context) error {
 	}
 }
 
+// giveBack returns memory to the system after many handshakes: each leaves some tens
+// of kilobytes of garbage, and the idle connections that follow make no reason to
+// collect it.
+func (g *Gateway) giveBack() {
+	if g.door.count() == 0 && g.storm.Load() >= stormSize {
+		g.storm.Store(0)
+		debug.FreeOSMemory()
+	}
+}
+
 func (g *Gateway) tidyOnce(ctx context.Context) {
+	g.giveBack()
 	if err := g.blobs.Expire(ctx, g.now()); err != nil && ctx.Err() == nil {
 		g.log.Error("expired files could not be removed", "error", err)
 	}

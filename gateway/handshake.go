@@ -134,6 +134,7 @@ func (g *Gateway) settle(a *attempt, failed bool) bool {
 		a.hello.Store(nil) // a connection has no use for it
 	}
 	g.door.leave(a.source, failed)
+	g.storm.Add(1)
 	return true
 }
 

@@ -37,6 +37,9 @@ const (
 	// mailbox and its memberships. Whether it gets one is for the authority.
 	renewalGrace = 30 * 24 * time.Hour
 
+	// stormSize is after how many handshakes memory is given back, once none is open.
+	stormSize = 1000
+
 	// unprovenPerSource is how many incomplete handshakes of one source there may be
 	// before its newcomers have to prove their address.
 	unprovenPerSource = 64

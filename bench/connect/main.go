@@ -50,7 +50,7 @@ func main() {
 		err = loadMain(os.Args[2])
 	} else {
 		devices := flag.Int("devices", 20_000, "how many devices")
-		idle := flag.Duration("idle", 30*time.Second, "for how long their idling is watched")
+		idle := flag.Duration("idle", 45*time.Second, "for how long their idling is watched")
 		flag.Parse()
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 		err = run(ctx, *devices, *idle)
