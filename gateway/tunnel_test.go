@@ -103,9 +103,8 @@ func testTunnel(t *testing.T, by network) {
 		if _, code, err := askTunnel(conn); err != nil || code != wire.RateLimited {
 			t.Errorf("%s: a second tunnel: %v, %v", d.local, code, err)
 		}
-		if _, err := (&link{conn: conn}).open(wire.StreamControl, &wire.Hello{Version: wire.Version, Begin: true}); err != nil {
-			t.Fatal(err)
-		}
+		// The end may come before all of it is written.
+		_, _ = (&link{conn: conn}).open(wire.StreamControl, &wire.Hello{Version: wire.Version, Begin: true})
 		if code := (&link{conn: conn}).closed(t); code != wire.CloseProtocol {
 			t.Errorf("%s: Hello on a connection for renewal: closed with %d", d.local, code)
 		}
