@@ -60,8 +60,8 @@ func TestSyncPrecedesAcknowledgement(t *testing.T) {
 	})
 	data := filepath.Join(p.dir, "data") + "/"
 	for i, m := range messages {
-		synced := first(calls, func(c systemCall) bool {
-			return strings.HasSuffix(c.name, "sync") && strings.HasPrefix(c.file, data) && c.result == 0 &&
+		synced := last(calls, func(c systemCall) bool {
+			return strings.HasSuffix(c.name, "sync") && strings.HasPrefix(c.file, data) && holdsMail(c.file) && c.result == 0 &&
 				c.began.After(m.asked) && c.ended.Before(m.answered)
 		})
 		if synced == nil {
@@ -85,6 +85,22 @@ type systemCall struct {
 	name, file   string
 	result       int
 	began, ended time.Time
+}
+
+// holdsMail says whether a new message goes into a file: the database's log, or a segment
+// of the journal in front of it.
+func holdsMail(path string) bool {
+	name := filepath.Base(path)
+	return strings.HasSuffix(name, "-wal") || strings.HasPrefix(name, "segment-")
+}
+
+func last(calls []systemCall, match func(systemCall) bool) (found *systemCall) {
+	for i := range calls {
+		if match(calls[i]) {
+			found = &calls[i]
+		}
+	}
+	return found
 }
 
 func first(calls []systemCall, match func(systemCall) bool) *systemCall {
