@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -133,6 +134,7 @@ func (w *world) lastWords(ctx context.Context) error {
 		return err
 	}
 	w.disk.Lie(false)
+	w.restored = time.Now()
 	r.End = now()
 	w.faults.add(r)
 	w.say("last words: %d messages, then power loss", spoken)
@@ -174,7 +176,17 @@ func (w *world) settle(ctx context.Context) error {
 	for _, p := range w.people {
 		for {
 			out, err := p.Run(limit, "status", "--json")
-			if err == nil && strings.Contains(out, `"name":"online"`) {
+			var st struct {
+				Engine struct {
+					Connection struct {
+						Name  string
+						Since time.Time
+					}
+				}
+			}
+			// A device takes itself for online until it notices that the gateway has gone.
+			if err == nil && json.Unmarshal([]byte(out), &st) == nil &&
+				st.Engine.Connection.Name == "online" && st.Engine.Connection.Since.After(w.restored) {
 				break
 			}
 			if limit.Err() != nil {

@@ -54,6 +54,8 @@ type world struct {
 	mount *disk.Mount // guarded by gatewayMu
 	data  string      // where it is mounted
 
+	restored time.Time // when the gateway was back after the last act
+
 	gatewayMu   sync.Mutex // held while the gateway's process is interfered with
 	hsmMu       sync.Mutex // held while its token is
 	authorityMu sync.Mutex // held while the authority is
