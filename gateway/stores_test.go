@@ -56,7 +56,7 @@ func openStore(t testing.TB, o gatewayOptions) mailbox.Store {
 		}
 		return s
 	}
-	s, err := relay.Open(context.Background(), relay.Config{Path: filepath.Join(o.dir, "relay.db"), Quota: o.quota})
+	s, err := relay.OpenJournaled(context.Background(), relay.Config{Path: filepath.Join(o.dir, "relay.db"), Quota: o.quota})
 	if err != nil {
 		t.Fatal(err)
 	}

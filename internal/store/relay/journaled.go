@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 
@@ -35,6 +36,8 @@ type Journaled struct {
 	log *journal.Journal
 	cfg bounds
 
+	probe func(step string) // for tests; may be nil
+
 	// commit is held from the first look at what a batch depends on until its
 	// effects can be seen; it is taken before mu.
 	commit     sync.Mutex
@@ -58,6 +61,7 @@ type Journaled struct {
 	queued  uint64                  // guarded by mu; heavy work so far
 	settled uint64                  // guarded by mu; of it, what the database has
 	marks   marks                   // guarded by mu; as the database has them
+	marked  bool                    // the database had a journal before it was opened
 	last    uint64                  // guarded by mu; last batch whose effects can be seen
 	target  uint64                  // guarded by mu; the batch up to which is moved now
 	sweeps  uint64                  // guarded by mu; sweeps asked for
@@ -109,7 +113,7 @@ func OpenJournaled(ctx context.Context, cfg Config) (_ *Journaled, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(JournalDir(cfg.Path), 0o700); err != nil {
+	if err := j.journalThere(JournalDir(cfg.Path)); err != nil {
 		return nil, err
 	}
 	j.log, err = journal.Open(journal.Config{
@@ -128,7 +132,7 @@ func OpenJournaled(ctx context.Context, cfg Config) (_ *Journaled, err error) {
 
 func newJournaled(db *Store, cfg Config) *Journaled {
 	j := &Journaled{
-		db: db, judge: judge{quota: withDefaults(cfg.Quota)}, cfg: bounds{keptFiles, maxFiles, maxPointers, maxWeight},
+		db: db, judge: judge{quota: withDefaults(cfg.Quota)}, probe: cfg.probe, cfg: bounds{keptFiles, maxFiles, maxPointers, maxWeight},
 		groups: make(map[string]*group), boxes: make(map[mailbox.Device]*box), byID: make(map[int64]*box),
 		active: make(map[*box]bool), done: make(chan struct{}),
 	}
@@ -156,6 +160,19 @@ func (s *Store) journalID(ctx context.Context, create bool) (id [16]byte, err er
 	return id, err
 }
 
+// journalThere makes the journal's folder for a new database, and refuses an older one
+// whose journal is gone.
+func (j *Journaled) journalThere(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "segment-*"))
+	if err == nil && len(files) == 0 && (j.marks != marks{} || j.marked && j.nextDevice > 1) {
+		err = fmt.Errorf("%w: %s has no files", journal.ErrDamaged, dir)
+	}
+	return err
+}
+
 // load reads what every batch needs.
 func (j *Journaled) load(ctx context.Context) error {
 	return j.db.db.View(ctx, func(tx *store.Tx) error {
@@ -171,6 +188,7 @@ func (j *Journaled) load(ctx context.Context) error {
 		if errors.Is(err, sql.ErrNoRows) {
 			return nil
 		}
+		j.marked = err == nil
 		return err
 	})
 }
@@ -190,6 +208,13 @@ func (j *Journaled) Close() error {
 		err = j.log.Close()
 	}
 	return errors.Join(err, j.db.Close())
+}
+
+// at tells a test where the store is.
+func (j *Journaled) at(step string) {
+	if j.probe != nil {
+		j.probe(step)
+	}
 }
 
 // Tidy implements mailbox.Store.

@@ -396,6 +396,7 @@ func (e *entry) commit() error {
 	if j.buffer = e.buf[:0]; cap(e.buf) > keptBuffer {
 		j.buffer = nil
 	}
+	j.at("journaled")
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if err != nil {

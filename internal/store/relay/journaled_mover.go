@@ -171,6 +171,7 @@ func (j *Journaled) update(ctx context.Context, look func(), f func(b *batch, m 
 	if err != nil {
 		return err
 	}
+	j.at("moved")
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.marks = m
@@ -315,7 +316,9 @@ func (j *Journaled) saveStates(ctx context.Context) error {
 			return err
 		}
 		if boxes = boxes[n:]; last {
-			return j.log.Release(target)
+			err := j.log.Release(target)
+			j.at("released")
+			return err
 		}
 	}
 }

@@ -81,9 +81,9 @@ func (j *Journaled) Read(ctx context.Context, device mailbox.Device, after uint6
 func (j *Journaled) read(ctx context.Context, device mailbox.Device, after uint64, count, bytes int) (entries []mailbox.Entry, err error) {
 	var waiting []pointer
 	var first uint64
-	stored, held := false, false
+	stored, held, waits := false, false, false
 	found := j.look(device, func(b *box) {
-		held = b.cur.hold != mailbox.Free
+		held, waits = b.cur.hold != mailbox.Free, b.waiting > 0
 		after = max(after, b.cur.acked)
 		first = b.first()
 		stored = b.cur.held > int64(len(b.index)) && after+1 < first
@@ -94,6 +94,11 @@ func (j *Journaled) read(ctx context.Context, device mailbox.Device, after uint6
 	}
 	if !found {
 		return j.db.Read(ctx, device, after, count, bytes)
+	}
+	if stored && waits { // the end of a quarantine, it may be
+		if err := j.settle(ctx); err != nil {
+			return nil, err
+		}
 	}
 	if stored {
 		var more bool

@@ -23,6 +23,9 @@ func (j *Journaled) replay(ctx context.Context) error {
 		return err
 	}
 	j.last = j.log.Last()
+	if has := max(j.marks.heavy, j.marks.mail, j.marks.light); has > j.last {
+		return fmt.Errorf("%w: it ends at batch %d, and the database has %d", journal.ErrDamaged, j.last, has)
+	}
 	return nil
 }
 
@@ -178,13 +181,15 @@ func (r *replay) message(m *messageItem) error {
 		sender: r.from.device, from: r.from.id, incarnation: r.sub.incarnation, counter: r.sub.counter, time: r.sub.time,
 		live: len(m.to),
 	}
-	if l.upTo(r.j.marks.mail, r.j.marks.part) {
-		return nil
-	}
+	moved := l.upTo(r.j.marks.mail, r.j.marks.part)
 	for _, n := range m.to {
 		b, err := r.box(n.device)
 		if err != nil {
 			return err
+		}
+		if moved {
+			b.top = max(b.top, n.number)
+			continue
 		}
 		if k := len(b.index); k > 0 && b.index[k-1].number+1 != n.number {
 			return fmt.Errorf("mail %d of a device follows %d: %w", n.number, b.index[k-1].number, errRecord)
@@ -192,7 +197,9 @@ func (r *replay) message(m *messageItem) error {
 		b.index = append(b.index, pointer{n.number, l})
 		l.to = append(l.to, destination{b, n.number})
 	}
-	r.letters = append(r.letters, l)
+	if !moved {
+		r.letters = append(r.letters, l)
+	}
 	return nil
 }
 

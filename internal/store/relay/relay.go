@@ -51,6 +51,7 @@ type Config struct {
 	// own default, and what they are written to, nil for the operating system's disk.
 	Segment int64
 	Disk    journal.Disk
+	probe   func(step string) // called by tests' stores after each step that a crash may follow
 
 	// UnsafeNoSync is for the control of durability tests.
 	UnsafeNoSync bool
