@@ -72,7 +72,7 @@ func TestBundleReload(t *testing.T) {
 	if s.feed, err = feed.Open(t.Context(), open); err != nil {
 		t.Fatal(err)
 	}
-	db, err := relay.Open(t.Context(), relay.Config{Path: filepath.Join(cfg.Data, "relay.db")})
+	db, err := relay.OpenJournaled(t.Context(), relay.Config{Path: filepath.Join(cfg.Data, "relay.db")})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -61,7 +61,7 @@ type Journaled struct {
 	queued  uint64                  // guarded by mu; heavy work so far
 	settled uint64                  // guarded by mu; of it, what the database has
 	marks   marks                   // guarded by mu; as the database has them
-	marked  bool                    // the database had a journal before it was opened
+	begun   bool                    // the journal has its first file
 	last    uint64                  // guarded by mu; last batch whose effects can be seen
 	target  uint64                  // guarded by mu; the batch up to which is moved now
 	sweeps  uint64                  // guarded by mu; sweeps asked for
@@ -125,6 +125,11 @@ func OpenJournaled(ctx context.Context, cfg Config) (_ *Journaled, err error) {
 	if err := j.replay(ctx); err != nil {
 		return nil, fmt.Errorf("read the journal: %w", err)
 	}
+	if !j.begun {
+		if err := db.beginJournal(ctx); err != nil {
+			return nil, err
+		}
+	}
 	j.moving = true
 	go j.move()
 	return j, nil
@@ -149,7 +154,7 @@ func (s *Store) journalID(ctx context.Context, create bool) (id [16]byte, err er
 		if errors.Is(err, sql.ErrNoRows) && create {
 			stored = make([]byte, 16)
 			_, _ = rand.Read(stored) // never fails
-			_, err = tx.ExecContext(ctx, `INSERT INTO journal (one, id, heavy, mail, part, light) VALUES (1, $1, 0, 0, 0, 0)`, stored)
+			_, err = tx.ExecContext(ctx, `INSERT INTO journal (one, id, begun, heavy, mail, part, light) VALUES (1, $1, 0, 0, 0, 0, 0)`, stored)
 		}
 		if err == nil && len(stored) != len(id) {
 			err = errors.New("the database's row about its journal is damaged")
@@ -160,14 +165,22 @@ func (s *Store) journalID(ctx context.Context, create bool) (id [16]byte, err er
 	return id, err
 }
 
-// journalThere makes the journal's folder for a new database, and refuses an older one
-// whose journal is gone.
+// beginJournal notes that the journal has its first file: from now on it must be there.
+func (s *Store) beginJournal(ctx context.Context) error {
+	return s.db.Update(ctx, func(tx *store.Tx) error {
+		_, err := tx.ExecContext(ctx, `UPDATE journal SET begun = 1`)
+		return err
+	})
+}
+
+// journalThere makes the journal's folder for a new database, and refuses one whose
+// journal is gone.
 func (j *Journaled) journalThere(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
 	files, err := filepath.Glob(filepath.Join(dir, "segment-*"))
-	if err == nil && len(files) == 0 && (j.marks != marks{} || j.marked && j.nextDevice > 1) {
+	if err == nil && len(files) == 0 && j.begun {
 		err = fmt.Errorf("%w: %s has no files", journal.ErrDamaged, dir)
 	}
 	return err
@@ -183,12 +196,11 @@ func (j *Journaled) load(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		err = tx.QueryRowContext(ctx, `SELECT heavy, mail, part, light FROM journal`).
-			Scan(&j.marks.heavy, &j.marks.mail, &j.marks.part, &j.marks.light)
+		err = tx.QueryRowContext(ctx, `SELECT begun, heavy, mail, part, light FROM journal`).
+			Scan(&j.begun, &j.marks.heavy, &j.marks.mail, &j.marks.part, &j.marks.light)
 		if errors.Is(err, sql.ErrNoRows) {
 			return nil
 		}
-		j.marked = err == nil
 		return err
 	})
 }

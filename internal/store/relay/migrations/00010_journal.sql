@@ -7,6 +7,7 @@
 CREATE TABLE journal (
     one   BIGINT PRIMARY KEY CHECK (one = 1),
     id    BLOB   NOT NULL,
+    begun BIGINT NOT NULL, -- 1 when the journal has its first file
     heavy BIGINT NOT NULL,
     mail  BIGINT NOT NULL,
     part  BIGINT NOT NULL,
