@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"valise/internal/stage"
+	"valise/internal/store/relay"
 	"valise/mls"
 	"valise/policies"
 	"valise/policy"
@@ -252,6 +253,9 @@ func varint(n int) []byte {
 
 // changeNewest changes the newest message of the store.
 func changeNewest(ctx context.Context, file string, change func(payload []byte) ([]byte, error)) error {
+	if err := flush(ctx, file); err != nil {
+		return err
+	}
 	db, err := sql.Open("sqlite", file)
 	if err != nil {
 		return err
@@ -300,4 +304,14 @@ func replaceIn(path, old, with string) error {
 		return fmt.Errorf("%s: nothing to change", path)
 	}
 	return os.WriteFile(path, []byte(strings.Replace(string(data), old, with, 1)), 0o600)
+}
+
+// flush moves what waits in the journal of a gateway that stands still into its
+// database.
+func flush(ctx context.Context, file string) error {
+	j, err := relay.OpenJournaled(ctx, relay.Config{Path: file})
+	if err != nil {
+		return err
+	}
+	return errors.Join(j.Flush(ctx), j.Close())
 }

@@ -501,3 +501,8 @@ func (j *Journaled) whole(ctx context.Context, f func() error) error {
 	j.active, j.groups = make(map[*box]bool), make(map[string]*group)
 	return err
 }
+
+// Flush makes the database take over everything, so that it can be looked at alone.
+func (j *Journaled) Flush(ctx context.Context) error {
+	return j.whole(ctx, func() error { return nil })
+}
