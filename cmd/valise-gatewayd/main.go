@@ -47,7 +47,8 @@
 //
 // # Files
 //
-// The data directory holds the database (relay.db), the copy of the authority's
+// The data directory holds the database (relay.db) and the journal in front of it
+// (relay.journal/), which belong together, the copy of the authority's
 // record (record.db), documents to take in (spool/), files on their way
 // (blobs/), and two keys of the QUIC transport, which protect no content. The
 // copy is what an authority that lost its disk is restored from: back it up, and

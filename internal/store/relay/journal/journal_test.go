@@ -338,7 +338,7 @@ func TestDamage(t *testing.T) {
 	if err := control.Close(); err != nil {
 		t.Fatal(err)
 	}
-	for i, name := range names[:len(names)-1] {
+	for i, name := range names {
 		whole, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
