@@ -67,7 +67,7 @@ type Journaled struct {
 	sweeps  uint64                  // guarded by mu; sweeps asked for
 	swept   uint64                  // guarded by mu; sweeps done
 	err     error                   // guarded by mu; why the mover cannot go on
-	failed  error                   // guarded by mu; nothing more can be written
+	failed  error                   // guarded by mu; why the last batch is not in the journal
 	moving  bool                    // guarded by mu; the mover has been started
 	ending  bool                    // guarded by mu
 
@@ -229,5 +229,15 @@ func (j *Journaled) at(step string) {
 	}
 }
 
-// Tidy implements mailbox.Store.
-func (j *Journaled) Tidy(ctx context.Context) error { return j.db.Tidy(ctx) }
+// Tidy implements mailbox.Store. It finds out whether a disk that was full takes
+// something again.
+func (j *Journaled) Tidy(ctx context.Context) error {
+	j.commit.Lock()
+	if err := j.log.Mend(); err == nil {
+		j.mu.Lock()
+		j.failed = nil
+		j.mu.Unlock()
+	}
+	j.commit.Unlock()
+	return j.db.Tidy(ctx)
+}

@@ -399,10 +399,7 @@ func (e *entry) commit() error {
 	j.at("journaled")
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if err != nil {
-		if errors.Is(err, journal.ErrFailed) {
-			j.failed = err
-		}
+	if j.failed = err; err != nil {
 		return err
 	}
 	if b := e.newLife; b != nil {

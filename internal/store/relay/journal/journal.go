@@ -18,9 +18,10 @@ var (
 	ErrForeign = errors.New("journal: it belongs to another database: put back the one that it was made with")
 	// ErrReleased is returned for a place that has been released.
 	ErrReleased = errors.New("journal: released")
-	// ErrFailed is wrapped once a write has failed: what the disk holds is
-	// unknown until the journal is opened anew.
-	ErrFailed = errors.New("journal: an earlier write failed: restart the gateway")
+	// ErrFailed is wrapped when a write has failed: a crash may now leave the
+	// batch behind, or not. Nothing else is written before it is erased.
+	ErrFailed = errors.New("journal: the disk does not take what is written: make room, or replace it")
+	errClosed = errors.New("journal: closed")
 )
 
 // A Config says where a journal is. Dir is required.
@@ -53,7 +54,8 @@ type Journal struct {
 	// Owned by the caller of Append.
 	seq    uint64 // of the last batch
 	end    int64  // of the last segment
-	failed error
+	torn   bool   // a batch that failed may stand at end
+	closed bool
 
 	store spares
 	hold  *os.File // owned by Release's caller
@@ -94,12 +96,11 @@ func (j *Journal) Last() uint64 { return j.seq }
 
 // Append writes a batch, for which Head bytes are left free at the beginning of
 // buf, and returns when it is on disk, with its number and the place of its
-// first byte. An error that wraps ErrFailed means that nothing more can be
-// appended, and that whether this batch is on disk is known when the journal is
-// opened anew; any other, that it is not.
+// first byte. An error that wraps ErrFailed says that a crash before the next
+// Append may leave the batch behind; any other, that it is not on disk.
 func (j *Journal) Append(buf []byte) (uint64, Place, error) {
-	if j.failed != nil {
-		return 0, Place{}, j.failed
+	if err := j.Mend(); err != nil {
+		return 0, Place{}, err
 	}
 	if n := len(buf) - Head; n < 0 || n > MaxBody {
 		return 0, Place{}, fmt.Errorf("journal: a batch of %d bytes is too large", n)
@@ -111,10 +112,29 @@ func (j *Journal) Append(buf []byte) (uint64, Place, error) {
 	}
 	seq, at, err := j.append(buf)
 	if err != nil {
-		j.failed = fmt.Errorf("%w: %w", ErrFailed, err)
-		return 0, Place{}, j.failed
+		j.torn = true
+		return 0, Place{}, fmt.Errorf("%w: %w", ErrFailed, err)
 	}
 	return seq, at, nil
+}
+
+// Mend erases what a write that failed may have left, so that the next batch can take
+// its place: a sync that failed says nothing of what the disk holds, and the number of
+// the batch that failed will be another's. It is for Append's caller, who need not call
+// it; nil says that the disk takes what is written.
+func (j *Journal) Mend() error {
+	if j.closed {
+		return errClosed
+	}
+	if !j.torn {
+		return nil
+	}
+	s := j.current()
+	if err := errors.Join(j.cfg.Disk.WriteAt(s.file, make([]byte, block), j.end), j.sync(s.file)); err != nil {
+		return fmt.Errorf("%w: %w", ErrFailed, err)
+	}
+	j.torn = false
+	return nil
 }
 
 func (j *Journal) append(buf []byte) (uint64, Place, error) {
@@ -218,7 +238,7 @@ func (j *Journal) Close() error {
 		j.hold = nil
 	}
 	j.segments = nil
-	j.failed = ErrFailed
+	j.closed = true
 	return errors.Join(all...)
 }
 

@@ -388,17 +388,99 @@ func TestReplayRefuses(t *testing.T) {
 	}
 }
 
-// Nothing is appended after a failed write: what is on disk is not known.
-func TestFailedWrite(t *testing.T) {
-	j := open(t, t.TempDir(), 1<<16)
-	fill(t, j, 3)
-	if err := j.segments[0].file.Close(); err != nil {
+// fullDisk fails while it is told to: a write of which a part arrives, or a sync.
+type fullDisk struct {
+	realDisk
+	write, sync bool
+}
+
+func (d *fullDisk) WriteAt(f *os.File, p []byte, at int64) error {
+	if d.write {
+		_ = d.realDisk.WriteAt(f, p[:len(p)/2], at)
+		return errors.New("no space left on device")
+	}
+	return d.realDisk.WriteAt(f, p, at)
+}
+
+func (d *fullDisk) Sync(f *os.File) error {
+	if d.sync {
+		return errors.New("no space left on device")
+	}
+	return d.realDisk.Sync(f)
+}
+
+// A disk that is full for a while fails what is written then, and nothing after it. What
+// failed is not found again, even where its sync failed after all of it had arrived and
+// the batch that came next went into another file.
+func TestFullForAWhile(t *testing.T) {
+	for name, full := range map[string]fullDisk{"write": {write: true}, "sync": {sync: true}} {
+		t.Run(name, func(t *testing.T) {
+			dir, disk := t.TempDir(), &fullDisk{}
+			cfg := Config{Dir: dir, Segment: small, Disk: disk}
+			j, err := Open(cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			fill(t, j, 3)
+			*disk = full
+			for range 3 {
+				if _, _, err := j.Append(framed([]byte("failed"))); !errors.Is(err, ErrFailed) {
+					t.Fatalf("on a full disk: %v", err)
+				}
+			}
+			*disk = fullDisk{}
+			large := bytes.Repeat([]byte("x"), small-2*block) // fits no file that was begun
+			seq, _, err := j.Append(framed(large))
+			if err != nil || seq != 4 {
+				t.Fatalf("when there is room again: batch %d, %v", seq, err)
+			}
+			if err := j.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if j, err = Open(cfg); err != nil {
+				t.Fatal(err)
+			}
+			defer j.Close()
+			var last []byte
+			n := 0
+			err = j.Replay(0, func(_ uint64, _ Place, body []byte) error { n, last = n+1, bytes.Clone(body); return nil })
+			if err != nil || n != 4 || !bytes.Equal(last, large) {
+				t.Errorf("%d batches, the last one of %d bytes, %v", n, len(last), err)
+			}
+		})
+	}
+}
+
+// A batch that failed is erased before anything else is written, not only overwritten:
+// else a crash behind a shorter one could show it.
+func TestFailedBatchIsErased(t *testing.T) {
+	dir, disk := t.TempDir(), &fullDisk{}
+	cfg := Config{Dir: dir, Segment: small, Disk: disk}
+	j, err := Open(cfg)
+	if err != nil {
 		t.Fatal(err)
 	}
-	for range 2 {
-		if _, _, err := j.Append(framed([]byte("x"))); err == nil {
-			t.Error("appended to a closed file")
-		}
+	fill(t, j, 3)
+	disk.sync = true
+	if _, _, err := j.Append(framed([]byte("failed"))); !errors.Is(err, ErrFailed) {
+		t.Fatalf("on a full disk: %v", err)
+	}
+	if err := j.Mend(); !errors.Is(err, ErrFailed) {
+		t.Errorf("mended on a full disk: %v", err)
+	}
+	disk.sync = false
+	if err := j.Mend(); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if j, err = Open(cfg); err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close()
+	if j.Last() != 3 {
+		t.Errorf("the journal ends at batch %d, want 3", j.Last())
 	}
 }
 
