@@ -417,7 +417,9 @@ func TestClearsBeforeItSends(t *testing.T) {
 	if got := alice.removals(); !slices.Equal(got, []string{"device_suspended"}) {
 		t.Errorf("alice shows removals %q", got)
 	}
-	carol.until("learns that it is out", func() bool { return slices.ContainsFunc(carol.all(), func(ev Event) bool { return ev.Kind == EventLeft }) })
+	carol.until("learns that it is out", func() bool {
+		return slices.ContainsFunc(carol.all(), func(ev Event) bool { return ev.Kind == EventLeft })
+	})
 	if got := carol.texts(); count(got, "after") != 0 {
 		t.Errorf("carol read %q", got)
 	}

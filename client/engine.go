@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"valise/client/vault"
@@ -84,7 +85,7 @@ type Engine struct {
 
 	// crash, set by tests before Run, stops the engine at a named point as a kill
 	// would.
-	crash func(point string) error
+	crash atomic.Pointer[func(point string) error]
 }
 
 type wanted struct {
@@ -238,10 +239,11 @@ func (e *Engine) forget(id []byte) { delete(e.groups, string(id)) }
 
 // at is a point where a test may stop the engine.
 func (e *Engine) at(point string) error {
-	if e.crash == nil {
+	f := e.crash.Load()
+	if f == nil || *f == nil {
 		return nil
 	}
-	return e.crash(point)
+	return (*f)(point)
 }
 
 // authenticator answers for the leaves of groups: identity.Trust, as of the day that

@@ -324,7 +324,8 @@ func (d *device) start() {
 	if d.w.patience > 0 {
 		d.Engine.patience = d.w.patience
 	}
-	d.Engine.crash = d.crash
+	crash := d.crash
+	d.Engine.crash.Store(&crash)
 	run, cancel := context.WithCancel(ctx)
 	d.cancel, d.ended = cancel, make(chan error, 1)
 	engine, ended := d.Engine, d.ended
@@ -462,9 +463,7 @@ func (d *device) says(conv ConversationID, text string) MessageID {
 
 // setCrash changes what happens at the engine's crash points while it runs.
 func (d *device) setCrash(f func(point string) error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.Engine.crash = f
+	d.Engine.crash.Store(&f)
 	d.crash = nil
 }
 

@@ -45,8 +45,9 @@ func TestSuspendedInGroupOfThree(t *testing.T) {
 	m.awaitAudit("device_suspended", from)
 	alice.must("send", "-c", "Council", "after")
 	bob.has("after")
+	// Alice's commit may reach bob before his device has asked why: then it gives no reason.
 	removed := bob.at(func(e event) bool {
-		return e.Kind == "removed" && e.Reason == "device_suspended" && e.Members[0].Device == device
+		return e.Kind == "removed" && (e.Reason == "device_suspended" || e.Reason == "") && e.Members[0].Device == device
 	})
 	said := bob.at(func(e event) bool { return e.Text == "after" })
 	if removed < 0 || said < removed {

@@ -136,7 +136,11 @@ func (a *Authority) accept(ctx context.Context, account *authority.Account, orde
 	err := a.cfg.Store.FinalizeOrder(ctx, order.ID, order.CSR)
 	if errors.Is(err, authority.ErrState) {
 		// Another request with the same CSR may have been faster.
-		now, _, lookErr := a.Order(ctx, *account, order.ID)
+		var now authority.Order
+		lookErr := a.cfg.Store.Read(ctx, func(tx *authority.Tx) (err error) {
+			now, _, err = ownOrder(tx, account.ID, order.ID)
+			return err
+		})
 		if lookErr == nil && bytes.Equal(now.CSR, order.CSR) {
 			return nil
 		}

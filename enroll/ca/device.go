@@ -80,18 +80,15 @@ type Opening struct {
 	Done bool
 }
 
-// ErrTaken: the order was issued at the same time, for another request.
-var ErrTaken = errors.New("ca: the order was issued for another request")
-
 // IssueKnown is IssueDevice for an order whose rows were read a moment ago, if known is
 // not nil: as always, they must still be the same when the certificate is recorded. With
 // an opening they are what it will have made of them; known must be given then.
 func (c *CA) IssueKnown(ctx context.Context, order string, known *authority.Facts, opening *Opening) (authority.Issuance, error) {
-	v, err, _ := c.flights.Do(OrderRef(order), func() (any, error) { return c.issueDevice(ctx, order, known, opening) })
-	i, _ := v.(authority.Issuance)
-	if err == nil && opening != nil && !opening.Done {
-		err = ErrTaken
+	if opening != nil {
+		return c.issueDevice(ctx, order, known, opening) // it fails for reasons of its own, which are no one else's
 	}
+	v, err, _ := c.flights.Do(OrderRef(order), func() (any, error) { return c.issueDevice(ctx, order, known, nil) })
+	i, _ := v.(authority.Issuance)
 	return i, err
 }
 

@@ -90,6 +90,9 @@ func Open(cfg Config) (*Journal, error) {
 	return j, nil
 }
 
+// ID returns the id of the database that the journal belongs to.
+func (j *Journal) ID() [16]byte { return j.cfg.ID }
+
 // Last returns the number of the last batch, 0 if there is none. It is for
 // Append's caller.
 func (j *Journal) Last() uint64 { return j.seq }
