@@ -96,6 +96,9 @@ func (m *Mux) OpenStream(ctx context.Context) (Stream, error) {
 	if m.role != Device {
 		return nil, errNoStreams
 	}
+	if m.ctx.Err() != nil { // though there may be a slot
+		return nil, context.Cause(m.ctx)
+	}
 	select {
 	case m.slots <- struct{}{}:
 		return newMuxStream(m, 0), nil

@@ -3,10 +3,14 @@
 package disk
 
 import (
+	"bufio"
 	"bytes"
 	"database/sql"
 	"errors"
+	"fmt"
+	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"syscall"
 	"testing"
@@ -252,6 +256,95 @@ func TestTornDisk(t *testing.T) {
 	}
 }
 
+// sqliteOn names the database on which this program works when it is run for TestSQLite:
+// a process that maps a file into its memory must not be the one that serves the file.
+const sqliteOn = "VALISE_DISK_SQLITE"
+
+func TestMain(m *testing.M) {
+	if dsn := os.Getenv(sqliteOn); dsn != "" {
+		os.Exit(workOnSQLite(dsn))
+	}
+	os.Exit(m.Run())
+}
+
+// workOnSQLite says how many rows there are, adds twenty, tidies if it is told to, says
+// "done", and holds the database open until its input ends.
+func workOnSQLite(dsn string) int {
+	db, err := sql.Open("sqlite", dsn)
+	if err == nil {
+		_, err = db.Exec(`CREATE TABLE IF NOT EXISTS t (n INTEGER PRIMARY KEY, b BLOB)`)
+	}
+	var n int
+	if err == nil {
+		err = db.QueryRow(`SELECT count(*) FROM t`).Scan(&n)
+	}
+	if err != nil {
+		fmt.Println("no database:", err)
+		return 3
+	}
+	fmt.Println(n)
+	for range 20 {
+		if _, err := db.Exec(`INSERT INTO t SELECT coalesce(max(n), 0) + 1, $1 FROM t`, make([]byte, 3000)); err != nil {
+			fmt.Println(err)
+			return 1
+		}
+	}
+	if os.Getenv(sqliteOn+"_TIDY") != "" {
+		if _, err := db.Exec(`PRAGMA wal_checkpoint(TRUNCATE)`); err != nil {
+			fmt.Println(err)
+			return 1
+		}
+	}
+	fmt.Println("done")
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	return 0
+}
+
+// sqlite has another process work on a database, cuts the power while it is open, and
+// returns how many rows it found; -1 if there was not even a database.
+func (m *machine) sqlite(sync string, tidy bool) int {
+	m.t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), sqliteOn+"="+m.path("x.db")+"?_pragma=journal_mode(WAL)&_pragma=synchronous("+sync+")")
+	if tidy {
+		cmd.Env = append(cmd.Env, sqliteOn+"_TIDY=1")
+	}
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	lines := bufio.NewScanner(out)
+	n, done, said := -1, false, ""
+	for !done && lines.Scan() {
+		said += lines.Text() + "; "
+		if n < 0 {
+			if _, err := fmt.Sscan(lines.Text(), &n); err != nil {
+				n = -1
+				break
+			}
+		}
+		done = lines.Text() == "done"
+	}
+	m.Cut()
+	_ = in.Close()
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait() // killed
+	if n >= 0 && !done {
+		m.t.Fatalf("synchronous=%s: %s", sync, said)
+	}
+	m.unmount()
+	m.Restore()
+	m.mount()
+	return n
+}
+
 // SQLite in WAL mode, as the gateway uses it, keeps each transaction that it has
 // committed with synchronous=FULL, and loses some with OFF.
 func TestSQLite(t *testing.T) {
@@ -259,43 +352,16 @@ func TestSQLite(t *testing.T) {
 		for sync, loses := range map[string]bool{"FULL": false, "OFF": true} {
 			m := newMachine(t, Config{Seed: 3, Torn: torn})
 			m.syncFolder()
-			lost := 0
+			lost, there := 0, 0
 			for round := range 5 {
-				db, err := sql.Open("sqlite", m.path("x.db")+"?_pragma=journal_mode(WAL)&_pragma=synchronous("+sync+")")
-				if err != nil {
-					t.Fatal(err)
+				n := m.sqlite(sync, round == 2)
+				if n != there {
+					lost += there - n
 				}
-				_, err = db.Exec(`CREATE TABLE IF NOT EXISTS t (n INTEGER PRIMARY KEY, b BLOB)`)
-				var n int
-				if err == nil {
-					err = db.QueryRow(`SELECT count(*) FROM t`).Scan(&n)
+				if n < 0 {
+					break // not even a database is left
 				}
-				if err != nil && loses {
-					lost++ // not even a database is left
-					db.Close()
-					break
-				}
-				if err != nil {
-					t.Fatal(err)
-				}
-				if n != 20*round {
-					lost += 20*round - n
-				}
-				for i := range 20 {
-					if _, err := db.Exec(`INSERT OR REPLACE INTO t VALUES ($1, $2)`, 20*round+i, make([]byte, 3000)); err != nil {
-						t.Fatal(err)
-					}
-				}
-				if round == 2 {
-					if _, err := db.Exec(`PRAGMA wal_checkpoint(TRUNCATE)`); err != nil {
-						t.Fatal(err)
-					}
-				}
-				m.Cut()
-				db.Close()
-				m.unmount()
-				m.Restore()
-				m.mount()
+				there = n + 20
 			}
 			if loses != (lost > 0) {
 				t.Errorf("synchronous=%s, torn %v: %d rows lost", sync, torn, lost)
