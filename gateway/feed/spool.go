@@ -67,16 +67,16 @@ func Put(spool string, d Document, raw []byte) (string, error) {
 // Outcome tells what became of a document that was Put: taken and nil, refused
 // with the reason as an error, or neither: it still waits.
 func Outcome(path string) (done bool, err error) {
+	// In this order: a document that is refused goes when its reason is there.
+	_, gone := os.Stat(path)
 	reason, err := os.ReadFile(path + refused)
-	if err == nil {
+	switch {
+	case err == nil:
 		return true, fmt.Errorf("%w: %s", ErrRefused, strings.TrimSpace(string(reason)))
-	}
-	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+	case errors.Is(gone, fs.ErrNotExist):
 		return true, nil
-	} else if err != nil {
-		return false, err
 	}
-	return false, nil
+	return false, gone
 }
 
 // watch takes in what is laid into the spool.
