@@ -415,8 +415,8 @@ type Contact struct {
 	Tiers   []identity.Tier     `json:"tiers"` // of each device
 }
 
-// Contacts asks the gateway's directory; every certificate in it is checked here.
-func (e *Engine) Contacts(ctx context.Context, prefix string) ([]Contact, error) {
+// directory asks the gateway who begins with a prefix. The caller checks each chain.
+func (e *Engine) directory(ctx context.Context, prefix string) ([][][]byte, error) {
 	e.mu.Lock()
 	l := e.link
 	e.mu.Unlock()
@@ -434,8 +434,17 @@ func (e *Engine) Contacts(ctx context.Context, prefix string) ([]Contact, error)
 	if !ok {
 		return nil, codeOf(answer)
 	}
+	return dir.Chains, nil
+}
+
+// Contacts asks the gateway's directory; every certificate in it is checked here.
+func (e *Engine) Contacts(ctx context.Context, prefix string) ([]Contact, error) {
+	chains, err := e.directory(ctx, prefix)
+	if err != nil {
+		return nil, err
+	}
 	byAddress := map[string]*Contact{}
-	for _, chain := range dir.Chains {
+	for _, chain := range chains {
 		d, err := deviceOf(e.cfg.Trust, mls.X509Credential(chain))
 		if err != nil {
 			e.cfg.Log.Warn("directory entry refused", "error", err)

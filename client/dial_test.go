@@ -318,7 +318,7 @@ func TestRoundTripsToFirstDelivery(t *testing.T) {
 	bob.gets("first")
 	bob.kill()
 	alice.says(conv, "waiting")
-	const trip = 400 * time.Millisecond
+	const trip = time.Second // what a busy machine takes besides is a small part of one
 	m := newMiddle(t, w.address, trip/2)
 	w.through = m.address()
 	began := time.Now()
@@ -327,7 +327,7 @@ func TestRoundTripsToFirstDelivery(t *testing.T) {
 	took := time.Since(began)
 	trips := float64(took) / float64(trip)
 	t.Logf("%.1f round trips of %v to the first delivery (%v)", trips, trip, took.Round(time.Millisecond))
-	if trips > 2.7 {
+	if trips >= 3 {
 		t.Errorf("%.1f round trips", trips)
 	}
 }

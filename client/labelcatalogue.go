@@ -10,7 +10,6 @@ import (
 	"valise/mls"
 	"valise/policy"
 	"valise/policy/bundle"
-	"valise/wire"
 )
 
 // An Offer is one label of a catalogue.
@@ -133,25 +132,12 @@ func (e *Engine) audience(ctx context.Context, to Audience) ([]*identity.Device,
 func (e *Engine) devicesOf(ctx context.Context, people []identity.Address) ([]*identity.Device, error) {
 	var out []*identity.Device
 	for _, who := range people {
-		e.mu.Lock()
-		l := e.link
-		e.mu.Unlock()
-		if l == nil {
-			return nil, ErrOffline
-		}
-		answer, err := l.call(ctx, &wire.GetDirectory{Prefix: who.String()})
-		if err != nil && ctx.Err() == nil {
-			return nil, &brokenError{err}
-		}
+		chains, err := e.directory(ctx, who.String())
 		if err != nil {
 			return nil, err
 		}
-		dir, ok := answer.(*wire.Directory)
-		if !ok {
-			return nil, codeOf(answer)
-		}
 		found := false
-		for _, chain := range dir.Chains {
+		for _, chain := range chains {
 			d, err := deviceOf(e.cfg.Trust, mls.X509Credential(chain))
 			if err != nil || d.Address != who || d.ID == e.self {
 				continue

@@ -64,10 +64,10 @@ func (a *Authority) begin(ctx context.Context, account *authority.Account, id st
 		return found, owned(found.Order, account.ID, nil)
 	}
 	if f := a.recent.order(id); f != nil && !a.led {
-		a.recent.forget(id)
 		if err := owned(f.Order, account.ID, nil); err != nil {
 			return nil, err
 		}
+		a.recent.forget(id)
 		return f, acme.VoucherOf(ctx).Good(&f.Account)
 	}
 	err := a.cfg.Store.Read(ctx, func(tx *authority.Tx) (err error) {

@@ -165,13 +165,7 @@ func TestLeaseGoesOn(t *testing.T) {
 func (g *testGateway) lost(t *testing.T, devices ...*testDevice) {
 	t.Helper()
 	for _, d := range devices {
-		deadline := time.Now().Add(patience)
-		for g.session(d.id) != nil {
-			if time.Now().After(deadline) {
-				t.Fatalf("%s is still connected", d.local)
-			}
-			time.Sleep(time.Millisecond)
-		}
+		until(t, d.local+" to be gone", func() bool { return g.session(d.id) == nil })
 	}
 }
 

@@ -95,9 +95,13 @@ func (a *auditLog) want(t *testing.T, event, reason string) auditLine {
 // wantCount waits until a line is there so many times.
 func (a *auditLog) wantCount(t *testing.T, event, reason string, want int) {
 	t.Helper()
-	deadline := time.Now().Add(auditPatience)
-	for a.count(event, reason) < want && time.Now().Before(deadline) {
-		time.Sleep(5 * time.Millisecond)
+	deadline, late := time.After(auditPatience), false
+	for !late && a.count(event, reason) < want {
+		select {
+		case <-a.more:
+		case <-deadline:
+			late = true
+		}
 	}
 	if n := a.count(event, reason); n != want {
 		t.Errorf("%d lines %s/%s, want %d", n, event, reason, want)

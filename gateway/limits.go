@@ -3,6 +3,7 @@
 package gateway
 
 import (
+	"cmp"
 	"time"
 
 	"valise/transport"
@@ -54,8 +55,8 @@ const (
 	// acceptPause follows an accept that failed for want of descriptors.
 	acceptPause = 50 * time.Millisecond
 
-	// idleTimeout ends a connection of which nothing is heard; devices keep it
-	// alive with a packet every keepAlive.
+	// idleTimeout ends a connection of which nothing is heard. The gateway sends a
+	// packet when it has heard nothing for keepAlive; devices ask as often.
 	idleTimeout = 90 * time.Second
 	keepAlive   = 25 * time.Second
 
@@ -199,61 +200,17 @@ type Rate struct {
 }
 
 func (l Limits) withDefaults() Limits {
-	if l.Bytes == 0 {
-		l.Bytes = 4 << 20
-	}
-	if l.BytesBurst == 0 {
-		l.BytesBurst = 64 << 20
-	}
-	l.BytesBurst = max(l.BytesBurst, wire.MaxFrame)
-	if l.Deliveries == 0 {
-		l.Deliveries = 20_000
-	}
-	if l.DeliveriesBurst == 0 {
-		l.DeliveriesBurst = 200_000
-	}
-	if l.AlarmAfter == 0 {
-		l.AlarmAfter = 50
-	}
-	if l.AlarmWindow == 0 {
-		l.AlarmWindow = 10 * time.Minute
-	}
-	if l.HoldFor == 0 {
-		l.HoldFor = 15 * time.Minute
-	}
-	if l.Rate == 0 {
-		l.Rate = 200
-	}
-	if l.Burst == 0 {
-		l.Burst = 1000
-	}
-	if l.Commits == 0 {
-		l.Commits = 1
-	}
-	if l.CommitBurst == 0 {
-		l.CommitBurst = 60
-	}
-	if l.Connections == 0 {
-		l.Connections = 50_000
-	}
-	if l.Handshakes == 0 {
-		l.Handshakes = 1000
-	}
-	if l.HandshakesPerSource == 0 {
-		l.HandshakesPerSource = min(400, l.Handshakes)
-	}
-	if l.HandshakeTime == 0 {
-		l.HandshakeTime = 2 * helloTimeout
-	}
-	if l.BlobQuota == 0 {
-		l.BlobQuota = 16 << 30
-	}
-	if l.BlobExpiry == 0 {
-		l.BlobExpiry = 30 * 24 * time.Hour
-	}
-	if l.MailAge == 0 {
-		l.MailAge = 30 * 24 * time.Hour
-	}
+	l.Rate, l.Burst = cmp.Or(l.Rate, 200), cmp.Or(l.Burst, 1000)
+	l.Bytes, l.BytesBurst = cmp.Or(l.Bytes, 4<<20), max(cmp.Or(l.BytesBurst, 64<<20), wire.MaxFrame)
+	l.Deliveries, l.DeliveriesBurst = cmp.Or(l.Deliveries, 20_000), cmp.Or(l.DeliveriesBurst, 200_000)
+	l.AlarmAfter, l.AlarmWindow = cmp.Or(l.AlarmAfter, 50), cmp.Or(l.AlarmWindow, 10*time.Minute)
+	l.HoldFor = cmp.Or(l.HoldFor, 15*time.Minute)
+	l.Commits, l.CommitBurst = cmp.Or(l.Commits, 1), cmp.Or(l.CommitBurst, 60)
+	l.Connections, l.Handshakes = cmp.Or(l.Connections, 50_000), cmp.Or(l.Handshakes, 1000)
+	l.HandshakesPerSource = cmp.Or(l.HandshakesPerSource, min(400, l.Handshakes))
+	l.HandshakeTime = cmp.Or(l.HandshakeTime, 2*helloTimeout)
+	l.BlobQuota = cmp.Or(l.BlobQuota, 16<<30)
+	l.BlobExpiry, l.MailAge = cmp.Or(l.BlobExpiry, 30*24*time.Hour), cmp.Or(l.MailAge, 30*24*time.Hour)
 	return l
 }
 

@@ -8,8 +8,8 @@
 // Four officials with cards write to each other in three conversations, all the time.
 // Two of them keep bringing a fourth person into one conversation and putting her out again.
 // Meanwhile processes are killed with -9 (gateway, authority, agents, receiving
-// commands), the gateway's disk loses its power or is full, its process is frozen, HSMs
-// and pcscd are restarted, and each device's network loses, delays, duplicates and
+// commands), the gateway's disk loses its power or is full, its process is frozen and its
+// clock is set, its HSM and pcscd are restarted, and each device's network loses, delays, duplicates and
 // reorders packets, or is cut. Everything is drawn from the seed, which is printed.
 //
 // The last act is the same each time: all but one device are cut off, that one goes on

@@ -6,9 +6,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -16,7 +14,6 @@ import (
 	"net"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -221,17 +218,4 @@ func (d *device) greet(ctx context.Context) error {
 	}
 	_, err = wire.Read(d.streams[1])
 	return err
-}
-
-// publicOf is the key of a certificate request.
-func publicOf(request string) (any, error) {
-	block, _ := pem.Decode([]byte(strings.TrimSpace(request)))
-	if block == nil {
-		return nil, errors.New("the certificate request holds no PEM")
-	}
-	csr, err := x509.ParseCertificateRequest(block.Bytes)
-	if err != nil {
-		return nil, err
-	}
-	return csr.PublicKey, nil
 }

@@ -215,11 +215,7 @@ func (b *bench) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	public, err := publicOf(request)
-	if err != nil {
-		return err
-	}
-	return authority.CertifyGateway(filepath.Join(b.dir, "gateway.pem"), "127.0.0.1", public)
+	return authority.CertifyGateway(filepath.Join(b.dir, "gateway.pem"), "127.0.0.1", request)
 }
 
 func (b *bench) config() string  { return filepath.Join(b.dir, "gateway.toml") }

@@ -8,7 +8,7 @@
 //
 //	authority, err := lean.NewAuthority("interieur.example")
 //	device, err := authority.NewDevice("official1")
-//	conn, err := device.Connect(ctx, "127.0.0.1:4433", 0)
+//	conn, err := device.Connect(ctx, "127.0.0.1:4433")
 //
 // It keeps nothing: a device that ends has lost its ratchets and its place in the
 // order of its mail. Never use it for anything but load.
@@ -26,6 +26,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"valise/identity"
@@ -138,8 +139,25 @@ func (a *Authority) Trust() *identity.Trust {
 	return identity.NewTrust(identity.Authority{Domain: a.Domain, Roots: []*x509.Certificate{a.root}})
 }
 
-// CertifyGateway writes the chain for a gateway's key into a file.
-func (a *Authority) CertifyGateway(path, name string, public any) error {
+// publicOf is the key of a certificate request.
+func publicOf(request string) (any, error) {
+	block, _ := pem.Decode([]byte(strings.TrimSpace(request)))
+	if block == nil {
+		return nil, errors.New("the certificate request holds no PEM")
+	}
+	csr, err := x509.ParseCertificateRequest(block.Bytes)
+	if err != nil {
+		return nil, err
+	}
+	return csr.PublicKey, nil
+}
+
+// CertifyGateway writes the chain for the key of a certificate request (PEM) into a file.
+func (a *Authority) CertifyGateway(path, name, request string) error {
+	public, err := publicOf(request)
+	if err != nil {
+		return err
+	}
 	profile := identity.GatewayProfile{
 		Name: name, PublicKey: public, Tier: identity.TierWitnessed, EvidenceHash: [32]byte{3}, PolicyHash: [32]byte{2},
 		Serial: serial(), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(lifetime),

@@ -4,14 +4,11 @@ package main
 
 import (
 	"context"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -208,17 +205,4 @@ func (b *bench) idle(ctx context.Context, s *server, f *fleet, head string, say 
 	say("connection_kb", each)
 	fmt.Printf("%s idle    %8.0f connects/s  %6.2f CPU-ms and %5.1f kB each\n", head, rate, cost, each)
 	return nil
-}
-
-// publicOf is the key of a certificate request.
-func publicOf(request string) (any, error) {
-	block, _ := pem.Decode([]byte(strings.TrimSpace(request)))
-	if block == nil {
-		return nil, errors.New("the certificate request holds no PEM")
-	}
-	csr, err := x509.ParseCertificateRequest(block.Bytes)
-	if err != nil {
-		return nil, err
-	}
-	return csr.PublicKey, nil
 }

@@ -199,11 +199,7 @@ func (b *bench) startGateway(ctx context.Context, dir string, s *server) (*serve
 		if err != nil {
 			return s, err
 		}
-		public, err := publicOf(request)
-		if err != nil {
-			return s, err
-		}
-		if err := b.authority.CertifyGateway(certificate, "127.0.0.1", public); err != nil {
+		if err := b.authority.CertifyGateway(certificate, "127.0.0.1", request); err != nil {
 			return s, err
 		}
 	}

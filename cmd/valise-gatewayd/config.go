@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"valise/gateway"
@@ -127,10 +128,12 @@ func (c *Config) checkServe() error {
 			all = append(all, fmt.Errorf("configuration: limits: label %q: want a classification, per_second above 0, and a burst of at least 1", label.Classification))
 		}
 	}
-	if l.BytesPerSecond < 0 || l.BytesBurst < 0 || l.Deliveries < 0 || l.DeliveriesBurst < 0 || l.AlarmAfter < 0 || l.AlarmWindow.Duration < 0 || l.HoldAfter < 0 || l.HoldFor.Duration < 0 {
-		all = append(all, errors.New("configuration: limits must not be negative"))
-	}
-	if l.MessagesPerSecond < 0 || l.CommitsPerSecond < 0 || l.CommitBurst < 0 || l.Burst < 0 || l.Connections < 0 || l.Handshakes < 0 || l.SourceHandshakes < 0 || l.MailboxMessages < 0 || l.MailboxBytes < 0 || l.KeyPackages < 0 || l.Batch < 0 || l.MailAge.Duration < 0 {
+	if slices.Min([]float64{
+		l.MessagesPerSecond, float64(l.Burst), l.CommitsPerSecond, float64(l.CommitBurst), l.BytesPerSecond, float64(l.BytesBurst),
+		l.Deliveries, float64(l.DeliveriesBurst), float64(l.AlarmAfter), float64(l.AlarmWindow.Duration), float64(l.HoldAfter),
+		float64(l.HoldFor.Duration), float64(l.Connections), float64(l.Handshakes), float64(l.SourceHandshakes), float64(l.MailboxMessages),
+		float64(l.MailboxBytes), float64(l.MailAge.Duration), float64(l.KeyPackages), float64(l.BlobExpiry.Duration), float64(l.Batch),
+	}) < 0 {
 		all = append(all, errors.New("configuration: limits must not be negative"))
 	}
 	return errors.Join(all...)

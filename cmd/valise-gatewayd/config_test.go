@@ -53,6 +53,8 @@ func TestConfigRefusals(t *testing.T) {
 		"nowhere":         {`listen = ["0.0.0.0:4433", "[::]:4433"]`, "", `"listen"`},
 		"bad domain":      {`domain = "interieur.example"`, `domain = "Interieur_"`, "domain"},
 		"negative limit":  {"burst = 1000", "burst = -1", "negative"},
+		"negative expiry": {`blob_expiry = "720h"`, `blob_expiry = "-1h"`, "negative"},
+		"label no bound":  {"# [[limits.label]]", "[[limits.label]]\nclassification = \"SECRET\"\n#", "per_second"},
 		"database path":   {"# database = ", "database = \"relay.db\" #", "no PostgreSQL connection string"},
 		"password":        {"# database = ", "database = \"postgres://a:b@localhost/x\" #", "holds a password"},
 		"two databases":   {"# database_source = ", "database = \"host=/run\"\ndatabase_source = ", "both set"},

@@ -13,7 +13,6 @@ const (
 	ReasonMalformed   = "malformed_request"
 	ReasonTooLarge    = "request_too_large"
 	ReasonNotFound    = "not_found"
-	ReasonMethod      = "not_supported"
 	ReasonNonce       = "bad_nonce"
 	ReasonServer      = "wrong_server" // a session for another desk
 	ReasonSession     = "no_session"   // no token, or one that ran out

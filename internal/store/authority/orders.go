@@ -124,11 +124,6 @@ func (tx *Tx) Authorization(id string) (Authorization, error) {
 	return scanAuthorization(tx.row(authorizationColumns+"WHERE id = $1", id))
 }
 
-// OrderAuthorization finds the authorization of an order.
-func (tx *Tx) OrderAuthorization(order string) (Authorization, error) {
-	return scanAuthorization(tx.row(authorizationColumns+"WHERE order_id = $1", order))
-}
-
 // OrderOf finds an order with its authorization, by the order's id, in one question.
 func (tx *Tx) OrderOf(id string) (Order, Authorization, error) {
 	return tx.orderPair("orders.id = $1", id)

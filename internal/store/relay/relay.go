@@ -2,11 +2,12 @@
 
 // Package relay is the gateway's database: mailboxes, submission marks, groups,
 // KeyPackages and the records of files. It fulfils [mailbox.Store] and is reached
-// through that interface only. A [Store] is an SQLite file, a [Journaled] one with
-// a journal in front of it, a [Shared] a database in a PostgreSQL server; one suite
-// of tests runs on all.
+// through that interface only. A gateway has a [Journaled], an SQLite file with a
+// journal in front of it, or a [Shared], a database in a PostgreSQL server. A [Store]
+// is the SQLite file alone: what Journaled moves its mail into, and what tests use
+// whose subject is a row. One suite of tests runs on all.
 //
-//	s, err := relay.Open(ctx, relay.Config{Path: "/var/lib/…/relay.db"})
+//	s, err := relay.OpenJournaled(ctx, relay.Config{Path: "/var/lib/…/relay.db"})
 //	box := mailbox.New(mailbox.Config{Store: s})
 //
 // One process owns an SQLite file (a lock beside it sees to that), so that the small
