@@ -87,7 +87,7 @@ func (e *Engine) loadLaw(tx *vault.Tx) error {
 	if err != nil {
 		return fmt.Errorf("the policy bundle in the vault: %w", err)
 	}
-	b, err := bundle.Compile(signed.Contents, e.now())
+	b, err := bundle.Reopen(signed.Contents) // dates in it were looked at when it came into force
 	if err != nil {
 		return fmt.Errorf("the policy bundle in the vault: %w", err)
 	}
@@ -267,7 +267,9 @@ func (e *Engine) lookUpBundle(ctx context.Context, l *link) (string, error) {
 		e.cfg.Log.Warn("policy bundle", "error", err)
 		return reasonBundleSignatures, nil
 	}
-	b, err := bundle.Compile(signed.Contents, e.now())
+	// Its dates are judged as of its place in the record, as the officers are: a device
+	// that comes later finds the same bundle in order.
+	b, err := bundle.Compile(signed.Contents, since)
 	if err != nil {
 		e.cfg.Log.Warn("policy bundle", "error", err)
 		return reasonBundleInvalid, nil

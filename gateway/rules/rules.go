@@ -180,7 +180,7 @@ func (r *Rules) take(ctx context.Context, data []byte) error {
 	if err != nil {
 		return r.refuse(ctx, data, err)
 	}
-	b, err := bundle.Compile(signed.Contents, r.cfg.Now())
+	b, err := r.compile(signed.Contents)
 	if err != nil {
 		return r.refuse(ctx, data, err)
 	}
@@ -207,6 +207,16 @@ func (r *Rules) take(ctx context.Context, data []byte) error {
 		return fmt.Errorf("the bundle is in force, but not on disk: %w", err)
 	}
 	return nil
+}
+
+// compile compiles contents. What was in force last stays good after dates in it have
+// passed; what is new is judged by them. The caller holds r.mu.
+func (r *Rules) compile(c *bundle.Contents) (*bundle.Bundle, error) {
+	hash, err := c.Hash()
+	if err == nil && r.floor > 0 && hash == r.last {
+		return bundle.Reopen(c)
+	}
+	return bundle.Compile(c, r.cfg.Now())
 }
 
 // prove checks the signatures: those in the file or, where they are too few, those

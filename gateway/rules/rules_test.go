@@ -34,6 +34,7 @@ type scene struct {
 	recorded   [][]byte
 	set        *bulletin.Set
 	states     []*rules.State
+	now        func() time.Time // nil: the machine's
 	events     []string
 }
 
@@ -52,7 +53,7 @@ func (s *scene) open() {
 	s.t.Helper()
 	var err error
 	s.rules, err = rules.Open(rules.Config{
-		Path: s.path,
+		Path: s.path, Now: s.now,
 		Verify: func(raw []byte) (*statement.Statement, error) {
 			return statement.Verify(raw, s.Trust(), s.RootHash(), time.Now())
 		},
@@ -298,4 +299,36 @@ func TestRollbackOverRestart(t *testing.T) {
 	if _, err := rules.Open(rules.Config{Path: s.path, Verify: func([]byte) (*statement.Statement, error) { return nil, nil }}); err == nil {
 		t.Error("half a copy was opened")
 	}
+}
+
+// A restart after the last day of a policy finds the bundle in force; a new one past its
+// dates is refused all the same.
+func TestInForceOutlivesItsDates(t *testing.T) {
+	s := newScene(t)
+	id := s.doctrine.ID.String()
+	until := func(end time.Time) func(fstest.MapFS) {
+		return func(f fstest.MapFS) {
+			f[bundle.DomainsFile].Data = []byte(`{"unlabelled":true,"domains":[],"tiers":[],"staleness":[],"defaults":[{"domain":"` + domain +
+				`","label":{"policy":"` + id + `","classification":"GREEN"}}]}`)
+			s.doctrine.Until(f, end)
+		}
+	}
+	end := time.Now().Add(time.Hour)
+	one, first := s.file(1, until(end), s.olga, s.otto)
+	two, second := s.file(2, until(end), s.olga, s.otto)
+	s.names(first)
+	if err := s.rules.Offer(t.Context(), one); err != nil {
+		t.Fatal(err)
+	}
+	s.now = func() time.Time { return end.Add(time.Hour) }
+	s.open()
+	s.rules.Follow(t.Context(), s.set)
+	s.want(1, false)
+
+	s.names(second)
+	if err := s.rules.Offer(t.Context(), two); err == nil {
+		t.Error("a new bundle with a policy that has ended is taken")
+	}
+	s.want(1, true)
+	s.event("bundle_refused bundle_invalid")
 }

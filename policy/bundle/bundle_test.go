@@ -441,6 +441,41 @@ func TestCompileRefuses(t *testing.T) {
 	}
 }
 
+// What is in force opens again after a date in it has passed, and then grants nothing that
+// the date ended; what is new is refused on it, and nothing else is overlooked.
+func TestReopen(t *testing.T) {
+	p := loadTLP(t)
+	dir := folder(t, p)
+	dir["policies/tlp.xml"].Data = bytes.Replace(p.file, []byte("<SPIF "), []byte(`<SPIF notAfter="2026-11-23T00:00:00Z" `), 1)
+	dir[bundle.DomainsFile].Data = []byte(`{"unlabelled":false,"domains":[],"tiers":[],"staleness":[],"defaults":[{"domain":"interieur.example","label":{"policy":"` +
+		p.id.String() + `","classification":"GREEN"}}]}`)
+	c, err := bundle.Pack(dir, 1)
+	must(t, err)
+	_, err = bundle.Compile(c, now)
+	must(t, err)
+	later := now.Add(24 * time.Hour)
+	if _, err := bundle.Compile(c, later); err == nil || !strings.Contains(err.Error(), string(policy.ReasonPolicyExpired)) {
+		t.Errorf("new, and past its dates: %v", err)
+	}
+	b, err := bundle.Reopen(c)
+	must(t, err)
+	end := bundle.End{ID: identity.DeviceID{1}, Address: address(t, "alice@interieur.example"), Tier: identity.TierHardware, Clearance: p.upTo(t, "RED")}
+	route := &bundle.Route{Action: rules.Send, Precedence: "routine", Members: 2, Sender: end, Recipient: end, Label: p.label("AMBER")}
+	if v := b.Decide(route, now); !v.Granted || b.Default("interieur.example", now) == nil {
+		t.Errorf("before the date: %+v", v)
+	}
+	if v := b.Decide(route, later); v.Granted || string(v.Reason) != string(policy.ReasonPolicyExpired) || b.Default("interieur.example", later) != nil {
+		t.Errorf("after it: %+v", v)
+	}
+	dir[bundle.TestsFile].Data = bytes.Replace(dir[bundle.TestsFile].Data, []byte(`"grant"`), []byte(`"rule"`), 1)
+	if c, err = bundle.Pack(dir, 1); err == nil {
+		_, err = bundle.Reopen(c)
+	}
+	if !errors.Is(err, bundle.ErrTest) {
+		t.Errorf("a test that fails: %v", err)
+	}
+}
+
 // Whatever is accepted marshals back to the same bytes.
 func FuzzParseSigned(f *testing.F) {
 	c := pack(f, 1)

@@ -84,7 +84,7 @@ func (o *Outcome) Passed() bool { return o.Err == nil && o.Got == o.Want }
 // Trial compiles contents as Compile does and returns the outcome of every test
 // of data, a tests.json: their own, or those of another version.
 func Trial(c *Contents, data []byte, now time.Time) ([]Outcome, error) {
-	b, err := compile(c, now)
+	b, err := compile(c, &now)
 	if err != nil {
 		return nil, err
 	}

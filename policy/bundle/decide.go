@@ -28,7 +28,15 @@ type Bundle struct {
 
 // Compile checks contents in every way but who signed them: SPIFs, rules, table
 // and tests. It is for officers, before they sign; gateways and clients use Open.
-func Compile(c *Contents, now time.Time) (*Bundle, error) {
+func Compile(c *Contents, now time.Time) (*Bundle, error) { return checked(c, &now) }
+
+// Reopen is Compile for contents that are in force already, as they lay on disk: they
+// passed Compile when they came. That a date in them has passed since does not end
+// them: what it ends, Decide refuses, message by message. Never open with it what is
+// new here: officers would not learn of a row that never acts.
+func Reopen(c *Contents) (*Bundle, error) { return checked(c, nil) }
+
+func checked(c *Contents, now *time.Time) (*Bundle, error) {
 	b, err := compile(c, now)
 	if err != nil {
 		return nil, err
@@ -40,8 +48,8 @@ func Compile(c *Contents, now time.Time) (*Bundle, error) {
 	return b, nil
 }
 
-// compile is Compile without the tests.
-func compile(c *Contents, now time.Time) (*Bundle, error) {
+// compile is Compile, or with a nil now Reopen, without the tests.
+func compile(c *Contents, now *time.Time) (*Bundle, error) {
 	hash, err := c.Hash()
 	if err != nil {
 		return nil, err

@@ -89,7 +89,9 @@ type Staleness struct {
 // tierRank orders tiers: a higher one fulfils what a lower one is asked for.
 var tierRank = map[identity.Tier]int{identity.TierWitnessed: 1, identity.TierHardware: 2}
 
-func parseDomains(data []byte, set *policy.Set, now time.Time) (*Domains, error) {
+// parseDomains reads the table. What its rows name must be in force now; a nil now is of
+// a table that was checked when it came, of which that may have changed since.
+func parseDomains(data []byte, set *policy.Set, now *time.Time) (*Domains, error) {
 	d := new(Domains)
 	if err := strictJSON(data, d); err != nil {
 		return nil, fmt.Errorf("%s: %w", DomainsFile, err)
@@ -127,14 +129,14 @@ func parseDomains(data []byte, set *policy.Set, now time.Time) (*Domains, error)
 	return d, nil
 }
 
-func (d *Default) check(set *policy.Set, now time.Time) (err error) {
+func (d *Default) check(set *policy.Set, now *time.Time) (err error) {
 	if err := identity.CheckDomain(d.Domain); err != nil {
 		return err
 	}
-	if d.label, err = d.Label.label(); err != nil {
+	if d.label, err = d.Label.label(); err != nil || now == nil {
 		return err
 	}
-	_, err = set.Resolve(d.label, policy.New, now)
+	_, err = set.Resolve(d.label, policy.New, *now)
 	return err
 }
 
@@ -154,23 +156,23 @@ func (b *Bundle) Default(domain string, now time.Time) *policy.Resolved {
 // Unlabelled reports whether messages without a label are carried at all.
 func (b *Bundle) Unlabelled() bool { return b.domains.Unlabelled }
 
-func (b *Bound) check(set *policy.Set, now time.Time) (err error) {
+func (b *Bound) check(set *policy.Set, now *time.Time) (err error) {
 	if err := identity.CheckDomain(b.Domain); err != nil {
 		return err
 	}
 	if b.policy, err = knownClasses(set, b.Policy, now, b.Floor, b.Ceiling); err != nil {
 		return err
 	}
-	if b.Floor == "" || b.Ceiling == "" {
+	if b.Floor == "" || b.Ceiling == "" || now == nil {
 		return nil
 	}
-	if ok, err := set.Dominates(b.policy, b.Ceiling, b.Floor, now); err != nil || !ok {
+	if ok, err := set.Dominates(b.policy, b.Ceiling, b.Floor, *now); err != nil || !ok {
 		return errors.Join(fmt.Errorf("the ceiling %q is below the floor %q", b.Ceiling, b.Floor), err)
 	}
 	return nil
 }
 
-func (r *TierRow) check(set *policy.Set, now time.Time) (err error) {
+func (r *TierRow) check(set *policy.Set, now *time.Time) (err error) {
 	if tierRank[r.Tier] == 0 {
 		return fmt.Errorf("%.40q is no tier", r.Tier)
 	}
@@ -181,7 +183,7 @@ func (r *TierRow) check(set *policy.Set, now time.Time) (err error) {
 	return err
 }
 
-func (s *Staleness) check(set *policy.Set, now time.Time) (err error) {
+func (s *Staleness) check(set *policy.Set, now *time.Time) (err error) {
 	if s.refuse, err = time.ParseDuration(s.Refuse); err != nil || s.refuse <= 0 {
 		return fmt.Errorf("refuse: %.40q is not a positive duration", s.Refuse)
 	}
@@ -194,16 +196,16 @@ func (s *Staleness) check(set *policy.Set, now time.Time) (err error) {
 
 // knownClasses makes sure that a row names what there is: one about an unknown
 // value would never act.
-func knownClasses(set *policy.Set, dotted string, now time.Time, classes ...string) (policy.OID, error) {
+func knownClasses(set *policy.Set, dotted string, now *time.Time, classes ...string) (policy.OID, error) {
 	id, err := policy.ParseOID(dotted)
 	if err != nil {
 		return "", err
 	}
 	for _, c := range classes {
-		if c == "" {
+		if c == "" || now == nil {
 			continue
 		}
-		if _, err := set.Dominates(id, c, c, now); err != nil {
+		if _, err := set.Dominates(id, c, c, *now); err != nil {
 			return "", fmt.Errorf("policy %s, classification %.40q: %w", dotted, c, err)
 		}
 	}
