@@ -33,7 +33,9 @@ func (s *session) serveAttach(stream transport.Stream) {
 	}
 	s.transfers = first.transfers
 	s.attached = true
-	context.AfterFunc(first.conn.Context(), func() { _ = s.conn.CloseWithError(wire.CloseNormal, "") })
+	// Whichever ends first lets go of the other: the first one outlives many.
+	apart := context.AfterFunc(first.conn.Context(), func() { _ = s.conn.CloseWithError(wire.CloseNormal, "") })
+	context.AfterFunc(s.conn.Context(), func() { apart() })
 	close(s.ready)
 	_ = wire.Write(stream, wire.NewResult(0, wire.OK))
 	_ = stream.Close()

@@ -9,9 +9,11 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"sync/atomic"
 	"testing"
 	"time"
+	"weak"
 
 	"github.com/quic-go/quic-go"
 
@@ -376,6 +378,50 @@ func TestAttachedConnection(t *testing.T) {
 		t.Errorf("a delivery stream on a further connection: closed with %d", code)
 	}
 	gw.audit.want(t, eventClosedConnection, "unexpected_stream")
+}
+
+// What a further connection leaves at the first one goes with it: a connection that
+// stays for days sees many of them.
+func TestAttachedConnectionIsForgotten(t *testing.T) {
+	gw := startGateway(t, gatewayOptions{network: overTCP})
+	d := newDevice(t, gw, "alice")
+	d.connect(true, 0)
+	conn, err := dialRaw(t, gw.address, d.tlsConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	token := binding(t, d.link.conn.ConnectionState(), conn.ConnectionState())
+	stream, err := (&link{conn: conn}).open(wire.StreamAttach, &wire.Attach{Token: token})
+	if err == nil {
+		_, err = wire.Read(stream)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept := gw.attached()
+	if runtime.GC(); kept.Value() == nil {
+		t.Fatal("a connection in use is gone")
+	}
+	_ = conn.CloseWithError(0, "")
+	until(t, "the connection is forgotten", func() bool {
+		runtime.GC()
+		return kept.Value() == nil
+	})
+	if code := d.code(&wire.Ping{}); code != wire.OK {
+		t.Errorf("ping over the first: %v", code)
+	}
+}
+
+// attached finds the one further connection.
+func (g *testGateway) attached() weak.Pointer[session] {
+	g.Gateway.mu.Lock()
+	defer g.Gateway.mu.Unlock()
+	for s := range g.served {
+		if s.attached {
+			return weak.Make(s)
+		}
+	}
+	return weak.Pointer[session]{}
 }
 
 func binding(t testing.TB, first, second tls.ConnectionState) [32]byte {

@@ -11,5 +11,6 @@
 //
 // Never believe a connection because it stands: a QUIC dial can succeed although
 // the gateway never accepts it. Wait for its Welcome (spec/wire.md, Section 4.2).
-// Never write to one Stream from two goroutines at a time.
+// Never write to one Stream from two goroutines at a time, and never return from
+// serving one without Close or CancelWrite: until then it counts as open.
 package transport

@@ -276,8 +276,12 @@ func (m *Mux) streamOf(h header) (*muxStream, error) {
 		return nil, framing("more than %d streams", MaxStreams)
 	}
 	s := newMuxStream(m, h.stream)
+	select { // never a wait, with mu held
+	case m.arrivals <- s: // what nobody has accepted is open, so that there is room
+	default:
+		return nil, framing("more than %d streams", MaxStreams)
+	}
 	m.last = h.stream
 	m.streams[h.stream] = s
-	m.arrivals <- s // never more than open streams
 	return s, nil
 }

@@ -182,6 +182,7 @@ func TestMuxGivesUpStreams(t *testing.T) {
 		if !errors.As(err, &given) || given.Code != 8 || !given.Remote {
 			t.Fatalf("writing to a stream that was given up: %v", err)
 		}
+		_ = other.Close()
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -194,6 +195,80 @@ func TestMuxGivesUpStreams(t *testing.T) {
 	defer cancel()
 	if _, err := device.OpenStream(soon); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("one stream too many: %v", err)
+	}
+}
+
+// A device that stops and resets its streams has no more of them open than others:
+// each counts until whoever serves it lets go, and not one record longer.
+func TestMuxServedStreamsCount(t *testing.T) {
+	a, b := tcpPair(t)
+	m := newMux(b, Gateway, patience)
+	defer m.CloseWithError(0, "")
+	abandoned := func(stream uint32) []byte {
+		raw := append(header{kindData, stream, 1}.append(nil), 'x')
+		return appendNumber(appendNumber(raw, kindStop, stream, 7), kindReset, stream, 7)
+	}
+	for id := range uint32(MaxStreams) {
+		_, _ = a.Write(abandoned(id + 1))
+	}
+	var served []Stream
+	for range MaxStreams {
+		served = append(served, accept(t, m))
+	}
+	last := served[MaxStreams-1]
+	_ = last.SetDeadline(time.Now().Add(patience))
+	var given *StreamError
+	for err := error(nil); !errors.As(err, &given); {
+		if _, err = last.Write([]byte("x")); err != nil && !errors.As(err, &given) {
+			t.Fatalf("writing to a stream that is not wanted: %v", err)
+		}
+	}
+	// The control: who lets go of one makes room for one.
+	_ = last.Close()
+	_ = a.SetReadDeadline(time.Now().Add(patience))
+	for answer := [headerLen]byte{}; kind(answer[0]) != kindReset; {
+		if _, err := io.ReadFull(a, answer[:]); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.CopyN(io.Discard, a, int64(binary.BigEndian.Uint16(answer[5:]))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, _ = a.Write(abandoned(MaxStreams + 1))
+	accept(t, m)
+	if m.Context().Err() != nil {
+		t.Fatalf("ended by %v", context.Cause(m.Context()))
+	}
+	_, _ = a.Write(abandoned(MaxStreams + 2))
+	select {
+	case <-m.Context().Done():
+	case <-time.After(patience):
+		t.Fatal("one stream more than may be open is served")
+	}
+	if err := context.Cause(m.Context()); !errors.Is(err, ErrFraming) {
+		t.Errorf("ended by %v", err)
+	}
+}
+
+// Nobody accepts, and the peer opens and abandons streams all the same: the reader
+// never waits for room, so that the connection can always be closed.
+func TestMuxNobodyAccepts(t *testing.T) {
+	a, b := tcpPair(t)
+	m := newMux(b, Gateway, patience)
+	for id := range uint32(3 * MaxStreams) {
+		raw := append(header{kindData, id + 1, 1}.append(nil), 'x')
+		_, _ = a.Write(appendNumber(appendNumber(raw, kindStop, id+1, 7), kindReset, id+1, 7))
+	}
+	closed := make(chan struct{})
+	go func() {
+		<-m.Context().Done()
+		m.Wait()
+		close(closed)
+	}()
+	select {
+	case <-closed:
+	case <-time.After(patience):
+		t.Fatal("the connection does not end")
 	}
 }
 

@@ -47,9 +47,10 @@ type muxStream struct {
 	writeDeadline time.Time
 	endDue        bool
 	resetDue      *wire.CloseCode
-	ownDone       bool // end or reset was sent
-	isDue         bool // stands in m.due
-	released      bool // its slot was given back
+	stopped       *wire.CloseCode // at the gateway: the peer wants no more, and is not answered yet
+	ownDone       bool            // end or reset was sent
+	isDue         bool            // stands in m.due
+	released      bool            // its slot was given back
 }
 
 func newMuxStream(m *Mux, id uint32) *muxStream {
@@ -162,6 +163,7 @@ func (s *muxStream) Close() error {
 		s.endDue = true
 		s.owe()
 	}
+	s.answerStop()
 	return nil
 }
 
@@ -170,6 +172,15 @@ func (s *muxStream) CancelWrite(code wire.CloseCode) {
 	s.m.mu.Lock()
 	defer s.m.mu.Unlock()
 	s.giveUp(code, &StreamError{Code: code})
+	s.answerStop()
+}
+
+// answerStop lets a stream end that the peer wants no more of. Called with m.mu held.
+func (s *muxStream) answerStop() {
+	if s.stopped != nil {
+		s.resetDue, s.stopped = s.stopped, nil
+		s.owe()
+	}
 }
 
 // giveUp ends sending with a reset. Called with m.mu held.
@@ -262,8 +273,17 @@ func (s *muxStream) peerEnds(reset error) error {
 	return nil
 }
 
+// peerStops makes writing fail. The gateway answers only when whoever serves the
+// stream lets go of it, with Close or CancelWrite: until then it counts as open, and a
+// peer that stops and resets its streams has no more of them served than others have.
 func (s *muxStream) peerStops(code wire.CloseCode) {
-	s.giveUp(code, &StreamError{Code: code, Remote: true})
+	why := &StreamError{Code: code, Remote: true}
+	if s.m.role == Device {
+		s.giveUp(code, why)
+	} else if s.writeErr == nil {
+		s.writeErr, s.stopped = why, &code
+		wake(s.writable)
+	}
 }
 
 func (s *muxStream) credited(n uint32) error {
