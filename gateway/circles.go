@@ -4,7 +4,6 @@ package gateway
 
 import (
 	"bytes"
-	"crypto/x509"
 	"slices"
 	"sync"
 
@@ -24,6 +23,7 @@ type circles struct {
 	mu      sync.RWMutex
 	all     map[string]*circle // guarded by mu; by group
 	members int                // guarded by mu; of all of them
+	cache   routeCache
 }
 
 // A circle is what is known of a conversation under one bundle, epoch and set of
@@ -37,34 +37,6 @@ type circle struct {
 	own    *routes // of senders whose connection shows another certificate than the tree
 }
 
-// routes are those that were decided through one conversation.
-type routes struct {
-	mu    sync.RWMutex
-	paths map[pathKey]*bundle.Path // guarded by mu
-}
-
-type pathKey struct {
-	sender     identity.DeviceID
-	own        *x509.Certificate // nil: the tree's
-	precedence wire.Precedence
-	label      string
-}
-
-func (r *routes) get(k pathKey) *bundle.Path {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	return r.paths[k]
-}
-
-func (r *routes) put(k pathKey, p *bundle.Path) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.paths == nil || len(r.paths) >= maxRoutes {
-		r.paths = make(map[pathKey]*bundle.Path)
-	}
-	r.paths[k] = p
-}
-
 // of returns what is known of a conversation now; nil without a bundle.
 func (c *circles) of(view *group.View, state *rules.State, set *bulletin.Set) *circle {
 	if view == nil || state == nil || state.Bundle == nil {
@@ -73,26 +45,65 @@ func (c *circles) of(view *group.View, state *rules.State, set *bulletin.Set) *c
 	c.mu.RLock()
 	have := c.all[string(view.ID)]
 	c.mu.RUnlock()
-	if have != nil && have.view == view && have.bundle == state.Bundle && have.set == set {
+	next := &circle{view: view, set: set, bundle: state.Bundle}
+	if have.same(next) {
 		return have
 	}
-	next := &circle{view: view, set: set, bundle: state.Bundle, routes: new(routes), own: new(routes)}
 	ends := endsOf(view, set)
 	if have != nil && have.bundle == state.Bundle && slices.EqualFunc(have.known.Ends(), ends, sameEnd) {
-		next.known, next.routes = have.known, have.routes
+		next.known = have.known
 	} else {
 		next.known = state.Bundle.Circle(ends)
 	}
+	return c.keep(next)
+}
+
+// same reports whether two circles are of one bundle, epoch and set of standings.
+func (c *circle) same(other *circle) bool {
+	return c != nil && c.view == other.view && c.bundle == other.bundle && c.set == other.set
+}
+
+// keep puts what is known of a conversation into the place of what was, with the routes
+// that still hold.
+func (c *circles) keep(next *circle) *circle {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.members += len(ends); c.all == nil || c.members > maxCircleMembers {
-		c.all, c.members = make(map[string]*circle), len(ends)
+	id, n := string(next.view.ID), len(next.known.Ends())
+	old := c.all[id]
+	if old.same(next) {
+		return old // somebody else was faster
 	}
-	if old := c.all[string(view.ID)]; old != nil {
-		c.members -= len(old.view.Members)
+	next.own = c.cache.routes()
+	if old != nil && old.known == next.known {
+		next.routes = old.routes
+	} else {
+		next.routes = c.cache.routes()
 	}
-	c.all[string(view.ID)] = next
+	if old != nil {
+		old.drop(next)
+		c.members -= len(old.known.Ends())
+		delete(c.all, id)
+	}
+	if c.members+n > maxCircleMembers {
+		for _, each := range c.all {
+			each.drop(nil)
+		}
+		c.all, c.members = nil, 0
+	}
+	if c.all == nil {
+		c.all = make(map[string]*circle)
+	}
+	c.all[id] = next
+	c.members += n
 	return next
+}
+
+// drop ends the routes but for those that the next circle keeps.
+func (c *circle) drop(next *circle) {
+	c.own.drop()
+	if next == nil || next.routes != c.routes {
+		c.routes.drop()
+	}
 }
 
 func endsOf(view *group.View, set *bulletin.Set) []bundle.End {

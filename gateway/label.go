@@ -54,12 +54,8 @@ func admitLabel(s *snapshot, h *wire.Header, sender group.Member) (class string,
 // path returns the decided route of a message, and sets it up where it is new: that
 // counts as requests of its own, for it takes the time of many messages.
 func (s *snapshot) path(h *wire.Header, sender group.Member) (*bundle.Path, *refusal) {
-	// The map is asked with the key in place: so its label is not copied.
 	if leaf := sender.Device.Leaf; leaf == s.device.Leaf {
-		s.circle.routes.mu.RLock()
-		path := s.circle.routes.paths[pathKey{sender: s.device.ID, precedence: h.Precedence, label: string(h.Label)}]
-		s.circle.routes.mu.RUnlock()
-		if path != nil && path.Holds(s.now) {
+		if path := s.circle.routes.find(s.device.ID, h.Precedence, h.Label); path != nil && path.Holds(s.now) {
 			return path, nil
 		}
 	}

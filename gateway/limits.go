@@ -140,9 +140,10 @@ const (
 	// conversations: some 250 bytes each.
 	maxCircleMembers = 200_000
 
-	// maxRoutes bounds the routes that are kept of one conversation: its senders
-	// times the labels in use there.
-	maxRoutes = 4096
+	// maxRouteBytes bounds the decided routes in memory, over all conversations: some
+	// 30,000 with labels of 50 bytes, where senders times the labels that each uses is
+	// a few thousand in a large gateway. What is not there is decided again.
+	maxRouteBytes = 64 << 20
 )
 
 // Limits are what an operator may set. Zero fields take the defaults.

@@ -172,6 +172,10 @@ func (b *Bundle) table(label *policy.Label, e *End, at time.Time) *Verdict {
 // be made anew.
 func (p *Path) Holds(at time.Time) bool { return p.until.IsZero() || at.Before(p.until) }
 
+// Valid reports whether the label is valid, or its absence allowed. A path without that
+// refuses every message, and is not worth keeping.
+func (p *Path) Valid() bool { return p.invalid == nil }
+
 // Circle returns the conversation that the path is through.
 func (p *Path) Circle() *Circle { return p.circle }
 
