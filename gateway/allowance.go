@@ -96,13 +96,13 @@ func (a *allowance) isHeld(now time.Time) bool {
 
 // honest are the refusals that a device in order may run into: a race with somebody
 // else's commit, a full mailbox, a queue that is used up, an operator's or officers'
-// decision that it does not know yet, trouble of the gateway's own.
+// decision that it does not know yet, trouble of the gateway's own or of the network.
 var honest = map[string]bool{
 	"stale_epoch": true, "mailbox_full": true, "rate_limited": true, "bytes_limited": true, "fanout_limited": true,
 	"label_limited": true, "commit_attempts": true, "recipient_denied": true, "removal_due": true, "unavailable": true,
 	"added_device_denied": true, "added_device_unknown": true, "group_exists": true, "too_many_packages": true,
 	"expired": true, "old_incarnation": true, "unknown_group": true, "held": true, "bulletin_stale": true,
-	"stale_bulletin": true, "no_bulletin": true, "stale_for_label": true, "other_bundle": true, "bundle_not_in_force": true,
+	"stale_bulletin": true, "no_bulletin": true, "stale_for_label": true, "slow_frame": true, "other_bundle": true, "bundle_not_in_force": true,
 }
 
 // A consequence is what follows from a refusal.

@@ -16,7 +16,7 @@ import (
 // Section 12.3.
 func (s *session) serveAttach(stream transport.Stream) {
 	_ = stream.SetReadDeadline(time.Now().Add(helloTimeout))
-	frame, err := wire.Read(stream)
+	frame, err := wire.ReadSmall(stream)
 	if err != nil {
 		s.broken(err)
 		return

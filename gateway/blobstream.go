@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"errors"
 	"io"
+	"os"
 	"time"
 
 	"valise/gateway/blob"
@@ -61,7 +62,7 @@ func (s *session) serveBlobPut(stream transport.Stream) {
 	defer stream.Close()
 	in := bufio.NewReaderSize(stream, transferChunk)
 	_ = stream.SetReadDeadline(time.Now().Add(helloTimeout))
-	frame, err := wire.Read(in)
+	frame, err := wire.ReadSmall(in)
 	if err != nil {
 		s.brokenTransfer(err)
 		return
@@ -181,7 +182,7 @@ func (s *session) serveBlobGet(stream transport.Stream) {
 	defer stream.Close()
 	defer stream.CancelRead(wire.CloseNormal)
 	_ = stream.SetReadDeadline(time.Now().Add(helloTimeout))
-	frame, err := wire.Read(stream)
+	frame, err := wire.ReadSmall(stream)
 	if err != nil {
 		s.brokenTransfer(err)
 		return
@@ -237,10 +238,13 @@ func (s *session) serveBlobGet(stream transport.Stream) {
 // onlyWriter hides every other method, so that CopyBuffer uses our buffer.
 type onlyWriter struct{ io.Writer }
 
-// brokenTransfer closes the connection of a peer that cannot encode, and lets
-// one go on that gave up a transfer.
+// brokenTransfer closes the connection of a peer that cannot encode, and lets one go
+// on that gave up a transfer, or whose network did.
 func (s *session) brokenTransfer(err error) {
-	if errors.Is(err, wire.ErrMalformed) {
+	switch {
+	case errors.Is(err, wire.ErrMalformed):
 		s.broken(err)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		s.refuse(eventRefusedBlob, "slow_frame")
 	}
 }

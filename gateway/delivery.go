@@ -38,8 +38,8 @@ type sent struct {
 // to the current incarnation only: acknowledgements of an older copy of the
 // device's state would delete what the present one has not seen.
 func (s *session) serveDelivery(stream transport.Stream) {
-	in := bufio.NewReaderSize(stream, 4<<10)
-	frame, err := wire.Read(in)
+	in := s.framesOf(stream, bufio.NewReaderSize(stream, wire.MaxSmall))
+	frame, err := in.small()
 	if err != nil {
 		s.broken(err)
 		return
@@ -210,9 +210,9 @@ func (d *delivery) note(number uint64, size int) {
 }
 
 // readAcks takes acknowledgements, which are cumulative.
-func (d *delivery) readAcks(in *bufio.Reader) {
+func (d *delivery) readAcks(in *frames) {
 	for {
-		frame, err := wire.Read(in)
+		frame, err := in.small()
 		if err != nil {
 			d.s.broken(err)
 			return

@@ -186,6 +186,9 @@ type Limits struct {
 	// HandshakeTime is how long one may take while the peer is not silent; default
 	// 60 s: somebody may be typing a PIN.
 	HandshakeTime time.Duration
+	// FrameTime is how long a frame that has begun may take, on a stream for requests
+	// or acknowledgements; default 5 minutes: the largest, 8 MiB, at 230 kbit/s.
+	FrameTime time.Duration
 	// BlobQuota bounds the bytes of one device's files; default 16 GiB.
 	BlobQuota uint64
 	// BlobExpiry is how long a file stays; default 30 days.
@@ -210,6 +213,7 @@ func (l Limits) withDefaults() Limits {
 	l.Connections, l.Handshakes = cmp.Or(l.Connections, 50_000), cmp.Or(l.Handshakes, 1000)
 	l.HandshakesPerSource = cmp.Or(l.HandshakesPerSource, min(400, l.Handshakes))
 	l.HandshakeTime = cmp.Or(l.HandshakeTime, 2*helloTimeout)
+	l.FrameTime = cmp.Or(l.FrameTime, 5*time.Minute)
 	l.BlobQuota = cmp.Or(l.BlobQuota, 16<<30)
 	l.BlobExpiry, l.MailAge = cmp.Or(l.BlobExpiry, 30*24*time.Hour), cmp.Or(l.MailAge, 30*24*time.Hour)
 	return l

@@ -3,7 +3,6 @@
 package gateway
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"log/slog"
@@ -17,10 +16,10 @@ import (
 // requests reads and serves requests until the stream or the connection ends.
 // One goroutine serves a device's requests, in their order; only the store's
 // work on messages goes on behind its back.
-func (s *session) requests(in *bufio.Reader, out *outbox) {
+func (s *session) requests(in *frames, out *outbox) {
 	r := &requester{s: s, out: out, pending: make(chan struct{}, wire.MaxPending)}
 	for out.room() {
-		frame, body, err := wire.ReadRaw(in)
+		frame, body, err := in.raw()
 		if err != nil {
 			s.broken(err)
 			return

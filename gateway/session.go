@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -160,7 +161,7 @@ func cancelStream(stream transport.Stream) {
 func (s *session) serveControl(stream transport.Stream) {
 	in := bufio.NewReaderSize(stream, 8<<10)
 	_ = stream.SetReadDeadline(time.Now().Add(helloTimeout))
-	frame, err := wire.Read(in)
+	frame, err := wire.ReadSmall(in)
 	if err != nil {
 		s.broken(err)
 		return
@@ -178,8 +179,12 @@ func (s *session) serveControl(stream transport.Stream) {
 	out := newOutbox(stream, s.conn.Context())
 	defer out.close()
 	close(s.ready)
-	s.requests(in, out)
+	s.requests(s.framesOf(stream, in), out)
 	s.seq.settle()
+}
+
+func (s *session) framesOf(stream transport.Stream, in *bufio.Reader) *frames {
+	return &frames{stream: stream, in: in, limit: s.g.limits.FrameTime}
 }
 
 // welcome makes this the device's one connection, records its arrival and
@@ -320,11 +325,14 @@ func (s *session) unavailable(what string, err error) {
 
 // broken deals with the end of a stream that should have gone on.
 func (s *session) broken(err error) {
-	if errors.Is(err, wire.ErrMalformed) {
+	switch {
+	case errors.Is(err, wire.ErrMalformed):
 		s.close(wire.CloseProtocol, "malformed_frame")
-		return
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		s.close(wire.CloseProtocol, "slow_frame")
+	default:
+		s.close(wire.CloseNormal, "")
 	}
-	s.close(wire.CloseNormal, "")
 }
 
 // refuse writes a refusal to the audit stream.

@@ -154,14 +154,22 @@ func Read(r io.Reader) (Frame, error) {
 	return f, err
 }
 
+// ReadSmall is Read where only frames of at most MaxSmall bytes are expected.
+func ReadSmall(r io.Reader) (Frame, error) {
+	f, _, err := readRaw(r, MaxSmall)
+	return f, err
+}
+
 // ReadRaw is Read that also returns the body, to which the frame refers.
-func ReadRaw(r io.Reader) (Frame, []byte, error) {
+func ReadRaw(r io.Reader) (Frame, []byte, error) { return readRaw(r, MaxFrame) }
+
+func readRaw(r io.Reader, most int) (Frame, []byte, error) {
 	t, n, err := readHead(r)
 	if err != nil {
 		return nil, nil, err
 	}
-	if n > MaxFrame {
-		return nil, nil, malformed(fmt.Sprintf("frame: %d bytes, at most %d are allowed", n, MaxFrame))
+	if n > most {
+		return nil, nil, malformed(fmt.Sprintf("frame: %d bytes, at most %d are allowed", n, most))
 	}
 	if builder(t) == nil {
 		return nil, nil, malformed(fmt.Sprintf("frame: unknown type %#02x", uint8(t)))
@@ -172,6 +180,12 @@ func ReadRaw(r io.Reader) (Frame, []byte, error) {
 	}
 	f, err := Parse(t, body)
 	return f, body, err
+}
+
+// BeginsWhole says whether b begins with a whole frame: reading that one needs
+// nothing more of the peer.
+func BeginsWhole(b []byte) bool {
+	return len(b) >= headSize && len(b)-headSize >= int(binary.BigEndian.Uint32(b)&0xffffff)
 }
 
 // heads are used again: what is given to an io.Reader is on the heap.

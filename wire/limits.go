@@ -10,6 +10,10 @@ const (
 	// alone is 4.8 MiB there.
 	MaxFrame = 8 << 20
 
+	// MaxSmall bounds a frame that says what a stream is for, and an acknowledgement:
+	// the largest, a BlobPut, has 296 bytes.
+	MaxSmall = 512
+
 	// MaxMessage bounds one sealed message. Text and file references are far
 	// smaller; files travel as blobs.
 	MaxMessage = 256 << 10

@@ -143,6 +143,39 @@ func TestReadGrowsWithWhatArrives(t *testing.T) {
 	}
 }
 
+// Where small frames are expected a larger one is refused by its length alone; the
+// largest of each kind that comes there is read.
+func TestReadSmall(t *testing.T) {
+	group := bytes.Repeat([]byte{1}, 255)
+	for _, f := range []Frame{
+		&Hello{Version: Version, Agent: strings.Repeat("a", 64)}, &Resume{}, &Ack{}, &Attach{}, &BlobGet{}, &BlobPut{Group: group, Size: 1},
+	} {
+		b, err := Marshal(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for n := range b {
+			if BeginsWhole(b[:n]) {
+				t.Errorf("%d of %d bytes of %T are a whole frame", n, len(b), f)
+			}
+		}
+		if got, err := ReadSmall(bytes.NewReader(b)); err != nil || got.Type() != f.Type() || !BeginsWhole(append(b, 0)) {
+			t.Errorf("%T: %v", f, err)
+		}
+	}
+	fits := func(n int) []byte {
+		return append([]byte{byte(TypeSend), 0, byte(n >> 8), byte(n)}, make([]byte, MaxSmall)...)
+	}
+	r := bytes.NewReader(fits(MaxSmall + 1))
+	if _, err := ReadSmall(r); !errors.Is(err, ErrMalformed) || r.Len() != MaxSmall {
+		t.Errorf("one byte more: %v, %d bytes left", err, r.Len())
+	}
+	r = bytes.NewReader(fits(MaxSmall))
+	if _, err := ReadSmall(r); !errors.Is(err, ErrMalformed) || r.Len() != 0 { // it was read, and is no Send
+		t.Errorf("as large as it may be: %v, %d bytes left", err, r.Len())
+	}
+}
+
 func TestBehind(t *testing.T) {
 	mine, other := filled16(1), filled16(2)
 	for name, c := range map[string]struct {
