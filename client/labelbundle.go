@@ -66,6 +66,7 @@ type law struct {
 	due     time.Time // when the gateway is asked next; zero: not before there is news
 	asked   uint64    // the last delivery for which the gateway was asked
 	looks   int       // how often it is asked for a bulletin that names another bundle
+	owed    bool      // messages could not be judged, and are to be asked for again
 }
 
 // loadLaw reads what the vault holds. It was verified when it was put there.
@@ -78,6 +79,11 @@ func (e *Engine) loadLaw(tx *vault.Tx) error {
 	if cell != nil {
 		e.law.cell = *cell
 	}
+	owed, err := tx.List(tableOwed, nil)
+	if err != nil {
+		return err
+	}
+	e.law.owed = len(owed) > 0
 	file, err := tx.Get(tableBundle, nil, []byte("file"))
 	if err != nil || file == nil {
 		e.outdated()

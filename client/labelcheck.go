@@ -28,10 +28,10 @@ import (
 // Reason codes of labels that are refused, for events and reports. Those of decisions
 // begin with "label_" or, where they are about the sender, "label_sender_".
 const (
-	reasonLabel        = "label_unknown"   // labelled where no policy is in force
+	reasonLabel        = "label_unknown"   // labelled where no policy is in force (yet: see labelwait.go)
 	reasonLabelForm    = "label_malformed" // not canonical, or of another policy than the header says
 	reasonLabelUnbound = "label_unbound"   // the header names no bundle
-	reasonLabelBundle  = "bundle_unknown"  // decided under a bundle that was never in force here
+	reasonLabelBundle  = "bundle_unknown"  // decided under a bundle that was never in force here (yet)
 	reasonLabelAltered = "label_altered"   // another label was delivered than the sender signed
 )
 

@@ -101,6 +101,9 @@ func (e *Engine) fill(ctx context.Context, l *link) (bool, error) {
 	if due := e.law.due; !due.IsZero() && !e.now().Before(due) {
 		return true, e.refreshLaw(ctx, l)
 	}
+	if e.law.settled() {
+		return true, e.collect()
+	}
 	for _, conv := range e.conversations {
 		if conv.State == stateResync {
 			return true, e.resync(ctx, l, conv)

@@ -242,14 +242,23 @@ func (e *Engine) missed(c *change, d *wire.Deliver) error {
 	return e.missing(c, conv, d.Sender, h.Sequence)
 }
 
-// missing notes one sequence number of a sender as not delivered.
+// missing notes one sequence number of a sender as not delivered, and asks for it.
 func (e *Engine) missing(c *change, conv *conversation, sender identity.DeviceID, n uint64) error {
+	noted, err := e.notArrived(c, conv, sender, n)
+	if err != nil || !noted || conv.State != stateActive {
+		return err // asked for after the resync
+	}
+	return e.askAgain(c, conv, sender, false)
+}
+
+// notArrived notes a sequence number, unless its message was delivered before.
+func (e *Engine) notArrived(c *change, conv *conversation, sender identity.DeviceID, n uint64) (bool, error) {
 	p, err := c.peer(conv.ID, sender)
 	if err != nil || n > p.Last+maxGap && !p.Fresh {
-		return err
+		return false, err
 	}
 	if _, asked := p.Missing[n]; n <= p.Last && !asked && !p.Fresh {
-		return nil // delivered before
+		return false, nil
 	}
 	if !p.Fresh {
 		for k := p.Last + 1; k < n; k++ {
@@ -258,10 +267,7 @@ func (e *Engine) missing(c *change, conv *conversation, sender identity.DeviceID
 	}
 	p.Missing[n] += 0
 	p.Last, p.Fresh = max(n, p.Last), false
-	if err := c.putPeer(conv.ID, sender, p); err != nil || conv.State != stateActive {
-		return err // asked for after the resync
-	}
-	return e.askAgain(c, conv, sender, false)
+	return true, c.putPeer(conv.ID, sender, p)
 }
 
 // opened deals with a message that MLS has opened: its sender's signature holds.
@@ -307,6 +313,8 @@ func (e *Engine) opened(ctx context.Context, l *link, d *wire.Deliver, conv *con
 		switch {
 		case reason == "":
 			return e.accept(c, conv, g, m)
+		case e.unjudged(reason):
+			return e.putOff(c, conv, from.Device, m.header.Sequence)
 		case mislabelled:
 			return e.refusedLabel(c, conv, m, reason)
 		case reason == reasonSender:
