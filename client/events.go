@@ -34,6 +34,7 @@ const (
 	EventLost       = "lost"       // a message could not be obtained again from its sender
 	EventExpired    = "expired"    // messages to this device waited too long at the gateway, as it says
 	EventUnfetched  = "unfetched"  // messages of this device were not fetched by another in time, as the gateway says
+	EventRestored   = "restored"   // the gateway was restored from a backup, and has forgotten what it took since
 	EventResynced   = "resynced"   // this device's state was an older copy
 	EventRecord     = "record"     // the authority's record is not in order, and why; in order again without a reason
 	EventPolicy     = "policy"     // another policy bundle is in force, or with a reason: the one in force is not here

@@ -93,6 +93,8 @@ func (e *Engine) deliver(ctx context.Context, l *link, d *wire.Deliver) error {
 		return e.expired(l, d)
 	case wire.DeliverUndelivered:
 		return e.undelivered(l, d)
+	case wire.DeliverRestored:
+		return e.restored(l, d)
 	case wire.DeliverWelcome:
 		return e.welcomed(ctx, l, d)
 	case wire.DeliverCommit:

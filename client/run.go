@@ -204,6 +204,9 @@ func (e *Engine) admit(l *link, hello *wire.Hello) error {
 func (e *Engine) behind(w *wire.Welcome) error {
 	e.cfg.Log.Warn("state is an older copy: new incarnation, resync of all groups", "cursor", e.meta.Cursor, "acknowledged", w.Acknowledged)
 	clear(e.groups)
+	// A gateway that does not know the device at all was restored: it is not this state
+	// that is older.
+	lost := w.Incarnation != [16]byte{}
 	err := e.update(func(c *change) error {
 		if err := e.loosen(c); err != nil {
 			return err
@@ -232,7 +235,7 @@ func (e *Engine) behind(w *wire.Welcome) error {
 			}
 			if old.State == stateBroken {
 				conv := old.edit()
-				conv.Group, conv.State, conv.Founding, conv.Lost = conv.Predecessor, stateResync, 0, true
+				conv.Group, conv.State, conv.Founding, conv.Lost = conv.Predecessor, stateResync, 0, lost
 				if err := errors.Join(c.end(old.Founding, nil), c.put(conv)); err != nil {
 					return err
 				}
@@ -242,7 +245,7 @@ func (e *Engine) behind(w *wire.Welcome) error {
 				continue
 			}
 			conv := old.edit()
-			conv.State, conv.Lost = stateResync, true
+			conv.State, conv.Lost = stateResync, lost
 			if err := c.put(conv); err != nil {
 				return err
 			}

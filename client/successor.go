@@ -37,6 +37,7 @@ const (
 	brokenUnknown  = "unknown_group"     // the gateway has lost it
 	brokenResync   = "resync_impossible" // what the gateway has of it is not valid
 	brokenRollback = "rolled_back"       // the gateway went back behind an epoch that was reached
+	brokenRestored = "gateway_restored"  // the gateway has forgotten what came after its backup
 	brokenForked   = "forked"            // members are at odds, and a resync did not help
 )
 

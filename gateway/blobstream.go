@@ -56,6 +56,19 @@ func (s *session) mayUse(group []byte) *refusal {
 	return nil
 }
 
+// mayRead is mayUse for a file that is there: members of a group that was lost when
+// the store was restored still may.
+func (s *session) mayRead(group []byte) *refusal {
+	r := s.mayUse(group)
+	if r == nil || r.code != wire.UnknownGroup {
+		return r
+	}
+	if view, err := s.g.groups.Lost(s.conn.Context(), group); err == nil && isMember(view, s.device.ID) {
+		return nil
+	}
+	return r
+}
+
 // serveBlobPut receives a file. See spec/wire.md, Section 8.
 func (s *session) serveBlobPut(stream transport.Stream) {
 	defer stream.CancelRead(wire.CloseNormal)
@@ -204,7 +217,7 @@ func (s *session) serveBlobGet(stream transport.Stream) {
 	defer give()
 	var outside *refusal
 	file, size, err := s.g.blobs.Get(s.conn.Context(), get.Blob, func(group []byte) bool {
-		r := s.mayUse(group)
+		r := s.mayRead(group)
 		if r != nil {
 			outside = r
 		}

@@ -25,10 +25,12 @@ const (
 
 	DeliverExpired     DeliveryKind = 4 // ExpiredMail: what this device did not fetch in time
 	DeliverUndelivered DeliveryKind = 5 // UndeliveredMail: what another did not fetch of this one's
+	DeliverRestored    DeliveryKind = 6 // RestoredMail: the gateway was put back into an earlier state
 )
 
 // A Deliver carries one message to one device. Numbers are the device's own,
-// rise by one and begin at 1; a DeliverExpired has several.
+// rise by one and begin at 1; a DeliverExpired and a
+// DeliverRestored have several.
 //
 //	struct {
 //	    uint64 number;
@@ -55,7 +57,7 @@ func (*Deliver) Type() Type { return TypeDeliver }
 func (d *Deliver) fields(f field) {
 	f.u64(&d.Number)
 	f.u8((*uint8)(&d.Kind))
-	f.check(d.Kind >= DeliverContent && d.Kind <= DeliverUndelivered && d.Number > 0)
+	f.check(d.Kind >= DeliverContent && d.Kind <= DeliverRestored && d.Number > 0)
 	f.opaque(&d.Group, 1, 255)
 	f.u64(&d.Epoch)
 	f.fixed(d.Sender[:])

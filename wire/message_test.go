@@ -174,7 +174,7 @@ func FuzzMessage(f *testing.F) {
 		data, _ := m.Marshal()
 		f.Add(data)
 	}
-	kinds := []message{new(Header), new(Content), new(FileReference), new(ResendRequest), new(ExpiredMail), new(UndeliveredMail)}
+	kinds := []message{new(Header), new(Content), new(FileReference), new(ResendRequest), new(ExpiredMail), new(UndeliveredMail), new(RestoredMail)}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		for _, kind := range kinds {
 			m, err := parseMessage(kind, data)

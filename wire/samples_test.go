@@ -88,6 +88,7 @@ func sampleMessages() map[string]message {
 		},
 		"resend-request":   &ResendRequest{Sender: filled(4), Sequences: []uint64{3, 9}},
 		"expired-mail":     &ExpiredMail{First: 7, Since: 1790000000000},
+		"restored-mail":    &RestoredMail{Since: 1790000000000},
 		"undelivered-mail": &UndeliveredMail{Incarnation: filled16(3), Counters: []uint64{4, 5, 1 << 40}},
 	}
 }
@@ -103,6 +104,8 @@ func parseMessage(like message, data []byte) (message, error) {
 		return orNil(ParseFileReference(data))
 	case *ExpiredMail:
 		return orNil(ParseExpiredMail(data))
+	case *RestoredMail:
+		return orNil(ParseRestoredMail(data))
 	case *UndeliveredMail:
 		return orNil(ParseUndeliveredMail(data))
 	}

@@ -161,6 +161,9 @@ func describe(ev *client.Event) string {
 		return fmt.Sprintf("%s * TROUBLE with the authority's public record: %s (%s); nobody new is let in. Tell your security officer", at, client.RecordText(ev.Reason), line(ev.Reason))
 	case client.EventUnrecorded:
 		return fmt.Sprintf("%s%s * the device %s of %s was NOT LET IN: %s (%s). Tell your security officer", at, where, ev.Device.String()[:8], ev.From, client.RecordText(ev.Reason), line(ev.Reason))
+	case client.EventRestored:
+		return fmt.Sprintf("%s * the gateway was restored from a backup of %s: conversations go on in new groups, and what it has forgotten since is sent again by those who still have it",
+			at, ev.Taken.Local().Format(time.DateTime))
 	case client.EventResynced:
 		return at + " * this device's state was an older copy; it was brought up to date, and what is missing is asked for again"
 	}
@@ -180,6 +183,7 @@ func because(reason string) string {
 		"unknown_group":     "the gateway had lost the former one",
 		"resync_impossible": "what the gateway had of the former one was not valid",
 		"rolled_back":       "the gateway had gone back to an earlier state of the former one",
+		"gateway_restored":  "the gateway was restored from a backup",
 		"forked":            "the members of the former one were at odds",
 	}[reason]
 	if text == "" {

@@ -17,7 +17,7 @@ func TestDescribeSuccessor(t *testing.T) {
 	}
 	for reason, words := range map[string]string{
 		"unknown_group": "the gateway had lost the former one", "resync_impossible": "was not valid",
-		"rolled_back": "an earlier state", "forked": "at odds", "": "bob@interieur.example (00000000);",
+		"rolled_back": "an earlier state", "forked": "at odds", "gateway_restored": "restored from a backup", "": "bob@interieur.example (00000000);",
 	} {
 		ev.Reason = reason
 		got := describe(&ev)

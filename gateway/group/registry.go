@@ -232,15 +232,14 @@ func (r *Registry) load(ctx context.Context, g *group) error {
 		r.forget(g)
 		return err
 	}
-	public, err := mls.LoadPublicGroup(r.auth, fromRecords(stored.Records))
-	if err != nil {
+	if stored.Epoch == mailbox.LostEpoch {
 		r.forget(g)
-		return fmt.Errorf("group: stored state is damaged: %w", err)
+		return refuse(wire.UnknownGroup, "lost_group", nil)
 	}
-	v, err := newView(g.id, public.Epoch(), public.Members(), r.auth)
+	public, v, err := r.read(stored)
 	if err != nil {
 		r.forget(g)
-		return fmt.Errorf("group: stored state is damaged: %w", err)
+		return err
 	}
 	if v.Epoch != stored.Epoch {
 		r.forget(g)
@@ -250,6 +249,33 @@ func (r *Registry) load(ctx context.Context, g *group) error {
 	r.show(g, v)
 	r.keep(g, len(v.Members))
 	return nil
+}
+
+// read makes the public tree and the view of what is stored.
+func (r *Registry) read(stored *mailbox.Group) (*mls.PublicGroup, *View, error) {
+	public, err := mls.LoadPublicGroup(r.auth, fromRecords(stored.Records))
+	if err != nil {
+		return nil, nil, fmt.Errorf("group: stored state is damaged: %w", err)
+	}
+	v, err := newView(stored.ID, public.Epoch(), public.Members(), r.auth)
+	if err != nil {
+		return nil, nil, fmt.Errorf("group: stored state is damaged: %w", err)
+	}
+	return public, v, nil
+}
+
+// Lost returns a group that does not go on, as it was when the store's backup was
+// made; ErrNotFound for any other. It is good for reading files that were there then.
+func (r *Registry) Lost(ctx context.Context, id []byte) (*View, error) {
+	stored, err := r.cfg.Store.Group(ctx, id)
+	if err == nil && stored.Epoch != mailbox.LostEpoch {
+		err = mailbox.ErrNotFound
+	}
+	if err != nil {
+		return nil, err
+	}
+	_, v, err := r.read(stored)
+	return v, err
 }
 
 func fromRecords(records []mailbox.Record) mls.Delta {

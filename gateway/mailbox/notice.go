@@ -39,6 +39,12 @@ func Unfetched(incarnation [16]byte, counters []uint64) ([]byte, error) {
 	return (&wire.UndeliveredMail{Incarnation: incarnation, Counters: counters}).Marshal()
 }
 
+// RestoredTo is the payload of an entry of kind Restored: the state that the store was
+// put back into is that of a backup of that time.
+func RestoredTo(since time.Time) ([]byte, error) {
+	return (&wire.RestoredMail{Since: uint64(since.UnixMilli())}).Marshal()
+}
+
 // Expire has the store take out what nobody fetched in time, and wakes those who are
 // told so. It returns fewer than limit messages when nothing more is due.
 func (b *Box) Expire(ctx context.Context, before time.Time, limit int) ([]Loss, error) {

@@ -5,6 +5,7 @@ package mailbox
 import (
 	"context"
 	"errors"
+	"math"
 	"time"
 )
 
@@ -23,7 +24,15 @@ const (
 	// time, and Undelivered is what its sender gets. Their payloads are notice.go's.
 	Expired     Kind = 4
 	Undelivered Kind = 5
+	// Restored says to a device that the store was put back into an earlier state. It
+	// stands for all numbers since the entry before it.
+	Restored Kind = 6
 )
+
+// LostEpoch is the epoch of a group that does not go on, because the store that knew
+// it was restored: every submission for it is refused as for an unknown one, and only
+// its files can still be read.
+const LostEpoch = math.MaxInt64
 
 // A Submission is one request of a device and all that follows from it.
 type Submission struct {
@@ -123,8 +132,8 @@ type Placed struct {
 }
 
 // An Entry is one message in one device's mailbox. Numbers rise by one, but for an
-// entry of kind Expired, which stands for all numbers up to its own since the one
-// before it.
+// entry of kind Expired or Restored, which stands for all numbers up to its own since
+// the one before it.
 type Entry struct {
 	Number  uint64
 	Kind    Kind
@@ -273,7 +282,8 @@ type Store interface {
 	// Directory lists Free devices with KeyPackages whose address has the prefix.
 	Directory(ctx context.Context, prefix string, limit int) ([]Listing, error)
 
-	// Group returns a group's state, or ErrNotFound.
+	// Group returns a group's state, or ErrNotFound. One of LostEpoch is shown as it
+	// was.
 	Group(ctx context.Context, id []byte) (*Group, error)
 
 	// Quarantine lays a hold on a device, or lifts it: its mail is kept, and Read

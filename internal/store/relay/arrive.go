@@ -69,8 +69,9 @@ func (b *batch) meet(a mailbox.Arrival) (*state, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, err = b.tx.ExecContext(b.ctx, `INSERT INTO states (device, incarnation, counter, last, acked, held, bytes) VALUES ($1, $2, 0, 0, 0, 0, 0)`,
-		st.id, []byte{})
+	st.last, st.acked = b.s.floor, b.s.floor
+	_, err = b.tx.ExecContext(b.ctx, `INSERT INTO states (device, incarnation, counter, last, acked, held, bytes) VALUES ($1, $2, 0, $3, $3, 0, 0)`,
+		st.id, []byte{}, int64(b.s.floor))
 	if err != nil {
 		return nil, err
 	}

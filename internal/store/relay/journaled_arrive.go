@@ -70,7 +70,7 @@ func (j *Journaled) arrive(ctx context.Context, a mailbox.Arrival) (mailbox.Stan
 // newBox makes a device that nobody sees before the entry is committed.
 func (e *entry) newBox(d mailbox.Device) *box {
 	b := &box{id: e.j.nextDevice, device: d, round: e.j.round}
-	b.cur.id = b.id
+	b.begin(b.id, e.j.db.floor)
 	b.work = b.cur
 	e.j.nextDevice++ // a number that is not used after all is no loss
 	return b

@@ -84,6 +84,12 @@ type group struct {
 	seq   uint64 // of the batch with its newest step; 0: the database has it
 }
 
+// begin makes a box that of a device that has just arrived for the first time.
+func (b *box) begin(id int64, floor uint64) {
+	b.cur.id, b.cur.last, b.cur.acked = id, floor, floor
+	b.swept, b.top = floor, floor
+}
+
 // clean says whether the database has all that a box holds.
 func (b *box) clean() bool {
 	return b.version == b.stored && len(b.index) == 0 && len(b.hashes) == 0 && b.waiting == 0 && b.seen == 0 && !b.unswept()

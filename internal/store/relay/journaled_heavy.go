@@ -89,8 +89,8 @@ func arrivalWork(owner *box, a *arrivalItem) heavyWork {
 		if err != nil {
 			return err
 		}
-		_, err = b.tx.ExecContext(b.ctx, `INSERT INTO states (device, incarnation, counter, last, acked, held, bytes) VALUES ($1, $2, 0, 0, 0, 0, 0)
-			ON CONFLICT DO NOTHING`, a.id, []byte{})
+		_, err = b.tx.ExecContext(b.ctx, `INSERT INTO states (device, incarnation, counter, last, acked, held, bytes) VALUES ($1, $2, 0, $3, $3, 0, 0)
+			ON CONFLICT DO NOTHING`, a.id, []byte{}, int64(b.s.floor))
 		if err != nil || !a.began {
 			return err
 		}

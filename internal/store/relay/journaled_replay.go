@@ -90,7 +90,7 @@ func (r *replay) arrival(a *arrivalItem) error {
 	}
 	if b == nil {
 		b = &box{id: a.id, device: a.device}
-		b.cur.id = a.id
+		b.begin(a.id, r.j.db.floor)
 		r.j.boxes[a.device], r.j.byID[a.id] = b, b
 	}
 	if b.id != a.id || b.device != a.device {

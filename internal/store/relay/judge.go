@@ -98,7 +98,7 @@ func checkEpoch(on ground, sub *mailbox.Submission) (*mailbox.Outcome, error) {
 		return refuse(mailbox.GroupExists), nil
 	case create:
 		return nil, nil
-	case g == nil:
+	case g == nil || g.epoch == mailbox.LostEpoch:
 		return refuse(mailbox.UnknownGroup), nil
 	case g.epoch != want:
 		return &mailbox.Outcome{Verdict: mailbox.StaleEpoch, Epoch: g.epoch}, nil

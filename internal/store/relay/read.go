@@ -15,7 +15,11 @@ import (
 )
 
 // tables answer what is asked alike of both databases.
-type tables struct{ db *store.DB }
+type tables struct {
+	db    *store.DB
+	id    [16]byte // which store this is; another one after a restore
+	floor uint64   // numbers of mailboxes that are new begin behind it
+}
 
 // Read implements mailbox.Store.
 func (s tables) Read(ctx context.Context, device mailbox.Device, after uint64, count, bytes int) ([]mailbox.Entry, error) {

@@ -104,9 +104,12 @@ func openStore(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
-	s := &Store{tables: tables{db}, lock: lock, judge: judge{quota: withDefaults(cfg.Quota)}, cache: newCache()}
+	s := &Store{tables: tables{db: db}, lock: lock, judge: judge{quota: withDefaults(cfg.Quota)}, cache: newCache()}
 	if err := s.prepare(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("relay store: prepare statements: %w", err), s.Close())
+	}
+	if err := s.life(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("relay store: %w", err), s.Close())
 	}
 	return s, nil
 }

@@ -57,7 +57,7 @@ func OpenShared(ctx context.Context, cfg SharedConfig) (*Shared, error) {
 	if err != nil {
 		return nil, fmt.Errorf("relay store: %w", err)
 	}
-	s := &Shared{tables: tables{db}, judge: judge{quota: withDefaults(cfg.Quota)}, keys: make(map[mailbox.Device]int64)}
+	s := &Shared{tables: tables{db: db}, judge: judge{quota: withDefaults(cfg.Quota)}, keys: make(map[mailbox.Device]int64)}
 	if cfg.Alone {
 		if s.alone, err = db.Hold(ctx, aloneLock); err != nil {
 			if errors.Is(err, store.ErrHeld) {
@@ -65,6 +65,9 @@ func OpenShared(ctx context.Context, cfg SharedConfig) (*Shared, error) {
 			}
 			return nil, errors.Join(fmt.Errorf("relay store: %w", err), db.Close())
 		}
+	}
+	if err := s.life(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("relay store: %w", err), s.Close())
 	}
 	return s, nil
 }

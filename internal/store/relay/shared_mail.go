@@ -98,7 +98,7 @@ func (s *Shared) Arrive(ctx context.Context, a mailbox.Arrival) (standing mailbo
 		if err != nil {
 			return err
 		}
-		b.flow.Later(`INSERT INTO states (device, incarnation, counter, last, acked, held, bytes) VALUES ($1, $2, 0, 0, 0, 0, 0) ON CONFLICT DO NOTHING`, id, []byte{})
+		b.flow.Later(`INSERT INTO states (device, incarnation, counter, last, acked, held, bytes) VALUES ($1, $2, 0, $3, $3, 0, 0) ON CONFLICT DO NOTHING`, id, []byte{}, int64(s.floor))
 		if err := b.lockDevices(slices.Values([]mailbox.Device{a.Device})); err != nil {
 			return err
 		}

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package client
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"valise/internal/store/relay"
+)
+
+// keeps returns what puts the stopped gateway's store back into its present state.
+func (w *world) keeps() (putBack func(marked bool)) {
+	w.t.Helper()
+	name := filepath.Join(w.dir, "relay.db")
+	data, err := os.ReadFile(name)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	made := time.Now()
+	return func(marked bool) {
+		w.t.Helper()
+		if err := os.WriteFile(name, data, 0o600); err != nil {
+			w.t.Fatal(err)
+		}
+		if !marked {
+			return
+		}
+		if _, err := relay.Restored(context.Background(), relay.Config{Path: name}, made, time.Now()); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+}
+
+// The gateway is restored from a backup: what had been acknowledged since and not
+// delivered comes once, nothing that had been delivered comes twice, who was removed since
+// stays out, who came to the gateway since goes on too, and everybody can write to
+// everybody.
+func TestGatewayRestored(t *testing.T) {
+	w := newWorld(t)
+	alice, bob, carol, mallory := w.device("alice").reachable(), w.device("bob").reachable(), w.device("carol").reachable(), w.device("mallory").reachable()
+	conv := alice.with(t, bob, carol, mallory)
+	alice.says(conv, "before")
+	for _, d := range []*device{bob, carol, mallory} {
+		d.gets("before")
+	}
+	w.quiet()
+	carol.kill()
+	alice.says(conv, "kept by the backup")
+	bob.gets("before", "kept by the backup")
+	w.stop()
+	putBack := w.keeps()
+	w.start()
+
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := alice.Remove(ctx, conv, mallory.address); err != nil {
+		t.Fatal(err)
+	}
+	mallory.until("is out", func() bool { return mallory.conversation(conv).State == stateLeft })
+	alice.says(conv, "forgotten")
+	bob.gets("before", "kept by the backup", "forgotten")
+	dave := w.device("dave").reachable()
+	side := alice.with(t, dave)
+	alice.says(side, "only for dave")
+	dave.gets("only for dave")
+	heard := len(mallory.texts())
+	was := alice.conversation(conv).Group
+	w.stop()
+	putBack(true)
+	w.start()
+	carol.start()
+
+	for _, d := range []*device{alice, bob, carol} {
+		d.until("goes on in a successor", func() bool {
+			c, hers := d.conversation(conv), alice.conversation(conv)
+			return c.State == stateActive && !bytes.Equal(c.Group, was) && bytes.Equal(c.Group, hers.Group)
+		})
+	}
+	carol.gets("before", "kept by the backup", "forgotten")
+	bob.says(conv, "from bob")
+	carol.says(conv, "from carol")
+	alice.gets("from bob", "from carol")
+	bob.gets("before", "kept by the backup", "forgotten", "from carol")
+	carol.gets("before", "kept by the backup", "forgotten", "from bob")
+	dave.says(side, "from dave")
+	alice.gets("from bob", "from carol", "from dave")
+	for _, d := range []*device{alice, bob, carol, mallory} {
+		d.until("is told", func() bool { return d.event(EventRestored) != nil })
+	}
+	if ev := alice.event(EventSuccessor); ev.Reason != brokenRestored {
+		t.Errorf("alice is told %q", ev.Reason)
+	}
+	if n := len(mallory.texts()); n != heard || mallory.conversation(conv).State != stateLeft {
+		t.Errorf("who was removed since the backup is back: %d texts, %d before", n, heard)
+	}
+	if got := alice.texts(); slices.Contains(got, "before") {
+		t.Errorf("alice gets her own: %q", got)
+	}
+}
