@@ -50,14 +50,16 @@ func sourceOf(addr net.Addr) netip.Prefix {
 }
 
 // enter lets a handshake begin, or says why not. proven tells that the address is
-// not forged: a source is held responsible only then.
+// not forged: a source is held responsible only then. Its share is no more than what
+// is left, so that a few sources together leave room for one that comes for the first
+// time.
 func (d *door) enter(source netip.Prefix, proven bool) (reason string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch limit := d.failing[source]; {
 	case d.open >= d.most:
 		return "too_many_handshakes"
-	case proven && d.sources[source] >= d.each:
+	case proven && d.sources[source] >= min(d.each, d.most-d.open):
 		return "too_many_handshakes_of_source"
 	case proven && limit != nil && limit.Tokens() < 1:
 		return "too_many_failures_of_source"

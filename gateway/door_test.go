@@ -26,31 +26,40 @@ func udp(ip string) *net.UDPAddr { return &net.UDPAddr{IP: net.ParseIP(ip), Port
 // One address fills its share of the open handshakes and no more; another one still
 // gets in, until all are taken.
 func TestDoorBoundsHandshakes(t *testing.T) {
-	d := newDoor(Limits{Handshakes: 10, HandshakesPerSource: 6}.withDefaults())
+	d := newDoor(Limits{Handshakes: 10, HandshakesPerSource: 5}.withDefaults())
 	a, b, c := sourceOf(udp("192.0.2.1")), sourceOf(udp("2001:db8::1")), sourceOf(udp("2001:db8::ffff:2"))
 	if b != c || a == b {
 		t.Fatalf("sources %v, %v, %v: one subscriber's IPv6 addresses are one source", a, b, c)
 	}
-	for range 6 {
+	for range 5 {
 		if reason := d.enter(a, true); reason != "" {
 			t.Fatal(reason)
 		}
 	}
 	if reason := d.enter(a, true); reason != "too_many_handshakes_of_source" {
-		t.Errorf("a seventh of one source: %q", reason)
+		t.Errorf("a sixth of one source: %q", reason)
 	}
-	for range 4 {
+	for range 3 {
 		if reason := d.enter(b, true); reason != "" {
 			t.Fatal(reason)
 		}
 	}
-	if reason := d.enter(c, true); reason != "too_many_handshakes" {
+	if reason := d.enter(c, true); reason != "too_many_handshakes_of_source" {
+		t.Errorf("a fourth, where two are left: %q", reason)
+	}
+	// Two sources have taken what they could get, and there is room for a third.
+	for i := range 2 {
+		if reason := d.enter(sourceOf(udp(fmt.Sprintf("192.0.2.%d", 10+i))), true); reason != "" {
+			t.Fatal(reason)
+		}
+	}
+	if reason := d.enter(sourceOf(udp("192.0.2.3")), true); reason != "too_many_handshakes" {
 		t.Errorf("an eleventh: %q", reason)
 	}
-	for range 6 {
+	for range 5 {
 		d.leave(a, false)
 	}
-	if reason := d.enter(a, true); reason != "" || d.count() != 5 || len(d.sources) != 2 {
+	if reason := d.enter(a, true); reason != "" || d.count() != 6 || len(d.sources) != 4 {
 		t.Errorf("after they ended: %q, %d open, %d sources", reason, d.count(), len(d.sources))
 	}
 }
@@ -279,7 +288,7 @@ func isTimeout(err error) bool {
 // A handshake that drips in ends when its time is over, however alive it looks; an
 // honest one beside it is not disturbed.
 func TestSlowHandshakeOverTCP(t *testing.T) {
-	gw := startGateway(t, gatewayOptions{network: overTCP, limits: Limits{HandshakeTime: 2 * time.Second}})
+	gw := startGateway(t, gatewayOptions{network: overTCP, limits: Limits{HandshakeTime: 2 * time.Second, ClientHelloTime: time.Hour}})
 	socket, err := net.Dial("tcp", gw.address[len(overTCP):])
 	if err != nil {
 		t.Fatal(err)
@@ -307,6 +316,91 @@ func TestSlowHandshakeOverTCP(t *testing.T) {
 	line := gw.audit.want(t, eventRefusedConnection, "handshake_timeout")
 	if line.attrs["remote"] != accepted.String() {
 		t.Errorf("the line is about %s", line.attrs["remote"])
+	}
+}
+
+// Over TCP who says nothing at all is sent away soon; behind a ClientHello somebody may
+// be typing a PIN, for longer than that.
+func TestSilentHandshakeOverTCP(t *testing.T) {
+	gw := startGateway(t, gatewayOptions{network: overTCP, limits: Limits{ClientHelloTime: time.Second}})
+	d := newDevice(t, gw, "alice")
+	config := d.tlsConfig()
+	certificate := config.Certificates[0]
+	config.Certificates = nil
+	config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		silent, err := net.Dial("tcp", gw.address[len(overTCP):])
+		if err != nil {
+			return nil, err
+		}
+		defer silent.Close()
+		_ = silent.SetReadDeadline(time.Now().Add(patience))
+		if _, err := io.Copy(io.Discard, silent); isTimeout(err) {
+			return nil, err
+		}
+		return &certificate, nil
+	}
+	conn, err := dialRaw(t, gw.address, config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.t.Cleanup(func() { _ = conn.CloseWithError(0, "") })
+	gw.audit.wantCount(t, eventRefusedConnection, "handshake_timeout", 1)
+	until(t, "the slow one is served", func() bool { return gw.open.Load() == 1 })
+}
+
+// What has not passed the handshake is no connection: it takes nobody's place, and a
+// gateway that stops does not wait for it.
+func TestHandshakesAreNoConnections(t *testing.T) {
+	gw := startGateway(t, gatewayOptions{
+		network: overTCP, limits: Limits{Connections: 2, ClientHelloTime: time.Hour, HandshakeTime: time.Hour},
+	})
+	for range 5 {
+		c, err := net.Dial("tcp", gw.address[len(overTCP):])
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	until(t, "five open handshakes", func() bool { return gw.door.count() == 5 })
+	newDevice(t, gw, "alice").connect(true, 0)
+	newDevice(t, gw, "bob").connect(true, 0)
+	gw.audit.wantNo(t, eventRefusedConnection, "too_many_connections")
+	if _, err := newDevice(t, gw, "carol").tryConnect(true, 0); err == nil {
+		t.Error("one connection more than there may be was welcomed")
+	}
+	gw.audit.want(t, eventRefusedConnection, "too_many_connections")
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := gw.Drain(ctx); err != nil {
+		t.Errorf("stopping waits for handshakes: %v", err)
+	}
+	if n := gw.door.count(); n != 5 {
+		t.Errorf("%d open handshakes", n)
+	}
+}
+
+// Over TCP a peer that names no protocol is refused, as one that names another one is.
+func TestNoProtocolOverTCP(t *testing.T) {
+	gw := startGateway(t, gatewayOptions{network: overTCP})
+	config := newDevice(t, gw, "mallory").tlsConfig()
+	config.NextProtos = nil
+	if conn, err := dialRaw(t, gw.address, config); err == nil {
+		(&link{conn: conn}).ended(t)
+	}
+	gw.audit.want(t, eventRefusedConnection, "wrong_protocol")
+	if n := gw.open.Load(); n != 0 {
+		t.Errorf("%d connections", n)
+	}
+	newDevice(t, gw, "alice").connect(true, 0)
+}
+
+// ended waits for the connection to end, in whatever way.
+func (l *link) ended(t testing.TB) {
+	t.Helper()
+	select {
+	case <-l.conn.Context().Done():
+	case <-time.After(patience):
+		t.Fatal("the connection stands")
 	}
 }
 

@@ -77,7 +77,7 @@ type Gateway struct {
 	rules       atomic.Pointer[rules.State]
 	arrival     atomic.Pointer[bulletin.Arrival]
 	started     time.Time    // with a reading of the monotonic clock
-	open        atomic.Int64 // connections and handshakes
+	open        atomic.Int64 // connections that passed the handshake
 	door        *door        // handshakes that are not complete
 	storm       atomic.Int64 // handshakes since memory was given back
 

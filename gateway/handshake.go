@@ -61,6 +61,13 @@ func (g *Gateway) tlsConfig() *tls.Config {
 			return nil, errors.New("gateway: handshake without context")
 		}
 		a.hello.Store(hello)
+		if c, ok := hello.Conn.(*boundedConn); ok { // a person may take longer, see ServeTCP
+			_ = c.SetReadDeadline(time.Time{})
+		}
+		if len(hello.SupportedProtos) == 0 { // over TCP crypto/tls would let that pass
+			a.reason.Store(&reasonProtocol)
+			return nil, errors.New("gateway: no protocol is named")
+		}
 		own := base.Clone()
 		own.VerifyConnection = func(state tls.ConnectionState) error { return g.verify(a, state) }
 		return own, nil
@@ -110,13 +117,12 @@ func (g *Gateway) connContext(ctx context.Context, info *quic.ClientInfo) (conte
 // began must be concluded.
 func (g *Gateway) begin(remote net.Addr, proven bool) (a *attempt, reason string) {
 	a = &attempt{remote: remote, source: sourceOf(remote)}
-	if n := g.open.Add(1); n > int64(g.limits.Connections) {
+	if g.open.Load() >= int64(g.limits.Connections) {
 		reason = "too_many_connections"
 	} else {
 		reason = g.door.enter(a.source, proven)
 	}
 	if reason != "" {
-		g.open.Add(-1)
 		a.settled.Store(true)
 		a.concluded.Store(true)
 		g.metrics.refused(eventRefusedConnection, reason)
@@ -143,7 +149,6 @@ func (g *Gateway) conclude(a *attempt, cause error) {
 	if !a.concluded.CompareAndSwap(false, true) {
 		return
 	}
-	g.open.Add(-1)
 	var closed *quic.ApplicationError
 	complete := errors.As(cause, &closed) || errors.Is(cause, errShut) // and closed before it was looked at
 	if g.settle(a, !complete) && !complete {
@@ -184,8 +189,10 @@ var alertReasons = map[quic.TransportErrorCode]string{
 	0x100 + 51:  reasonPossession, // decrypt_error: CertificateVerify does not fit the certificate
 	0x100 + 70:  "tls_version",
 	0x100 + 116: "no_certificate",
-	0x100 + 120: "wrong_protocol", // ALPN
+	0x100 + 120: reasonProtocol, // ALPN
 }
+
+var reasonProtocol = "wrong_protocol"
 
 func (a *attempt) failureReason(cause error) string {
 	if _, tcp := a.remote.(*net.TCPAddr); tcp {

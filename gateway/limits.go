@@ -176,7 +176,8 @@ type Limits struct {
 	// CommitBurst how many at once. Defaults 1 and 60.
 	Commits     float64
 	CommitBurst int
-	// Connections bounds the connections at one time; default 50,000.
+	// Connections bounds the connections at one time that passed the handshake; default
+	// 50,000.
 	Connections int
 	// Handshakes bounds those that are open at one time, and HandshakesPerSource
 	// those of one address; defaults 1000 and 400. Half of the former is what makes
@@ -186,6 +187,9 @@ type Limits struct {
 	// HandshakeTime is how long one may take while the peer is not silent; default
 	// 60 s: somebody may be typing a PIN.
 	HandshakeTime time.Duration
+	// ClientHelloTime is how long the first message of one may take over TCP, for
+	// which nobody types anything; default 5 s.
+	ClientHelloTime time.Duration
 	// FrameTime is how long a frame that has begun may take, on a stream for requests
 	// or acknowledgements; default 5 minutes: the largest, 8 MiB, at 230 kbit/s.
 	FrameTime time.Duration
@@ -213,6 +217,7 @@ func (l Limits) withDefaults() Limits {
 	l.Connections, l.Handshakes = cmp.Or(l.Connections, 50_000), cmp.Or(l.Handshakes, 1000)
 	l.HandshakesPerSource = cmp.Or(l.HandshakesPerSource, min(400, l.Handshakes))
 	l.HandshakeTime = cmp.Or(l.HandshakeTime, 2*helloTimeout)
+	l.ClientHelloTime = cmp.Or(l.ClientHelloTime, 5*time.Second)
 	l.FrameTime = cmp.Or(l.FrameTime, 5*time.Minute)
 	l.BlobQuota = cmp.Or(l.BlobQuota, 16<<30)
 	l.BlobExpiry, l.MailAge = cmp.Or(l.BlobExpiry, 30*24*time.Hour), cmp.Or(l.MailAge, 30*24*time.Hour)

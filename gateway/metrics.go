@@ -63,7 +63,7 @@ func newMetrics(r prometheus.Registerer, g *Gateway) *metrics {
 	}
 	r.MustRegister(m.messages, m.deliveries, m.expired, m.refusals, m.batches, m.syncs, m.stored, m.files, m.alarms,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "valise_gateway_connections", Help: "Connections and handshakes at this moment.",
+			Name: "valise_gateway_connections", Help: "Connections at this moment; handshakes that are not complete are none.",
 		}, func() float64 { return float64(g.open.Load()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "valise_gateway_queue", Help: "Submissions that wait for the store.",

@@ -262,16 +262,17 @@ func (g *Gateway) replace(s *session) bool {
 }
 
 // count notes one more connection of a device; false if it has too many, most
-// of which have not said Hello.
+// of which have not said Hello, or all together have.
 func (g *Gateway) count(s *session) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	d := s.device.ID
-	if g.draining || g.counts[d] >= maxDeviceConnections {
+	if g.draining || g.counts[d] >= maxDeviceConnections || len(g.served) >= g.limits.Connections {
 		return false
 	}
 	g.counts[d]++
 	g.served[s] = struct{}{}
+	g.open.Add(1)
 	return true
 }
 
@@ -280,6 +281,7 @@ func (g *Gateway) uncount(s *session) {
 	defer g.mu.Unlock()
 	d := s.device.ID
 	delete(g.served, s)
+	g.open.Add(-1)
 	if g.counts[d]--; g.counts[d] == 0 {
 		delete(g.counts, d)
 	}

@@ -8,6 +8,8 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -21,6 +23,8 @@ import (
 func (g *Gateway) ServeTCP(ctx context.Context, listener *net.TCPListener) error {
 	defer context.AfterFunc(ctx, func() { _ = listener.Close() })()
 	config := g.tlsConfig()
+	var shaking sync.WaitGroup
+	defer shaking.Wait()
 	for {
 		conn, err := listener.AcceptTCP()
 		switch {
@@ -39,17 +43,14 @@ func (g *Gateway) ServeTCP(ctx context.Context, listener *net.TCPListener) error
 			continue
 		}
 		a, reason := g.begin(conn.RemoteAddr(), true)
-		if reason != "" || !g.enter() {
-			g.conclude(a, errShut)
+		if reason != "" {
 			_ = conn.SetLinger(0) // no memory for goodbyes
 			_ = conn.Close()
 			continue
 		}
 		// Never here: the system's queue of accepted connections is short.
-		go func() {
-			defer g.active.Done()
-			g.serveTCP(ctx, conn, config, a)
-		}()
+		shaking.Add(1)
+		go g.serveTCP(ctx, conn, config, a, &shaking)
 	}
 }
 
@@ -64,24 +65,42 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// serveTCP runs one connection, from its handshake to its end.
-func (g *Gateway) serveTCP(ctx context.Context, socket *net.TCPConn, config *tls.Config, a *attempt) {
-	bounded := &boundedConn{TCPConn: socket}
-	bounded.left.Store(handshakeBytes)
-	conn := tls.Server(bounded, config)
-	limit, cancel := context.WithTimeout(context.WithValue(ctx, attemptKey{}, a), g.limits.HandshakeTime)
-	err := conn.HandshakeContext(limit)
-	cancel()
-	bounded.left.Store(unbounded)
+// serveTCP runs one connection, from its handshake to its end. Only what has passed the
+// handshake counts as a connection: nobody waits for strangers when the gateway stops.
+func (g *Gateway) serveTCP(ctx context.Context, socket *net.TCPConn, config *tls.Config, a *attempt, shaking *sync.WaitGroup) {
+	conn, err := g.shakeHands(ctx, socket, config, a)
 	if err != nil {
 		_ = socket.Close()
 		g.conclude(a, err)
+		shaking.Done()
 		return
 	}
 	mux := transport.OverTLS(conn, transport.Gateway, idleTimeout)
+	defer mux.Wait()
+	entered := g.enter()
+	shaking.Done()
+	if !entered {
+		g.conclude(a, errShut)
+		_ = mux.CloseWithError(wire.CloseShutdown, "shutting down")
+		return
+	}
+	defer g.active.Done()
 	g.serve(mux, a)
 	g.conclude(a, nil)
-	mux.Wait()
+}
+
+// shakeHands bounds a handshake in bytes and in time. Its first message comes from a
+// machine; behind the later ones there may be a person.
+func (g *Gateway) shakeHands(ctx context.Context, socket *net.TCPConn, config *tls.Config, a *attempt) (*tls.Conn, error) {
+	bounded := &boundedConn{TCPConn: socket}
+	bounded.left.Store(handshakeBytes)
+	_ = socket.SetReadDeadline(time.Now().Add(g.limits.ClientHelloTime)) // until GetConfigForClient
+	conn := tls.Server(bounded, config)
+	limit, cancel := context.WithTimeout(context.WithValue(ctx, attemptKey{}, a), g.limits.HandshakeTime)
+	defer cancel()
+	err := conn.HandshakeContext(limit)
+	bounded.left.Store(unbounded)
+	return conn, err
 }
 
 // A boundedConn reads no more than left bytes: a handshake must not take in what
@@ -116,7 +135,7 @@ func (a *attempt) tcpFailure(cause error) string {
 	switch {
 	case errors.Is(cause, errHandshakeSize):
 		return "handshake_too_large"
-	case errors.Is(cause, context.DeadlineExceeded):
+	case errors.Is(cause, context.DeadlineExceeded), errors.Is(cause, os.ErrDeadlineExceeded):
 		return "handshake_timeout"
 	case errors.As(cause, &alert), errors.Is(cause, io.EOF), errors.Is(cause, io.ErrUnexpectedEOF), errors.Is(cause, context.Canceled):
 		return "given_up_by_peer"
@@ -131,7 +150,7 @@ func (a *attempt) tcpFailure(cause error) string {
 	case !contains(hello.SupportedVersions, tls.VersionTLS13):
 		return "tls_version"
 	case !anyOf(hello.SupportedProtos, []string{wire.Protocol, wire.RenewProtocol}):
-		return "wrong_protocol"
+		return reasonProtocol
 	case !anyOf(hello.SupportedCurves, hybridGroups):
 		return "no_common_parameters"
 	}
