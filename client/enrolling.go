@@ -99,6 +99,7 @@ func (n *Enrollment) Do(ctx context.Context) (*Enrolled, error) {
 		Key: n.Account, DirectoryURL: n.URL + acmeDirectory, UserAgent: "valise",
 		HTTPClient: &http.Client{Transport: &http.Transport{TLSClientConfig: n.tlsConfig(root), DialContext: n.Dial}, Timeout: time.Minute},
 	}
+	defer c.HTTPClient.CloseIdleConnections() // a tunnel lasts as long as its connection
 	if n.Invitation != nil {
 		n.tell("opening an account at %s", n.URL)
 		account := &acme.Account{ExternalAccountBinding: &acme.ExternalAccountBinding{KID: n.Invitation.KID, Key: n.Invitation.Key}}

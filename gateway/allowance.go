@@ -99,7 +99,7 @@ func (a *allowance) isHeld(now time.Time) bool {
 // decision that it does not know yet, trouble of the gateway's own or of the network.
 var honest = map[string]bool{
 	"stale_epoch": true, "mailbox_full": true, "rate_limited": true, "bytes_limited": true, "fanout_limited": true,
-	"label_limited": true, "commit_attempts": true, "recipient_denied": true, "removal_due": true, "unavailable": true,
+	"label_limited": true, "tunnel_limited": true, "commit_attempts": true, "recipient_denied": true, "removal_due": true, "unavailable": true,
 	"added_device_denied": true, "added_device_unknown": true, "group_exists": true, "too_many_packages": true,
 	"expired": true, "old_incarnation": true, "unknown_group": true, "held": true, "bulletin_stale": true,
 	"stale_bulletin": true, "no_bulletin": true, "stale_for_label": true, "slow_frame": true, "other_bundle": true, "bundle_not_in_force": true,

@@ -12,7 +12,8 @@ import (
 )
 
 // attempts bounds how often a device may try to commit in one group: a commit costs the
-// gateway signatures and every member a step, and one that loses may be tried again.
+// gateway signatures and every member a step, and one that loses may be tried again. It
+// also bounds how often a device may open a tunnel, without a group.
 type attempts struct {
 	limit rate.Limit
 	burst int

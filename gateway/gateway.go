@@ -65,6 +65,7 @@ type Gateway struct {
 	blobs       *blob.Store
 	allowances  allowances
 	attempts    attempts
+	orders      attempts // tunnels that devices opened
 	duties      *duties
 	holds       *holds
 	circles     circles
@@ -112,6 +113,7 @@ func New(cfg Config) (*Gateway, error) {
 		audit: func() *auditor { return newAuditor(cfg.Audit, g.log) },
 	}
 	g.attempts = attempts{limit: rate.Limit(g.limits.Commits), burst: g.limits.CommitBurst, all: make(map[identity.DeviceID]map[string]*rate.Limiter)}
+	g.orders = attempts{limit: rate.Every(tunnelPause), burst: tunnelBurst, all: make(map[identity.DeviceID]map[string]*rate.Limiter)}
 	g.duties = newDuties(func(id identity.DeviceID, a identity.Address) bool { return against(g.Standings(), id, a) != "" }, g.listening)
 	g.holds = &holds{
 		store: cfg.Store, set: g.Standings, log: g.log, news: make(chan struct{}, 1),

@@ -26,12 +26,15 @@ const (
 
 	// Tunnels to the authority: how many in all (a device has one), for how long, how
 	// many bytes each way (an order with its evidence takes some tens of KiB), how
-	// long dialling may take, and how many requests one counts for.
-	maxTunnels  = 64
+	// long dialling may take, and how many requests one counts for. A device may open
+	// tunnelBurst at once and then one each tunnelPause: a renewal takes one or two.
+	maxTunnels  = 32
 	tunnelTime  = 5 * time.Minute
-	tunnelBytes = 1 << 20
+	tunnelBytes = 256 << 10
 	tunnelDial  = 10 * time.Second
 	tunnelCost  = 10
+	tunnelBurst = 6
+	tunnelPause = time.Minute
 
 	// renewalGrace is how long after its expiry a certificate still opens a
 	// connection that can do nothing but renew it: as long as a device keeps its

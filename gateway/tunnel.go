@@ -93,6 +93,9 @@ func (s *session) openTunnel() (net.Conn, *refusal) {
 	if r := admit(tunnelCost); r != nil {
 		return nil, r
 	}
+	if !s.g.orders.allow(s.device.ID, nil, s.g.now()) {
+		return nil, &refusal{code: wire.RateLimited, reason: "tunnel_limited"}
+	}
 	if !s.g.beginTunnel(s) {
 		return nil, &refusal{code: wire.RateLimited, reason: "too_many_tunnels"}
 	}

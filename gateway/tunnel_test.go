@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -196,4 +197,57 @@ func TestTunnelBounds(t *testing.T) {
 		t.Errorf("without an authority: %v, %v", code, err)
 	}
 	none.audit.want(t, eventRefusedTunnel, "no_authority")
+}
+
+// A device opens a few tunnels at once and then one now and then, and all together have
+// a bounded number of them; another device, and the same one later, is not kept out.
+func TestTunnelsAreLimited(t *testing.T) {
+	a := newAuthority(t, "interieur.example")
+	var ahead atomic.Int64
+	gw := startGateway(t, gatewayOptions{authority: a, tunnel: plain(t), clock: func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }})
+	alice, bob := newDevice(t, gw, "alice"), newDevice(t, gw, "bob")
+	open := func(d *testDevice) wire.Code {
+		t.Helper()
+		conn, _, code, err := d.tunnel(wire.RenewProtocol)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.CloseWithError(0, "")
+		until(t, "the tunnel is given back", func() bool {
+			gw.Gateway.mu.Lock()
+			defer gw.Gateway.mu.Unlock()
+			return !gw.tunnels[d.id]
+		})
+		return code
+	}
+	for i := range tunnelBurst {
+		if code := open(alice); code != wire.OK {
+			t.Fatalf("tunnel %d: %v", i, code)
+		}
+	}
+	if code := open(alice); code != wire.RateLimited {
+		t.Errorf("one tunnel more: %v", code)
+	}
+	gw.audit.want(t, eventRefusedTunnel, "tunnel_limited")
+	gw.audit.wantNo(t, eventRefusedTunnel, "too_many_tunnels")
+	ahead.Store(int64(tunnelPause))
+	if code := open(alice); code != wire.OK {
+		t.Errorf("after a pause: %v", code)
+	}
+	others := func(change func(id identity.DeviceID)) {
+		gw.Gateway.mu.Lock()
+		defer gw.Gateway.mu.Unlock()
+		for i := range maxTunnels {
+			change(identity.DeviceID{1, byte(i)})
+		}
+	}
+	others(func(id identity.DeviceID) { gw.tunnels[id] = true })
+	if code := open(bob); code != wire.RateLimited {
+		t.Errorf("while all are taken: %v", code)
+	}
+	gw.audit.want(t, eventRefusedTunnel, "too_many_tunnels")
+	others(func(id identity.DeviceID) { delete(gw.tunnels, id) })
+	if code := open(bob); code != wire.OK {
+		t.Errorf("another device: %v", code)
+	}
 }
