@@ -13,8 +13,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-
-	_ "modernc.org/sqlite" // registers the driver "sqlite"
 )
 
 func openSQLite(ctx context.Context, cfg Config) (*DB, error) {
@@ -36,7 +34,7 @@ func openSQLite(ctx context.Context, cfg Config) (*DB, error) {
 		return nil, err
 	}
 
-	writer, err := sql.Open("sqlite", dsn(path, cfg, true))
+	writer, err := openKeeping(dsn(path, cfg, true))
 	if err != nil {
 		return nil, err
 	}
@@ -45,7 +43,7 @@ func openSQLite(ctx context.Context, cfg Config) (*DB, error) {
 	if err := db.prepareAmongOthers(ctx, cfg); err != nil {
 		return nil, errors.Join(err, writer.Close())
 	}
-	db.reader, err = sql.Open("sqlite", dsn(path, cfg, false))
+	db.reader, err = openKeeping(dsn(path, cfg, false))
 	if err != nil {
 		return nil, errors.Join(err, writer.Close())
 	}
