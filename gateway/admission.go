@@ -27,8 +27,9 @@ type snapshot struct {
 
 	allowance *allowance
 
-	rules  *rules.State // the policy bundle in force; nil: none
-	circle *circle      // the conversation under it; nil: none, or no group
+	rules   *rules.State // the policy bundle in force; nil: none
+	circles *circles     // what is known of conversations under it
+	circle  *circle      // the one at hand, looked up for members only
 
 	age        time.Duration // of the newest bulletin
 	tightening bulletin.Tightening

@@ -55,7 +55,10 @@ func TestAdmit(t *testing.T) {
 		{"header with a tail", func(_ *snapshot, m *message) { m.info.AuthenticatedData = append(header[:len(header):len(header)], 0) }, wire.LabelRefused, "malformed_header"},
 		{"label", func(_ *snapshot, m *message) { m.info.AuthenticatedData = labelled }, wire.LabelRefused, "no_policy_for_label"},
 		{"other domain", func(s *snapshot, _ *message) { s.domain = "defense.example" }, wire.RecipientRefused, "foreign_domain"},
-		{"too fast", func(s *snapshot, _ *message) { s.allowance.ask(now, 1) }, wire.RateLimited, "rate_limited"},
+		{"too much", func(s *snapshot, m *message) {
+			m.size = 10
+			s.allowance.send(now, s.allowance.limits.BytesBurst, 1, "")
+		}, wire.RateLimited, "bytes_limited"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -75,12 +78,12 @@ func TestAdmit(t *testing.T) {
 	}
 }
 
-// A refused message uses nothing of the allowance up.
-func TestRefusedMessagesCostNoAllowance(t *testing.T) {
+// A refused message uses up a request and nothing else: its bytes went nowhere.
+func TestRefusedMessagesCostNoBytes(t *testing.T) {
 	alice := deviceFor(t, "alice")
 	header, _ := (&wire.Header{Sequence: 1}).Marshal()
 	s := &snapshot{now: time.Now(), device: alice, domain: "interieur.example", group: group.NewView([]byte("g"), 1, alice), allowance: allow(1, 1)}
-	m := &message{group: []byte("g"), epoch: 2, info: &mls.MessageInfo{GroupID: []byte("g"), Epoch: 2, Content: mls.ContentApplication, AuthenticatedData: header}}
+	m := &message{group: []byte("g"), epoch: 2, size: s.allowance.limits.BytesBurst, info: &mls.MessageInfo{GroupID: []byte("g"), Epoch: 2, Content: mls.ContentApplication, AuthenticatedData: header}}
 	for range 5 {
 		if r := admit(s, m); r == nil || r.reason != "stale_epoch" {
 			t.Fatalf("got %+v", r)
@@ -90,7 +93,7 @@ func TestRefusedMessagesCostNoAllowance(t *testing.T) {
 	if r := admit(s, m); r != nil {
 		t.Errorf("the first good message was refused: %+v", r)
 	}
-	if r := admit(s, m); r == nil || r.reason != "rate_limited" {
+	if r := admit(s, m); r == nil || r.reason != "bytes_limited" {
 		t.Errorf("the second one: %+v", r)
 	}
 }

@@ -48,13 +48,11 @@ func (a *allowance) ask(now time.Time, cost int) bool {
 	return a.requests.AllowN(now, min(cost, a.limits.Burst))
 }
 
-// send takes what a message costs, and returns the reason code of what is used up, or
+// send takes what a message costs beyond its request, and returns the reason code of what is used up, or
 // "". classification is its label's, or "" without one. What was taken before the part
 // that is used up stays taken: whoever tries on while it is refused gains nothing.
 func (a *allowance) send(now time.Time, bytes, deliveries int, classification string) string {
 	switch {
-	case !a.requests.AllowN(now, 1):
-		return "rate_limited"
 	case !a.bytes.AllowN(now, min(bytes, a.limits.BytesBurst)):
 		return "bytes_limited"
 	case !a.fanout.AllowN(now, min(deliveries, a.limits.DeliveriesBurst)):

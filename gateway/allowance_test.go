@@ -37,11 +37,10 @@ func TestAllowance(t *testing.T) {
 		reason            string
 		back              time.Duration // when one more does
 	}{
-		{"requests", 0, 1, "", 10, "rate_limited", time.Second},
 		{"bytes", wire.MaxFrame / 4, 1, "", 4, "bytes_limited", wire.MaxFrame / 4 * time.Second},
 		{"deliveries", 10, 5, "", 4, "fanout_limited", 5 * time.Second},
 		{"label", 10, 1, "SECRET", 2, "label_limited", time.Second},
-		{"another label", 10, 1, "OPEN", 10, "rate_limited", time.Second},
+		{"another label", 10, 5, "OPEN", 4, "fanout_limited", 5 * time.Second},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			a := newAllowance(&limits, silentAuditor())
@@ -146,4 +145,49 @@ func TestRepeatedRefusalsHoldADevice(t *testing.T) {
 	}
 	gw.audit.want(t, eventRefusedConnection, "held")
 	good.found() // the control
+}
+
+// What is refused is not for nothing: a device that sends rubbish, or the same again and
+// again, is told to wait, and others are served.
+func TestRefusedSendsCostRequests(t *testing.T) {
+	const burst = 60
+	gw := startGateway(t, gatewayOptions{limits: Limits{Rate: 1e-6, Burst: burst, AlarmAfter: 1000}})
+	bad, good := newDevice(t, gw, "mallory").ready(), newDevice(t, gw, "alice").ready()
+	count := func(refused wire.Code, send func() wire.Code) (n int) {
+		t.Helper()
+		for code := send(); code == refused; code = send() {
+			if n++; n > burst {
+				t.Fatalf("%d requests are answered %v, and none is too much", n, refused)
+			}
+		}
+		return n
+	}
+	last := wire.OK
+	rubbish := &wire.Send{Group: []byte("g"), Message: []byte("no message")}
+	if n := count(wire.Malformed, func() wire.Code { last = bad.submit(rubbish); return last }); n < burst/2 || last != wire.RateLimited {
+		t.Errorf("after %d messages: %v", n, last)
+	}
+	gw.audit.want(t, eventRefusedRequest, "rate_limited")
+
+	own := good.found()
+	sealed := good.sealed(own, "once")
+	good.must(sealed)
+	again := func() wire.Code { last = good.code(sealed); return last }
+	if n := count(wire.OK, again); n < burst/2 || last != wire.Unavailable {
+		t.Errorf("after %d repetitions: %v", n, last)
+	}
+}
+
+// Who is not a member of a conversation leaves no trace of it in memory.
+func TestStrangersMakeNoCircles(t *testing.T) {
+	r := newRoom(t, 0)
+	header := r.header("SECRET", nil)
+	mallory := r.device("mallory", cleared(r.upTo("SECRET"), identity.TierHardware))
+	r.devices = append(r.devices, mallory)
+	if reason := r.asks(3, header, nil); reason != "not_member" || len(r.known.all) != 0 {
+		t.Errorf("%q; %d conversations", reason, len(r.known.all))
+	}
+	if reason := r.asks(0, header, nil); reason != "" || len(r.known.all) != 1 {
+		t.Errorf("the control: %q; %d conversations", reason, len(r.known.all))
+	}
 }

@@ -45,10 +45,10 @@ func (c *circles) of(view *group.View, state *rules.State, set *bulletin.Set) *c
 	c.mu.RLock()
 	have := c.all[string(view.ID)]
 	c.mu.RUnlock()
-	next := &circle{view: view, set: set, bundle: state.Bundle}
-	if have.same(next) {
+	if have.is(view, state.Bundle, set) {
 		return have
 	}
+	next := &circle{view: view, set: set, bundle: state.Bundle}
 	ends := endsOf(view, set)
 	if have != nil && have.bundle == state.Bundle && slices.EqualFunc(have.known.Ends(), ends, sameEnd) {
 		next.known = have.known
@@ -58,9 +58,9 @@ func (c *circles) of(view *group.View, state *rules.State, set *bulletin.Set) *c
 	return c.keep(next)
 }
 
-// same reports whether two circles are of one bundle, epoch and set of standings.
-func (c *circle) same(other *circle) bool {
-	return c != nil && c.view == other.view && c.bundle == other.bundle && c.set == other.set
+// is reports whether a circle is of a bundle, an epoch and a set of standings.
+func (c *circle) is(view *group.View, b *bundle.Bundle, set *bulletin.Set) bool {
+	return c != nil && c.view == view && c.bundle == b && c.set == set
 }
 
 // keep puts what is known of a conversation into the place of what was, with the routes
@@ -70,7 +70,7 @@ func (c *circles) keep(next *circle) *circle {
 	defer c.mu.Unlock()
 	id, n := string(next.view.ID), len(next.known.Ends())
 	old := c.all[id]
-	if old.same(next) {
+	if old.is(next.view, next.bundle, next.set) {
 		return old // somebody else was faster
 	}
 	next.own = c.cache.routes()

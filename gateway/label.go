@@ -24,11 +24,12 @@ func admitLabel(s *snapshot, h *wire.Header, sender group.Member) (class string,
 		return "", &refusal{code: wire.LabelRefused, reason: "no_policy_for_label"}
 	case state == nil:
 		return "", nil
-	case state.Missing || state.Bundle == nil || s.circle == nil:
+	case state.Missing || state.Bundle == nil:
 		return "", &refusal{code: wire.NoBundle, reason: "bundle_not_in_force"}
 	case h.Labelled && len(h.PolicyHash) == 0, len(h.PolicyHash) > 0 && string(h.PolicyHash) != string(state.Bundle.Hash[:]):
 		return "", &refusal{code: wire.BundleChanged, reason: "other_bundle"}
 	}
+	s.circle = s.circles.of(s.group, state, s.set)
 	path, r := s.path(h, sender)
 	if r != nil {
 		return "", r

@@ -182,7 +182,7 @@ func TestAdmitLabel(t *testing.T) {
 					c.change(s, h)
 				}
 			})
-			s.circle = new(circles).of(s.group, s.rules, nil)
+			s.circles = new(circles)
 			m.info = &mls.MessageInfo{Wire: mls.WirePrivateMessage, GroupID: []byte("g"), Epoch: 7, Content: mls.ContentApplication, AuthenticatedData: header}
 			for range 2 { // the second time by the route that is known
 				r := admit(s, m)
@@ -212,7 +212,7 @@ func TestLoweredClearanceCountsAtOnce(t *testing.T) {
 	ask := func(set *bulletin.Set) *refusal {
 		return admit(&snapshot{
 			now: time.Now(), device: alice, domain: home, rules: d.state, allowance: allow(1000, 1000), group: view, set: set,
-			circle: known.of(view, d.state, set),
+			circles: known,
 		}, m)
 	}
 	a := paper.New(t, home)
@@ -286,7 +286,7 @@ func routed(t testing.TB, members int) (*snapshot, *message) {
 	}
 	view := group.NewView([]byte("g"), 1, devices...)
 	return &snapshot{
-		now: time.Now(), device: devices[0], domain: home, rules: d.state, allowance: allow(1e9, 1e9), group: view, circle: new(circles).of(view, d.state, nil),
+		now: time.Now(), device: devices[0], domain: home, rules: d.state, allowance: allow(1e9, 1e9), group: view, circles: new(circles),
 	}, &message{group: []byte("g"), epoch: 1, info: &mls.MessageInfo{
 		GroupID: []byte("g"), Epoch: 1, Content: mls.ContentApplication, AuthenticatedData: d.header("SECRET", nil),
 	}}
@@ -299,7 +299,7 @@ func BenchmarkAdmit(b *testing.B) {
 		name := "labelled"
 		if !labelled {
 			name = "plain"
-			s.rules, s.circle = nil, nil
+			s.rules = nil
 			header, err := (&wire.Header{Sequence: 1}).Marshal()
 			if err != nil {
 				b.Fatal(err)

@@ -41,7 +41,7 @@ func newRoom(t *testing.T, most int) *room {
 func (r *room) asks(from int, header []byte, set *bulletin.Set) string {
 	refused := admit(&snapshot{
 		now: time.Now(), device: r.devices[from], domain: home, rules: r.state, allowance: r.limits, group: r.view, set: set,
-		circle: r.known.of(r.view, r.state, set),
+		circles: r.known,
 	}, &message{group: []byte("g"), epoch: 1, info: &mls.MessageInfo{GroupID: []byte("g"), Epoch: 1, Content: mls.ContentApplication, AuthenticatedData: header}})
 	if refused == nil {
 		return ""
@@ -103,7 +103,7 @@ func TestRoutesAreBounded(t *testing.T) {
 		renewed.Leaf = &leaf
 		refused := admit(&snapshot{
 			now: time.Now(), device: &renewed, domain: home, rules: r.state, allowance: r.limits, group: r.view, set: set,
-			circle: r.known.of(r.view, r.state, set),
+			circles: r.known,
 		}, &message{group: []byte("g"), epoch: 1, info: &mls.MessageInfo{
 			GroupID: []byte("g"), Epoch: 1, Content: mls.ContentApplication, AuthenticatedData: r.header("SECRET", nil),
 		}})

@@ -58,8 +58,13 @@ func (r *requester) submit(req wire.Submission, body []byte) {
 }
 
 // repeated answers a counter that is not above the mark: the same bytes are
-// acknowledged again, others come from a copy of an older state.
+// acknowledged again, others come from a copy of an older state. It looks into the store,
+// so it is not for nothing; whoever asks too often may ask the same again.
 func (s *session) repeated(counter uint64, hash [32]byte) wire.Code {
+	if !s.allowance.ask(s.g.now(), 1) {
+		s.refuse(eventRefusedRequest, "rate_limited", slog.Uint64("counter", counter))
+		return wire.Unavailable
+	}
 	kept, err := s.g.cfg.Store.Recall(s.conn.Context(), s.device.ID, counter)
 	switch {
 	case err == nil && kept == hash:
@@ -150,8 +155,12 @@ func (m *sending) Report(o mailbox.Outcome, err error) {
 // Flush implements mailbox.Reporter: the answers to a batch leave together.
 func (m *sending) Flush() { m.r.out.flush() }
 
-// admitSend gathers the snapshot and asks for the decision.
+// admitSend gathers the snapshot and asks for the decision. It takes the request out of
+// the allowance first: what is refused costs the gateway as much as what is not.
 func (s *session) admitSend(sub *mailbox.Submission, req *wire.Send) (*group.View, *refusal) {
+	if !s.allowance.ask(sub.Time, 1) {
+		return nil, &refusal{code: wire.RateLimited, reason: "rate_limited"}
+	}
 	info, err := mls.ParsePrivateMessageInfo(req.Message)
 	if err != nil {
 		return nil, &refusal{code: wire.Malformed, reason: "malformed_message"}
@@ -163,7 +172,7 @@ func (s *session) admitSend(sub *mailbox.Submission, req *wire.Send) (*group.Vie
 	state, set := s.g.rules.Load(), s.g.Standings()
 	m := &message{group: req.Group, epoch: req.Epoch, size: len(req.Message), info: info}
 	r := admit(&snapshot{
-		rules: state, circle: s.g.circles.of(view, state, set),
+		rules: state, circles: &s.g.circles,
 		now: sub.Time, device: s.device, denied: s.g.deniedNow(), set: set, domain: s.g.cfg.Domain, group: view, allowance: s.allowance,
 		age: s.g.age(), tightening: s.g.cfg.Tightening,
 	}, m)
