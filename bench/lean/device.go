@@ -100,26 +100,37 @@ func (d *Device) Offer() (*mls.KeyPackage, *mls.KeyPackageSecrets, error) {
 // Found makes a group of this device and the one that offers kp, at the gateway
 // and here.
 func (c *Conn) Found(ctx context.Context, kp *mls.KeyPackage) (*mls.Group, error) {
-	d, now := c.device, time.Now()
-	g, err := mls.Create(mls.Config{Authenticator: authenticator{d.authority.Trust()}}, d.mls, mls.CreateParams{Suite: Suite, At: now})
+	g, requests, err := c.device.Group(kp)
 	if err != nil {
 		return nil, err
+	}
+	for _, r := range requests {
+		if err := c.submit(ctx, r); err != nil {
+			return nil, err
+		}
+	}
+	return g, nil
+}
+
+// Group makes a group of this device and the one that offers kp, and what a gateway
+// would have to be told of it.
+func (d *Device) Group(kp *mls.KeyPackage) (*mls.Group, []wire.Submission, error) {
+	now := time.Now()
+	g, err := mls.Create(mls.Config{Authenticator: authenticator{d.authority.Trust()}}, d.mls, mls.CreateParams{Suite: Suite, At: now})
+	if err != nil {
+		return nil, nil, err
 	}
 	info, err := g.GroupInfo()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if err := c.submit(ctx, &wire.CreateGroup{GroupInfo: info, Tree: g.Tree()}); err != nil {
-		return nil, err
-	}
+	create := &wire.CreateGroup{GroupInfo: info, Tree: g.Tree()}
 	p, err := g.PrepareCommit(mls.CommitParams{Proposals: []mls.Proposal{mls.AddProposal(kp)}, TreeInWelcome: true, At: now})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if err := c.submit(ctx, &wire.Commit{Group: g.ID(), Epoch: g.Epoch(), Commit: p.Commit, Welcome: p.Welcome, GroupInfo: p.GroupInfo}); err != nil {
-		return nil, err
-	}
-	return g, g.Apply(p.Staged)
+	commit := &wire.Commit{Group: g.ID(), Epoch: g.Epoch(), Commit: p.Commit, Welcome: p.Welcome, GroupInfo: p.GroupInfo}
+	return g, []wire.Submission{create, commit}, g.Apply(p.Staged)
 }
 
 // Seal encrypts a text for a group. The Send lacks id and counter.

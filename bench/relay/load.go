@@ -124,9 +124,9 @@ func newService(l *load) (service, error) {
 	case "valise":
 		return newValiseLoad(l)
 	case "nats":
-		return newNATSLoad(l), nil
+		return newNATSLoad(l)
 	case "mqtt":
-		return newMQTTLoad(l), nil
+		return newMQTTLoad(l)
 	case "bare":
 		return newBareLoad(l)
 	}

@@ -18,11 +18,16 @@ import (
 type bareLoad struct {
 	address   string
 	authority *lean.Authority
+	mail      mail
 }
 
 func newBareLoad(l *load) (*bareLoad, error) {
 	authority, err := lean.Load(l.Dir, domain)
-	return &bareLoad{address: l.Address, authority: authority}, err
+	if err != nil {
+		return nil, err
+	}
+	mail, err := newMail(l.Dir)
+	return &bareLoad{address: l.Address, authority: authority, mail: mail}, err
 }
 
 type bareConn struct {
@@ -63,7 +68,7 @@ func (v *bareLoad) mailbox(int) error { return nil }
 type bareSender struct {
 	*bareConn
 	boxes []int
-	pool  [][]byte
+	mail  mail
 }
 
 // noBox is the box of somebody who has none.
@@ -71,14 +76,13 @@ const noBox = 1 << 30
 
 func (v *bareLoad) sender(id int, boxes []int) (sender, error) {
 	c, err := v.dial(fmt.Sprintf("sender%d", id), noBox)
-	return &bareSender{bareConn: c, boxes: boxes, pool: randomPool()}, err
+	return &bareSender{bareConn: c, boxes: boxes, mail: v.mail}, err
 }
 
 func (s *bareSender) add(b []byte, n int) []byte {
-	b = appendBare(b, bareSend, 4+payloadSize)
+	b = appendBare(b, bareSend, 4+s.mail.size)
 	b = binary.BigEndian.AppendUint32(b, uint32(s.boxes[n%len(s.boxes)]))
-	b = binary.BigEndian.AppendUint64(b, uint64(n/len(s.boxes)))
-	return append(b, s.pool[n%len(s.pool)][8:]...)
+	return s.mail.add(b, n, len(s.boxes))
 }
 
 func (s *bareSender) acked() (int, error) {
@@ -103,7 +107,7 @@ type bareReceiver struct {
 
 func (v *bareLoad) receiver(box int) (receiver, error) {
 	c, err := v.dial(fmt.Sprintf("owner%d", box), box)
-	return &bareReceiver{bareConn: c}, err
+	return &bareReceiver{bareConn: c, order: order{size: v.mail.size}}, err
 }
 
 func (r *bareReceiver) open() error { return r.write(appendBare(nil, bareOpen, 0)) }
@@ -121,7 +125,7 @@ func (r *bareReceiver) received() (int, error) {
 		if err := r.take(r.body[8:]); err != nil {
 			return n, err
 		}
-		if n++; r.in.Buffered() < bareHead+8+payloadSize {
+		if n++; r.in.Buffered() < bareHead+8+r.size {
 			r.out = binary.BigEndian.AppendUint64(appendBare(r.out[:0], bareSeen, 8), number)
 			return n, r.write(r.out)
 		}

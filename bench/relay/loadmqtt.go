@@ -4,7 +4,6 @@ package main
 
 import (
 	"bufio"
-	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -12,39 +11,17 @@ import (
 	"net"
 )
 
-// payloadSize is what a message to the other servers carries.
-const payloadSize = 1024
-
-// randomPool are payloads; the first eight bytes of each message count the
-// messages of its mailbox, so that receivers can tell what is missing or twice.
-func randomPool() [][]byte {
-	pool := make([][]byte, sealedPool)
-	for i := range pool {
-		pool[i] = make([]byte, payloadSize)
-		_, _ = rand.Read(pool[i])
-	}
-	return pool
-}
-
-// An order checks that nothing of one mailbox is missing, twice or out of place.
-type order struct{ want uint64 }
-
-func (o *order) take(payload []byte) error {
-	if len(payload) != payloadSize {
-		return fmt.Errorf("a message of %d bytes", len(payload))
-	}
-	if n := binary.BigEndian.Uint64(payload); n != o.want {
-		return fmt.Errorf("message %d, want %d", n, o.want)
-	}
-	o.want++
-	return nil
-}
-
 // mqttLoad speaks MQTT 3.1.1 (OASIS standard of 2014): QoS 1, and sessions that
 // survive their connection.
-type mqttLoad struct{ address string }
+type mqttLoad struct {
+	address string
+	mail    mail
+}
 
-func newMQTTLoad(l *load) *mqttLoad { return &mqttLoad{address: l.Address} }
+func newMQTTLoad(l *load) (*mqttLoad, error) {
+	mail, err := newMail(l.Dir)
+	return &mqttLoad{address: l.Address, mail: mail}, err
+}
 
 // Control packets, MQTT 3.1.1, Section 2.2.1.
 const (
@@ -162,7 +139,7 @@ func (m *mqttLoad) mailbox(box int) error {
 type mqttSender struct {
 	*mqttConn
 	topics []string
-	pool   [][]byte
+	mail   mail
 }
 
 func (m *mqttLoad) sender(id int, boxes []int) (sender, error) {
@@ -170,7 +147,7 @@ func (m *mqttLoad) sender(id int, boxes []int) (sender, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &mqttSender{mqttConn: c, pool: randomPool()}
+	s := &mqttSender{mqttConn: c, mail: m.mail}
 	for _, box := range boxes {
 		s.topics = append(s.topics, topic(box))
 	}
@@ -179,10 +156,9 @@ func (m *mqttLoad) sender(id int, boxes []int) (sender, error) {
 
 func (s *mqttSender) add(b []byte, n int) []byte {
 	t := s.topics[n%len(s.topics)]
-	b = mqttHead(b, mqttPublish|1<<1, 2+len(t)+2+payloadSize)
+	b = mqttHead(b, mqttPublish|1<<1, 2+len(t)+2+s.mail.size)
 	b = binary.BigEndian.AppendUint16(mqttText(b, t), uint16(n%0xffff+1))
-	b = binary.BigEndian.AppendUint64(b, uint64(n/len(s.topics)))
-	return append(b, s.pool[n%len(s.pool)][8:]...)
+	return s.mail.add(b, n, len(s.topics))
 }
 
 func (s *mqttSender) write(b []byte) error {
@@ -213,7 +189,7 @@ type mqttReceiver struct {
 
 func (m *mqttLoad) receiver(box int) (receiver, error) {
 	c, err := m.dial()
-	return &mqttReceiver{mqttConn: c, box: box}, err
+	return &mqttReceiver{mqttConn: c, box: box, order: order{size: m.mail.size}}, err
 }
 
 // open takes up the session: what it holds comes at once.
@@ -234,7 +210,7 @@ func (r *mqttReceiver) received() (int, error) {
 			return n, err
 		}
 		r.out = append(r.out, mqttPuback, 2, body[skip], body[skip+1])
-		if n++; r.in.Buffered() < payloadSize+skip+5 {
+		if n++; r.in.Buffered() < r.size+skip+5 {
 			_, err := r.Write(r.out)
 			return n, err
 		}

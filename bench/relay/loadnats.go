@@ -5,7 +5,6 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -21,6 +20,7 @@ import (
 type natsLoad struct {
 	address   string
 	retention string
+	mail      mail
 	once      sync.Once
 	made      error
 }
@@ -28,12 +28,13 @@ type natsLoad struct {
 // newNATSLoad takes for each workload the kind of stream that does better there: a
 // work queue removes what is acknowledged, which makes drains twice as fast and
 // relaying, with a sync for each removal, four times slower.
-func newNATSLoad(l *load) *natsLoad {
-	m := &natsLoad{address: l.Address, retention: "limits"}
+func newNATSLoad(l *load) (*natsLoad, error) {
+	mail, err := newMail(l.Dir)
+	m := &natsLoad{address: l.Address, retention: "limits", mail: mail}
 	if l.Work == "offline" {
 		m.retention = "workqueue"
 	}
-	return m
+	return m, err
 }
 
 const natsStream = "MAIL"
@@ -132,7 +133,7 @@ func (m *natsLoad) mailbox(box int) error {
 type natsSender struct {
 	*natsConn
 	subjects []string
-	pool     [][]byte
+	mail     mail
 }
 
 func (m *natsLoad) sender(id int, boxes []int) (sender, error) {
@@ -140,9 +141,9 @@ func (m *natsLoad) sender(id int, boxes []int) (sender, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &natsSender{natsConn: c, pool: randomPool()}
+	s := &natsSender{natsConn: c, mail: m.mail}
 	for _, box := range boxes {
-		s.subjects = append(s.subjects, fmt.Sprintf("PUB mail.%d acks.%d %d\r\n", box, id, payloadSize))
+		s.subjects = append(s.subjects, fmt.Sprintf("PUB mail.%d acks.%d %d\r\n", box, id, m.mail.size))
 	}
 	_, err = fmt.Fprintf(c, "SUB acks.%d 1\r\n", id)
 	return s, err
@@ -150,9 +151,7 @@ func (m *natsLoad) sender(id int, boxes []int) (sender, error) {
 
 func (s *natsSender) add(b []byte, n int) []byte {
 	b = append(b, s.subjects[n%len(s.subjects)]...)
-	b = binary.BigEndian.AppendUint64(b, uint64(n/len(s.subjects)))
-	b = append(b, s.pool[n%len(s.pool)][8:]...)
-	return append(b, '\r', '\n')
+	return append(s.mail.add(b, n, len(s.subjects)), '\r', '\n')
 }
 
 func (s *natsSender) write(b []byte) error {
@@ -184,7 +183,7 @@ type natsReceiver struct {
 
 func (m *natsLoad) receiver(box int) (receiver, error) {
 	c, err := m.dial()
-	return &natsReceiver{natsConn: c, box: box}, err
+	return &natsReceiver{natsConn: c, box: box, order: order{size: m.mail.size}}, err
 }
 
 func (r *natsReceiver) open() error {
@@ -203,7 +202,7 @@ func (r *natsReceiver) received() (int, error) {
 			return n, err
 		}
 		r.out = append(append(append(r.out, "PUB "...), reply...), " 0\r\n\r\n"...)
-		if n++; r.in.Buffered() < payloadSize+100 {
+		if n++; r.in.Buffered() < r.size+100 {
 			_, err := r.Write(r.out)
 			return n, err
 		}

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"crypto/rand"
 	"fmt"
 	"io"
 	"sync"
@@ -13,15 +12,6 @@ import (
 )
 
 const domain = "interieur.example"
-
-// textSize makes a message whose padded content has 1,024 bytes (package mls pads
-// to multiples of 256); framing and header come on top.
-const textSize = 920
-
-// sealedPool is how many messages are sealed for each group. They are sent again
-// and again, under new counters: the gateway cannot read them and does the same
-// work for each.
-const sealedPool = 16
 
 // valiseLoad speaks our protocol with lean devices.
 type valiseLoad struct {
@@ -89,19 +79,17 @@ func (v *valiseLoad) sender(id int, boxes []int) (sender, error) {
 		return nil, err
 	}
 	s := &valiseSender{Conn: conn}
-	text := make([]byte, textSize)
 	for _, box := range boxes {
 		g, err := conn.Found(ctx, v.owner(box).offer)
 		if err != nil {
 			return nil, err
 		}
+		sends, err := seal(g)
+		if err != nil {
+			return nil, err
+		}
 		var frames [][]byte
-		for n := range sealedPool {
-			_, _ = rand.Read(text)
-			send, err := lean.Seal(g, text, uint64(n+1))
-			if err != nil {
-				return nil, err
-			}
+		for _, send := range sends {
 			frame, err := lean.Frame(send)
 			if err != nil {
 				return nil, err

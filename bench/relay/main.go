@@ -17,9 +17,9 @@
 //   - idle: connections that are authenticated on both sides and wait for mail.
 //
 // The clients are two processes, the same for every server, each with half of the
-// pairs, and lean: they check order and completeness and keep nothing. Messages have
-// 1 KiB: random bytes, or for the gateway an MLS PrivateMessage whose padded content
-// has 1,024 bytes. Brokers are spoken to in clear over TCP, which favours them; the
+// pairs, and lean: they check order and completeness and keep nothing. All servers
+// carry the same messages: MLS PrivateMessages whose padded content has 1,024 bytes,
+// some 1,200 with framing and header. Brokers are spoken to in clear over TCP, which favours them; the
 // gateway and the bare relays with certificates on both sides and a hybrid key
 // exchange. The gateway is the daemon as it is shipped, with its key in a token and
 // all of its checks; only the bounds on what a device may send are raised.
