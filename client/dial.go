@@ -201,7 +201,7 @@ func (e *Engine) dialQUIC(ctx context.Context, config *tls.Config) (*line, error
 	if err != nil {
 		return nil, err
 	}
-	tr := &quic.Transport{Conn: socket, ConnectionIDLength: 8}
+	tr := &quic.Transport{Conn: transport.Socket(socket, 1), ConnectionIDLength: 8}
 	conn, err := tr.Dial(ctx, to, config, &quic.Config{
 		HandshakeIdleTimeout: handshakeTimeout,
 		MaxIdleTimeout:       idleTimeout,

@@ -165,7 +165,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 // Serve accepts connections on a UDP socket until ctx ends.
 func (g *Gateway) Serve(ctx context.Context, conn net.PacketConn) error {
 	socket := &quic.Transport{
-		Conn: conn, StatelessResetKey: &g.keys.reset, TokenGeneratorKey: &g.keys.token, ConnContext: g.connContext,
+		Conn: transport.Socket(conn, transport.ServerReads), StatelessResetKey: &g.keys.reset, TokenGeneratorKey: &g.keys.token, ConnContext: g.connContext,
 		VerifySourceAddress: g.mustProveAddress,
 	}
 	defer socket.Close()

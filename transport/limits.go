@@ -22,6 +22,15 @@ const (
 	// headerLen is a record's header: type, stream, length.
 	headerLen = 1 + 4 + 2
 
+	// maxDatagrams is what the kernel puts together at most: what fits one IP packet.
+	// maxControl bounds what is said about it: ECN, address, size of a datagram.
+	maxDatagrams = 1 << 16
+	maxControl   = 128
+
+	// ServerReads is how many such pieces a server's call of the kernel may bring:
+	// many devices send a little each. Each has a buffer of 64 KiB.
+	ServerReads = 8
+
 	// maxReason bounds the words that come with a code at the end.
 	maxReason = 256
 

@@ -28,7 +28,7 @@ type Conn struct {
 
 // Connect dials, says Hello and waits for Welcome.
 func (d *Device) Connect(ctx context.Context, address string) (*Conn, error) {
-	conn, err := quic.DialAddr(ctx, address, d.TLS(wire.Protocol), QUIC())
+	conn, err := d.Dial(ctx, address, wire.Protocol)
 	if err != nil {
 		return nil, err
 	}

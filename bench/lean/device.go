@@ -8,13 +8,16 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
+	"errors"
 	"fmt"
+	"net"
 	"time"
 
 	"github.com/quic-go/quic-go"
 
 	"valise/identity"
 	"valise/mls"
+	"valise/transport"
 	"valise/wire"
 )
 
@@ -75,6 +78,27 @@ func QUIC() *quic.Config {
 		InitialStreamReceiveWindow: 512 << 10, MaxStreamReceiveWindow: 6 << 20,
 		InitialConnectionReceiveWindow: 1 << 20, MaxConnectionReceiveWindow: 15 << 20,
 	}
+}
+
+// Dial connects over a socket of its own, as the client engine does.
+func (d *Device) Dial(ctx context.Context, address, protocol string) (*quic.Conn, error) {
+	to, err := net.ResolveUDPAddr("udp", address)
+	if err != nil {
+		return nil, err
+	}
+	udp, err := net.ListenUDP("udp", nil)
+	if err != nil {
+		return nil, err
+	}
+	socket := &quic.Transport{Conn: transport.Socket(udp, 1)}
+	end := func() { _ = errors.Join(socket.Close(), udp.Close()) }
+	conn, err := socket.Dial(ctx, to, d.TLS(protocol), QUIC())
+	if err != nil {
+		end()
+		return nil, err
+	}
+	context.AfterFunc(conn.Context(), end)
+	return conn, nil
 }
 
 // authenticator is the Authentication Service of the device's groups.

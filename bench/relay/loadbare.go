@@ -46,7 +46,7 @@ func (v *bareLoad) dial(name string, box int) (*bareConn, error) {
 	ctx, cancel := within()
 	defer cancel()
 	c := new(bareConn)
-	if c.conn, err = quic.DialAddr(ctx, v.address, device.TLS(bareProtocol), lean.QUIC()); err != nil {
+	if c.conn, err = device.Dial(ctx, v.address, bareProtocol); err != nil {
 		return nil, err
 	}
 	if c.stream, err = c.conn.OpenStreamSync(ctx); err != nil {
