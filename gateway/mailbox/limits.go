@@ -13,6 +13,10 @@ const (
 	// large commits do not hold up everybody and the write-ahead log stays small.
 	DefaultBatchBytes = 8 << 20
 
+	// yields is how often the committer lets others run before it takes a batch. A
+	// packet becomes a submission in three steps, each a goroutine of its own.
+	yields = 3
+
 	// queueLength is how many submissions wait for the committer before their
 	// connections stop being read.
 	queueLength = 4096

@@ -92,7 +92,9 @@ func (s *spares) take() (name string) {
 }
 
 // makeSpare fills a file with zeros, so that a later write allocates nothing. It
-// goes in small steps: a commit that syncs meanwhile must not wait for all of it.
+// goes in small steps: a commit that syncs meanwhile must not wait for all of it. The
+// zeros go past the kernel's cache where they can: nobody will read them, and copying
+// them takes as much time as copying mail.
 func (j *Journal) makeSpare(number int) (_ string, err error) {
 	name := filepath.Join(j.cfg.Dir, fmt.Sprintf("spare-new-%d", number))
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
@@ -107,12 +109,21 @@ func (j *Journal) makeSpare(number int) (_ string, err error) {
 	if err := allocate(f, j.cfg.Segment); err != nil {
 		return "", err
 	}
-	zeros := make([]byte, min(j.cfg.Segment, 2<<20))
+	zeros := make([]byte, min(j.cfg.Segment, 2<<20)) // at the beginning of a page, in practice
+	cached := direct(f, true) != nil
 	for at := int64(0); at < j.cfg.Segment; at += int64(len(zeros)) {
 		if j.store.stopping() {
 			return "", errors.New("journal: closing")
 		}
-		if _, err := f.WriteAt(zeros[:min(int64(len(zeros)), j.cfg.Segment-at)], at); err != nil {
+		part := zeros[:min(int64(len(zeros)), j.cfg.Segment-at)]
+		_, err := f.WriteAt(part, at)
+		if err != nil && !cached { // this file system, or this memory, wants it otherwise
+			cached = true
+			if err = direct(f, false); err == nil {
+				_, err = f.WriteAt(part, at)
+			}
+		}
+		if err != nil {
 			return "", err
 		}
 		if err := datasync(f); err != nil {
