@@ -33,6 +33,10 @@ func (t *Trust) build(chain [][]byte) (*path, error) {
 	if err := checkSizes(chain); err != nil {
 		return nil, err
 	}
+	above := chainKey(chain[1:])
+	if known := t.issuersOf(above); known != nil {
+		return known.with(chain[0])
+	}
 	certs := make([]*x509.Certificate, len(chain))
 	for i, der := range chain {
 		var err error
@@ -60,7 +64,49 @@ func (t *Trust) build(chain [][]byte) (*path, error) {
 	if p.leaf().IsCA {
 		return nil, refuse(0, ReasonWrongUsage, "an authority's certificate is no device's and no gateway's")
 	}
+	if len(chain) > 1 {
+		t.rememberIssuers(above, &path{p.certs[1:], p.domain})
+	}
 	return p, nil
+}
+
+// issuersOf returns what stands above leaves that came with the same issuers, nil if
+// none has yet.
+func (t *Trust) issuersOf(key [32]byte) *path {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.issuers[key]
+}
+
+// rememberIssuers keeps the part above the leaf of a path that is in order: the next
+// leaf of the same issuers costs one signature, and shares their certificates.
+func (t *Trust) rememberIssuers(key [32]byte, above *path) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.issuers) >= maxIssuers {
+		clear(t.issuers)
+	}
+	t.issuers[key] = above
+}
+
+// with puts another leaf below issuers whose signatures, and places in a path, were
+// checked before. What is left is between the leaf and the one above it.
+func (p *path) with(der []byte) (*path, error) {
+	leaf, err := parseCertificate(0, der)
+	if err != nil {
+		return nil, err
+	}
+	issuer := p.certs[0]
+	if !bytes.Equal(leaf.RawIssuer, issuer.RawSubject) {
+		return nil, refuse(0, ReasonChainOrder, "its issuer is %q, but the next certificate is %q", clip(leaf.Issuer.String()), clip(issuer.Subject.String()))
+	}
+	if err := checkSignature(0, leaf, issuer); err != nil {
+		return nil, err
+	}
+	if leaf.IsCA {
+		return nil, refuse(0, ReasonWrongUsage, "an authority's certificate is no device's and no gateway's")
+	}
+	return &path{append([]*x509.Certificate{leaf}, p.certs...), p.domain}, nil
 }
 
 // checkSizes applies the bounds of limits.go, before anything is hashed or

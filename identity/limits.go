@@ -38,4 +38,8 @@ const (
 	// maxCached bounds the verified chains a Trust remembers, about 4 KiB
 	// each; at that size the cache is emptied and fills again.
 	maxCached = 4096
+
+	// maxIssuers bounds what a Trust remembers of issuers: an authority has one or
+	// two at a time.
+	maxIssuers = 64
 )

@@ -26,8 +26,11 @@ type Trust struct {
 	authorities []Authority
 
 	mu    sync.Mutex
-	cache map[[32]byte]*verified        // guarded by mu; signatures checked, validity not
-	desk  map[[32]byte]*verifiedOfficer // guarded by mu; the same for officers
+	cache map[[32]byte]*verified // guarded by mu; signatures checked, validity not
+	// What stands above leaves, by the hash of the chain without its leaf; signatures
+	// and places checked, validity not.
+	issuers map[[32]byte]*path            // guarded by mu
+	desk    map[[32]byte]*verifiedOfficer // guarded by mu; the same for officers
 }
 
 // verified is a chain all of whose checks but those of time passed.
@@ -51,7 +54,7 @@ type Device struct {
 
 // NewTrust returns the table of the given authorities.
 func NewTrust(authorities ...Authority) *Trust {
-	return &Trust{authorities: slices.Clone(authorities), cache: make(map[[32]byte]*verified), desk: make(map[[32]byte]*verifiedOfficer)}
+	return &Trust{authorities: slices.Clone(authorities), cache: make(map[[32]byte]*verified), issuers: make(map[[32]byte]*path), desk: make(map[[32]byte]*verifiedOfficer)}
 }
 
 // For returns the table reduced to the authorities of one domain. Use it to

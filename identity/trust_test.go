@@ -155,11 +155,51 @@ func TestDeviceRefuses(t *testing.T) {
 			if _, err := trust.Device(honest, noon); err != nil {
 				t.Fatalf("honest control: %v", err)
 			}
-			d, err := trust.Device(test.chain, noon)
-			if d != nil || ReasonOf(err) != test.want {
-				t.Errorf("error %v, want %s", err, test.want)
+			// One knows the issuers already, the other has seen nothing.
+			for _, trust := range []*Trust{trust, a.trust()} {
+				d, err := trust.Device(test.chain, noon)
+				if d != nil || ReasonOf(err) != test.want {
+					t.Errorf("error %v, want %s", err, test.want)
+				}
 			}
 		})
+	}
+}
+
+// Issuers are remembered when a chain was in order, and only then; what they issued
+// shares their certificates.
+func TestIssuersAreRemembered(t *testing.T) {
+	a := newAuthority(t, "interieur.example", elliptic.P256())
+	trust := a.trust()
+	chain := a.device(newKey(t, elliptic.P256()).Public())
+	if _, err := trust.Device([][]byte{flip(chain[0]), chain[1]}, noon); err == nil || len(trust.issuers) != 0 {
+		t.Fatalf("a leaf that was altered: %v, and %d issuers are remembered", err, len(trust.issuers))
+	}
+	first, err := trust.Device(chain, noon)
+	if err != nil || len(trust.issuers) != 1 {
+		t.Fatalf("%v, and %d issuers are remembered", err, len(trust.issuers))
+	}
+	second, err := trust.Device(a.device(newKey(t, elliptic.P256()).Public()), noon)
+	if err != nil || len(second.Above) != 2 || second.Above[0] != first.Above[0] || second.Leaf == first.Leaf {
+		t.Errorf("the second device: %v, %d above it", err, len(second.Above))
+	}
+}
+
+// BenchmarkArrivingDevice is a chain that was never seen, of a known issuer.
+func BenchmarkArrivingDevice(b *testing.B) {
+	a := newAuthority(b, "interieur.example", elliptic.P256())
+	var chains [][][]byte
+	for range 64 {
+		chains = append(chains, a.device(newKey(b, elliptic.P256()).Public()))
+	}
+	trust := a.trust()
+	for i := 0; b.Loop(); i++ {
+		if i%len(chains) == 0 {
+			clear(trust.cache)
+		}
+		if _, err := trust.Device(chains[i%len(chains)], noon); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"valise/gateway/mailbox"
 	"valise/internal/store"
@@ -58,6 +59,8 @@ type Journaled struct {
 	living  int                     // guarded by mu; letters that somebody waits for
 	heavy   []heavyWork             // guarded by mu
 	weight  int                     // guarded by mu; bytes in heavy
+	pauses  *time.Timer             // guarded by mu; wakes the mover when heavy is due; nil: none runs
+	waiters int                     // guarded by mu; who waits for the mover
 	queued  uint64                  // guarded by mu; heavy work so far
 	settled uint64                  // guarded by mu; of it, what the database has
 	marks   marks                   // guarded by mu; as the database has them

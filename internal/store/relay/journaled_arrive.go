@@ -49,7 +49,7 @@ func (j *Journaled) arrive(ctx context.Context, a mailbox.Arrival) (mailbox.Stan
 			return mailbox.Standing{}, err
 		}
 	} else {
-		b = e.newBox(a.Device)
+		b, item.first = e.newBox(a.Device), true
 		item.began = a.Begin && a.Incarnation != [16]byte{}
 	}
 	if item.began {

@@ -15,13 +15,16 @@ type heavyWork struct {
 	seq  uint64 // of its batch
 	box  *box   // whose KeyPackages or certificate it concerns; may be nil
 	size int
-	do   func(*batch) error // may be called again, after a crash too
+	// queued is when it came.
+	queued time.Time
+	do       func(*batch) error // may be called again, after a crash too
 }
 
 // addHeavy queues work; mu is held.
 func (j *Journaled) addHeavy(seq uint64, list []heavyWork) {
+	now := time.Now()
 	for _, w := range list {
-		w.seq = seq
+		w.seq, w.queued = seq, now
 		if w.box != nil {
 			w.box.waiting++
 		}
@@ -83,21 +86,20 @@ func (p packagesWork) heavy() heavyWork {
 // database.
 func arrivalWork(owner *box, a *arrivalItem) heavyWork {
 	return heavyWork{box: owner, size: len(a.chain), do: func(b *batch) error {
-		_, err := b.tx.ExecContext(b.ctx, `INSERT INTO devices (id, device, address, chain, seen) VALUES ($1, $2, $3, $4, $5)
-			ON CONFLICT (id) DO UPDATE SET address = excluded.address, chain = excluded.chain, seen = excluded.seen`,
-			a.id, a.device[:], a.address, a.chain, a.time)
+		_, err := b.tx.StmtContext(b.ctx, b.s.q.putDevice).ExecContext(b.ctx, a.id, a.device[:], a.address, a.chain, a.time)
 		if err != nil {
 			return err
 		}
-		_, err = b.tx.ExecContext(b.ctx, `INSERT INTO states (device, incarnation, counter, last, acked, held, bytes) VALUES ($1, $2, 0, $3, $3, 0, 0)
-			ON CONFLICT DO NOTHING`, a.id, []byte{}, int64(b.s.floor))
+		_, err = b.tx.StmtContext(b.ctx, b.s.q.putState).ExecContext(b.ctx, a.id, []byte{}, int64(b.s.floor))
 		if err != nil || !a.began {
 			return err
 		}
-		_, err = b.tx.ExecContext(b.ctx, `INSERT INTO incarnations (device, incarnation, began) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`,
-			a.id, a.incarnation[:], a.time)
+		_, err = b.tx.StmtContext(b.ctx, b.s.q.putLife).ExecContext(b.ctx, a.id, a.incarnation[:], a.time)
 		if err != nil {
 			return err
+		}
+		if a.first { // it has nothing that could be dropped
+			return nil
 		}
 		return b.endLife(a.id)
 	}}

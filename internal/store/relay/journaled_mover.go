@@ -64,7 +64,7 @@ func (j *Journaled) awaitWork() func(context.Context) error {
 		switch {
 		case j.ending:
 			return nil
-		case len(j.heavy) > 0:
+		case j.heavyDue():
 			return j.moveHeavy
 		case j.swept < j.sweeps:
 			return j.sweep
@@ -118,6 +118,8 @@ func (j *Journaled) wait(ctx context.Context, so func() bool) error {
 		j.changed.Broadcast()
 	})
 	defer stop()
+	j.waiters++
+	defer func() { j.waiters-- }()
 	j.aim()
 	j.changed.Broadcast()
 	for !so() {
@@ -132,6 +134,26 @@ func (j *Journaled) wait(ctx context.Context, so func() bool) error {
 		j.changed.Wait()
 	}
 	return nil
+}
+
+// heavyDue says whether heavy work is to be moved now: somebody waits for the mover, or
+// nobody has for heavyPause. What comes together costs one transaction. mu is held.
+func (j *Journaled) heavyDue() bool {
+	if len(j.heavy) == 0 {
+		return false
+	}
+	if left := heavyPause - time.Since(j.heavy[0].queued); j.waiters == 0 && left > 0 {
+		if j.pauses == nil {
+			j.pauses = time.AfterFunc(left, func() {
+				j.mu.Lock()
+				defer j.mu.Unlock()
+				j.pauses = nil
+				j.changed.Broadcast()
+			})
+		}
+		return false
+	}
+	return true
 }
 
 // settle waits until the database has all heavy work so far.

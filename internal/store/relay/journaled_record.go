@@ -59,6 +59,7 @@ type arrivalItem struct {
 	time        int64
 	began       bool
 	incarnation [16]byte
+	first       bool // of a device that was not known; not kept in the journal
 }
 
 func (a *arrivalItem) append(b []byte) []byte {

@@ -2,6 +2,8 @@
 
 package relay
 
+import "time"
+
 const (
 	// keptFiles of the journal are left alone: what is acknowledged in time needs
 	// never be moved. With files of 64 MiB it is what a busy gateway takes in
@@ -18,6 +20,11 @@ const (
 	// maxWeight bounds the steps, KeyPackages and certificates in memory that the
 	// database does not have yet.
 	maxWeight = 64 << 20
+
+	// heavyPause is how long steps, KeyPackages and certificates may wait for others
+	// before the database gets them, when nobody wants to see them: a hundred devices
+	// that arrive together cost one transaction.
+	heavyPause = 50 * time.Millisecond
 
 	// movedPointers and movedBytes bound one transaction of the mover, so that
 	// others who write to the database wait a fraction of a second.

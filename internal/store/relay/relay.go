@@ -157,6 +157,7 @@ type statements struct {
 	pointers, dropPointers, dropLast, unref   *sql.Stmt
 	countPackages, putPackage, dropLastResort *sql.Stmt
 	dropExpired                               *sql.Stmt
+	putDevice, putState, putLife              *sql.Stmt
 }
 
 func (s *Store) prepare(ctx context.Context) error {
@@ -181,6 +182,10 @@ func (s *Store) prepare(ctx context.Context) error {
 		&s.q.putPackage:     `INSERT INTO key_packages (device, suite, last_resort, expires, package) VALUES ($1, $2, $3, $4, $5)`,
 		&s.q.dropLastResort: `DELETE FROM key_packages WHERE device = $1 AND suite = $2 AND last_resort`,
 		&s.q.dropExpired:    `DELETE FROM key_packages WHERE device = $1 AND expires <= $2`,
+		&s.q.putDevice: `INSERT INTO devices (id, device, address, chain, seen) VALUES ($1, $2, $3, $4, $5)
+			ON CONFLICT (id) DO UPDATE SET address = excluded.address, chain = excluded.chain, seen = excluded.seen`,
+		&s.q.putState: `INSERT INTO states (device, incarnation, counter, last, acked, held, bytes) VALUES ($1, $2, 0, $3, $3, 0, 0) ON CONFLICT DO NOTHING`,
+		&s.q.putLife:  `INSERT INTO incarnations (device, incarnation, began) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`,
 	} {
 		stmt, err := s.db.Prepare(ctx, query)
 		*at = stmt
