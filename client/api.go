@@ -363,6 +363,7 @@ type Conversation struct {
 	Suite   string         `json:"suite"`
 	Started time.Time      `json:"started"`
 	Reason  string         `json:"reason,omitempty"`
+	Held    string         `json:"held,omitempty"` // why what is written into it waits: a reason code, for HeldText
 }
 
 // Conversations lists all conversations, oldest first.
@@ -374,7 +375,7 @@ func (e *Engine) Conversations() []Conversation {
 		if conv.State == stateCandidate {
 			continue
 		}
-		v := Conversation{ID: conv.ID, Name: conv.Name, State: conv.State, People: e.people(conv), Started: time.Unix(conv.Started, 0), Reason: conv.Why}
+		v := Conversation{ID: conv.ID, Name: conv.Name, State: conv.State, People: e.people(conv), Started: time.Unix(conv.Started, 0), Reason: conv.Why, Held: conv.Held}
 		if g, err := e.group(conv.Group); err == nil {
 			v.Epoch, v.Suite = g.Epoch(), g.Suite().String()
 			list, _ := e.members(g)

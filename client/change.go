@@ -20,6 +20,7 @@ type change struct {
 	conversations map[ConversationID]*conversation // changed ones
 	slot          *slot
 	slotChanged   bool
+	queued        []*intent           // new ones
 	finished      map[uint64]error    // intents that are over
 	healings      map[string]*healing // changed ones; nil forgets
 }
@@ -54,7 +55,11 @@ func (e *Engine) update(f func(c *change) error) error {
 		}
 		e.healings[group] = h
 	}
+	for _, in := range done.queued {
+		e.backlog.add(in)
+	}
 	for number, err := range done.finished {
+		e.backlog.remove(number)
 		e.finish(number, err)
 	}
 	e.bell.ring()
@@ -117,6 +122,7 @@ func (c *change) emptySlot(refused bool) error {
 func (c *change) queue(in *intent) error {
 	c.meta.Intents++
 	in.Number = c.meta.Intents
+	c.queued = append(c.queued, in)
 	return c.keepIntent(in)
 }
 

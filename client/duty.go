@@ -5,9 +5,11 @@ package client
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
+	"valise/client/vault"
 	"valise/identity"
 	"valise/mls"
 	"valise/wire"
@@ -122,22 +124,29 @@ func (e *Engine) clear(conv *conversation, g *mls.Group, out []outcast) error {
 			Members: []Member{{Address: o.Address.String(), Device: o.Device}}, Epoch: g.Epoch() + 1,
 		})
 	}
-	return e.prepare(conv, g, proposals, events)
+	return e.prepare(conv, g, nil, proposals, events)
 }
 
 // prepare makes a commit the submission under way. Everything about it is on disk before
-// it is sent; nothing changes before the gateway has taken it.
-func (e *Engine) prepare(conv *conversation, g *mls.Group, proposals []mls.Proposal, events []Event) error {
+// it is sent; nothing changes before the gateway has taken it. in is the message that it
+// is made for; nil for a removal, which is made for everybody.
+func (e *Engine) prepare(conv *conversation, g *mls.Group, in *intent, proposals []mls.Proposal, events []Event) error {
 	own := mls.X509Credential(e.leaf)
 	p, err := g.PrepareCommit(mls.CommitParams{Proposals: proposals, IgnorePending: true, TreeInWelcome: true, Credential: &own, At: e.now()})
-	if err != nil {
+	switch {
+	case err != nil && in != nil:
+		return e.abandon(in, conv, fmt.Errorf("prepare the change: %w", err))
+	case err != nil:
 		e.cfg.Log.Warn("a change of a conversation was not prepared", "conversation", conv.ID.String(), "error", err)
-		e.pause(conv.ID)
+		e.pause(conv.ID, wire.InvalidCommit)
 		return nil
 	}
 	err = e.update(func(c *change) error {
 		s := &slot{
 			Kind: slotCommit, Duty: true, Conversation: conv.ID, Group: conv.Group, Epoch: g.Epoch(), Delta: p.Delta.Marshal(), Events: events,
+		}
+		if in != nil {
+			s.For = in.Number
 		}
 		frame := &wire.Commit{Group: conv.Group, Epoch: g.Epoch(), Commit: p.Commit, Welcome: p.Welcome, GroupInfo: p.GroupInfo}
 		if err := s.encode(frame, c.meta.Counter+1); err != nil {
@@ -175,46 +184,59 @@ func (e *Engine) removalDue(ctx context.Context, l *link, s *slot, r *wire.Resul
 	// Who was removed meanwhile is not barred any more either: the commit is on its way.
 	about, _ := r.About()
 	e.cfg.Log.Info("the gateway holds a message back, and no statement of an officer shows why", "device", identity.DeviceID(about).String())
-	e.pause(conv.ID)
-	return nil
-}
-
-// dutyRefused drops a removal that the gateway did not take. What waits for it waits on.
-func (e *Engine) dutyRefused(s *slot, code wire.Code) error {
-	e.cfg.Log.Warn("a removal was refused", "code", code.String())
-	e.pause(s.Conversation)
-	return e.update(func(c *change) error { return c.emptySlot(true) })
-}
-
-// setAside keeps a message that was refused for a reason that passes, and lets other
-// conversations go on meanwhile.
-func (e *Engine) setAside(s *slot, code wire.Code) error {
-	e.cfg.Log.Info("held back by the gateway", "code", code.String())
-	e.pause(s.Conversation)
-	return e.update(func(c *change) error { return errors.Join(e.reopen(c, s), c.emptySlot(true)) })
-}
-
-// pause lets a conversation rest; its messages stay queued.
-func (e *Engine) pause(conv ConversationID) { e.pauses[conv] = e.now().Add(retryRefused) }
-
-func (e *Engine) paused(conv *conversation) bool {
-	until, ok := e.pauses[conv.ID]
-	if ok && !e.now().Before(until) {
-		delete(e.pauses, conv.ID)
-		return false
-	}
-	return ok
-}
-
-// untilPauseEnds is how long the pump may rest before a conversation goes on.
-func (e *Engine) untilPauseEnds() (time.Duration, bool) {
-	least, any := time.Duration(0), false
-	for _, until := range e.pauses {
-		if wait := max(until.Sub(e.now()), time.Millisecond); !any || wait < least {
-			least, any = wait, true
+	e.pause(conv.ID, r.Code)
+	return stopped(e.update(func(c *change) error {
+		in, err := e.reopened(c, s)
+		if err != nil || in == nil {
+			return err
 		}
+		return e.tellHeld(c, s, in, r)
+	}))
+}
+
+// dutyRefused drops a removal or a taking back that the gateway did not take. What waits
+// for it waits on, unless it is a message for which somebody was to be taken back, and
+// that will not be allowed: that message is given up.
+func (e *Engine) dutyRefused(s *slot, r *wire.Result) error {
+	e.cfg.Log.Warn("a change that a message waits for was refused", "code", r.Code.String(), "conversation", s.Conversation.String())
+	if s.For != 0 && !passes[r.Code] {
+		return e.giveUpFor(s, e.refusalAbout(s, r))
 	}
-	return least, any
+	e.pause(s.Conversation, r.Code)
+	return e.update(func(c *change) error {
+		in, err := e.waitsFor(c, s)
+		if err != nil {
+			return err
+		}
+		return errors.Join(c.emptySlot(true), e.tellHeld(c, s, in, r))
+	})
+}
+
+// passes are the refusals after which the same change may be taken later.
+var passes = map[wire.Code]bool{
+	wire.RateLimited: true, wire.MailboxFull: true, wire.BundleChanged: true, wire.NoBundle: true, wire.StandingsStale: true,
+	wire.RemovalDue: true, wire.Unavailable: true,
+}
+
+// waitsFor is the message for which a change is made; nil for a removal.
+func (e *Engine) waitsFor(c *change, s *slot) (*intent, error) {
+	if s.For == 0 {
+		return nil, nil
+	}
+	return getJSON[intent](c.Tx, tableIntent, nil, vault.Numbered(s.For))
+}
+
+// giveUpFor ends the message for which a change was to be made. Its sequence number, if
+// it had one, is free again.
+func (e *Engine) giveUpFor(s *slot, why error) error {
+	return e.update(func(c *change) error {
+		in, err := e.waitsFor(c, s)
+		conv := e.conversations[s.Conversation]
+		if err != nil || in == nil || conv == nil {
+			return errors.Join(err, c.emptySlot(true))
+		}
+		return errors.Join(c.emptySlot(true), e.withdraw(c, in, conv, why))
+	})
 }
 
 // clearedBy notes whom a removal took out for their standing, or who is back.
@@ -276,7 +298,7 @@ func (e *Engine) takeBack(ctx context.Context, l *link, in *intent, conv *conver
 		proposals = append(proposals, mls.AddProposal(kp))
 		event.Members = append(event.Members, Member{Address: who.Address.String(), Device: who.Device})
 	}
-	return e.prepare(conv, g, proposals, []Event{event})
+	return e.prepare(conv, g, in, proposals, []Event{event})
 }
 
 // errDeserted ends messages that nobody would get.

@@ -75,11 +75,12 @@ type Engine struct {
 	link          *link                        // nil while offline
 	state         State
 	skew          time.Duration
-	pauses        map[ConversationID]time.Time // conversations that rest, until when
-	known         known                        // of the authority's record
-	standings     standings                    // of devices and people
-	law           law                          // what decides about labels
-	patience      time.Duration                // recordPatience; tests have less of it
+	pauses        map[ConversationID]rest // conversations that rest
+	backlog       backlog
+	known         known         // of the authority's record
+	standings     standings     // of devices and people
+	law           law           // what decides about labels
+	patience      time.Duration // recordPatience; tests have less of it
 
 	bell bell
 
@@ -107,7 +108,7 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 	e := &Engine{
 		cfg: cfg, leaf: cfg.Chain,
 		groups: map[string]*mls.Group{}, conversations: map[ConversationID]*conversation{}, byGroup: map[string]ConversationID{},
-		waiters: map[uint64][]chan error{}, uploads: map[MessageID][2]uint64{}, want: map[string]wanted{}, leases: map[string]lease{}, pauses: map[ConversationID]time.Time{}, healings: map[string]*healing{},
+		waiters: map[uint64][]chan error{}, uploads: map[MessageID][2]uint64{}, want: map[string]wanted{}, leases: map[string]lease{}, pauses: map[ConversationID]rest{}, healings: map[string]*healing{},
 		forks: map[string]*fork{}, behindUs: map[string]time.Time{}, failed: map[ConversationID]int{}, foundAt: map[ConversationID]time.Time{},
 		state: State{Name: StateOffline}, patience: recordPatience,
 	}
@@ -163,7 +164,7 @@ func (e *Engine) load(ctx context.Context) error {
 		for _, c := range convs {
 			e.take(c.ID, c)
 		}
-		return errors.Join(err, e.loadHealings(tx), e.loadRecord(tx), e.loadStandings(tx), e.loadLaw(tx))
+		return errors.Join(err, e.loadBacklog(tx), e.loadHealings(tx), e.loadRecord(tx), e.loadStandings(tx), e.loadLaw(tx))
 	})
 	if err != nil {
 		return err

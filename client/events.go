@@ -39,6 +39,8 @@ const (
 	EventRecord     = "record"     // the authority's record is not in order, and why; in order again without a reason
 	EventPolicy     = "policy"     // another policy bundle is in force, or with a reason: the one in force is not here
 	EventRelabelled = "relabelled" // a message was delivered with another label than its sender signed
+	EventFailed     = "failed"     // a message of this device was given up, why, and what to do
+	EventHeld       = "held"       // what is written into a conversation waits, and why
 	EventUnrecorded = "unrecorded" // a device was not let in, because of the authority's record
 )
 
@@ -64,6 +66,7 @@ type Event struct {
 	Count        int               `json:"count,omitempty"`    // of messages that expired
 	Messages     []MessageID       `json:"messages,omitempty"` // of this device that expired, where it is known which
 	Reason       string            `json:"reason,omitempty"`
+	Hint         string            `json:"hint,omitempty"`    // of a message that failed: what to do
 	Marking      string            `json:"marking,omitempty"` // of the label, as people read it
 	Label        *Label            `json:"label,omitempty"`   // of a message; none: unlabelled
 	Precedence   string            `json:"precedence,omitempty"`

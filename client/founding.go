@@ -228,7 +228,7 @@ func (e *Engine) unable(in *intent, conv *conversation, err error) error {
 		return broken.err
 	}
 	if errors.Is(err, wire.RateLimited) || errors.Is(err, wire.Unavailable) {
-		e.hold = e.now().Add(retryRefused)
+		e.pause(conv.ID, codeIn(err))
 		return nil
 	}
 	return e.abandon(in, conv, err)

@@ -25,6 +25,7 @@ import (
 
 	"valise/client/vault"
 	"valise/gateway"
+	"valise/gateway/mailbox"
 	"valise/gateway/rules"
 	"valise/identity"
 	"valise/internal/store/relay"
@@ -60,6 +61,8 @@ type world struct {
 	optional bool           // devices demand it once they have seen it
 	issued   func(d *device, leaf *x509.Certificate)
 	patience time.Duration // of devices with the record; 0: theirs
+
+	quota mailbox.Quota // of the gateway's mailboxes
 
 	rules   *rules.State // the gateway's policy bundle
 	cleared func(local string) (*identity.Clearance, identity.Tier)
@@ -138,7 +141,7 @@ func (w *world) trust() *identity.Trust {
 func (w *world) start() {
 	t := w.t
 	t.Helper()
-	store, err := relay.Open(context.Background(), relay.Config{Path: filepath.Join(w.dir, "relay.db")})
+	store, err := relay.Open(context.Background(), relay.Config{Path: filepath.Join(w.dir, "relay.db"), Quota: w.quota})
 	if err != nil {
 		t.Fatal(err)
 	}

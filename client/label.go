@@ -326,13 +326,16 @@ func (e *Engine) markNow(in *intent) mark {
 // unfit ends an intent whose label does not stand. Its sequence number, if it had one
 // already, is free again: such numbers have no gaps.
 func (e *Engine) unfit(in *intent, conv *conversation, why error) error {
-	return stopped(e.update(func(c *change) error {
-		next := conv.edit()
-		if !in.Resend && in.Sequence > 0 && in.Sequence == conv.Sequence {
-			next.Sequence--
-		}
-		return errors.Join(c.put(next), e.giveUp(c, in, next, why))
-	}))
+	return stopped(e.update(func(c *change) error { return e.withdraw(c, in, conv, why) }))
+}
+
+// withdraw gives a message up together with its sequence number.
+func (e *Engine) withdraw(c *change, in *intent, conv *conversation, why error) error {
+	next := conv.edit()
+	if !in.Resend && in.Sequence > 0 && in.Sequence == conv.Sequence {
+		next.Sequence--
+	}
+	return errors.Join(c.put(next), e.giveUp(c, in, next, why))
 }
 
 // header is what the card will sign beside the content.

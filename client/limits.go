@@ -152,6 +152,14 @@ const (
 	// refused for a passing reason: a full mailbox, a rate.
 	retryRefused = 5 * time.Second
 
+	// restMost bounds the pause of one conversation, which doubles: a mailbox that stays
+	// full is asked about a dozen times an hour. tellAfter is the pause at which its
+	// person is told, where that is not done at once. ratePause is what everything else
+	// waits when the device as a whole has used up its rate.
+	restMost  = 5 * time.Minute
+	tellAfter = 20 * time.Second
+	ratePause = time.Second
+
 	// maxClaimed bounds how many messages of one sender that did not open have their
 	// labels remembered.
 	maxClaimed = 64

@@ -105,6 +105,9 @@ func (e *Engine) fill(ctx context.Context, l *link) (bool, error) {
 		return true, e.collect()
 	}
 	for _, conv := range e.conversations {
+		if e.paused(conv) {
+			continue
+		}
 		if conv.State == stateResync {
 			return true, e.resync(ctx, l, conv)
 		}
@@ -117,22 +120,14 @@ func (e *Engine) fill(ctx context.Context, l *link) (bool, error) {
 	if did, err := e.serveLeases(ctx, l); did || err != nil {
 		return did, err
 	}
-	intents, err := e.intents()
-	if err != nil {
-		return false, stopped(err)
-	}
 	blocked := map[ConversationID]bool{}
-	for _, in := range intents {
-		if blocked[in.Conversation] {
-			continue
-		}
-		ready, err := e.make(ctx, l, in)
-		if err != nil || ready {
+	for _, h := range e.backlog.heads() {
+		if ready, err := e.tryHead(ctx, l, h); err != nil || ready {
 			return ready, err
 		}
-		blocked[in.Conversation] = true
+		blocked[h.conv] = true
 	}
-	if did, err := e.publish(); did || err != nil || len(intents) == queueRead {
+	if did, err := e.publish(); did || err != nil {
 		return did, err
 	}
 	if e.cfg.RecordRoot != nil && e.now().Sub(e.standings.asked).Abs() > standingsEvery {
@@ -141,25 +136,27 @@ func (e *Engine) fill(ctx context.Context, l *link) (bool, error) {
 	return e.heal(blocked)
 }
 
-// queueRead keeps a long queue from being read again for each of its messages.
-const queueRead = 32
-
-// intents reads what is queued first.
-func (e *Engine) intents() ([]*intent, error) {
-	var out []*intent
-	err := e.cfg.Vault.View(context.Background(), func(tx *vault.Tx) error {
-		cells, err := tx.Range(tableIntent, nil, 0, queueRead)
-		out = nil
-		for _, c := range cells {
-			in, err := decode[intent](tableIntent, c.Value)
-			if err != nil {
-				return err
-			}
-			out = append(out, in)
+// tryHead makes a submission of a conversation's oldest intent. It returns false if that
+// has to wait. Where a full mailbox is what it waits for, taking its owner out may not
+// have to wait behind it.
+func (e *Engine) tryHead(ctx context.Context, l *link, h head) (bool, error) {
+	if conv := e.conversations[h.conv]; conv != nil && e.paused(conv) {
+		if h.number = e.mayOvertake(conv.ID); h.number == 0 {
+			return false, nil
 		}
-		return err
-	})
-	return out, err
+	} else if r, ok := e.pauses[h.conv]; ok && r.overtook != 0 {
+		r.overtook = 0
+		e.pauses[h.conv] = r
+	}
+	in, err := e.intent(h.number)
+	if err != nil {
+		return false, stopped(err)
+	}
+	if in == nil {
+		e.backlog.remove(h.number)
+		return true, nil
+	}
+	return e.make(ctx, l, in)
 }
 
 // make turns an intent into the submission under way, or ends it with an error. It
@@ -178,7 +175,7 @@ func (e *Engine) make(ctx context.Context, l *link, in *intent) (bool, error) {
 		return false, nil
 	case in.Kind == intentFound:
 		return true, e.found(ctx, l, in, conv)
-	case conv.State != stateActive, e.paused(conv):
+	case conv.State != stateActive:
 		return false, nil
 	}
 	g, err := e.group(conv.Group)
@@ -230,7 +227,7 @@ func (e *Engine) giveUp(c *change, in *intent, conv *conversation, why error) er
 	}
 	switch in.Kind {
 	case intentContent:
-		return c.outcome(in, OutcomeRefused, why)
+		return errors.Join(c.outcome(in, OutcomeRefused, why), e.noteFailed(c, in, conv, why))
 	case intentFound:
 		if conv == nil {
 			return nil
@@ -248,6 +245,9 @@ func (e *Engine) seal(in *intent, conv *conversation, g *mls.Group) error {
 	m := e.markNow(in)
 	if err := e.decide(m, g.Members()); err != nil {
 		return e.unfit(in, conv, err)
+	}
+	if again, err := e.sealedBefore(in, conv, g.Epoch()); again || err != nil {
+		return err
 	}
 	if in.Sequence == 0 {
 		in.Sequence = conv.Sequence + 1
@@ -346,16 +346,16 @@ func (e *Engine) submit(ctx context.Context, l *link, s *slot) error {
 		err = e.stale(s, r.Detail)
 	case wire.Unavailable:
 		e.hold = e.now().Add(time.Second) // the same bytes again
-	case wire.RateLimited, wire.MailboxFull:
-		err = e.postpone(s, r.Code)
+	case wire.RateLimited:
+		e.hold = e.now().Add(ratePause)
+		err = e.postpone(s, r)
+	case wire.MailboxFull, wire.StandingsStale:
+		err = e.postpone(s, r)
 	case wire.RemovalDue:
 		return e.removalDue(ctx, l, s, r)
-	case wire.StandingsStale:
-		err = e.setAside(s, r.Code)
 	case wire.BundleChanged, wire.NoBundle:
 		e.expectLaw()
-		err = e.postpone(s, r.Code)
-		e.hold = e.now().Add(lawPause)
+		err = e.relabel(s, r)
 	case wire.StateConflict, wire.OldIncarnation:
 		return e.behind(l.welcome)
 	case wire.CounterGap:
@@ -375,44 +375,51 @@ func (e *Engine) stale(s *slot, detail []byte) error {
 	if _, present := e.byGroup[string(s.Group)]; len(detail) == 8 && present && s.Kind != slotResync {
 		e.want[string(s.Group)] = wanted{binary.BigEndian.Uint64(detail), e.now()}
 	}
-	return e.update(func(c *change) error {
-		if err := e.reopen(c, s); err != nil {
-			return err
-		}
-		return c.emptySlot(true)
-	})
+	return e.putBack(s)
+}
+
+// putBack ends a submission whose intent is made anew.
+func (e *Engine) putBack(s *slot) error {
+	return e.update(func(c *change) error { return errors.Join(e.reopen(c, s), c.emptySlot(true)) })
 }
 
 // reopen gives the intent of a message back its sequence number, so that it is sealed
 // again under the same one.
 func (e *Engine) reopen(c *change, s *slot) error {
-	if s.Kind != intentContent {
-		return nil
-	}
-	in, err := getJSON[intent](c.Tx, tableIntent, nil, vault.Numbered(s.Intent))
+	in, err := e.reopened(c, s)
 	if err != nil || in == nil {
 		return err
 	}
-	in.Sequence = s.Sequence
+	in.Sealed, in.Bundle = nil, nil
 	return c.keepIntent(in)
 }
 
-// postpone waits with what was refused for a passing reason.
-func (e *Engine) postpone(s *slot, code wire.Code) error {
-	if s.heals() {
-		return e.healRefused(s, code)
+// postpone waits with what was refused for a passing reason, and with its conversation;
+// others go on.
+func (e *Engine) postpone(s *slot, r *wire.Result) error {
+	switch {
+	case s.heals():
+		return e.healRefused(s, r.Code)
+	case s.Duty:
+		return e.dutyRefused(s, r)
+	case e.conversations[s.Conversation] == nil: // KeyPackages
+		e.hold = e.now().Add(retryRefused)
+		return e.putBack(s)
 	}
-	if s.Duty {
-		return e.dutyRefused(s, code)
+	return e.setAside(s, r)
+}
+
+// relabel waits with a message for the bundle under which it is to be labelled.
+func (e *Engine) relabel(s *slot, r *wire.Result) error {
+	switch {
+	case s.heals():
+		return e.healRefused(s, r.Code)
+	case s.Duty:
+		return e.dutyRefused(s, r)
+	case e.conversations[s.Conversation] != nil:
+		e.pauseFor(s.Conversation, r.Code, lawPause)
 	}
-	e.cfg.Log.Info("postponed by the gateway", "code", code.String())
-	e.hold = e.now().Add(retryRefused)
-	return e.update(func(c *change) error {
-		if err := e.reopen(c, s); err != nil {
-			return err
-		}
-		return c.emptySlot(true)
-	})
+	return e.putBack(s)
 }
 
 // refused ends a submission that the gateway will never take.
@@ -422,11 +429,11 @@ func (e *Engine) refused(s *slot, r *wire.Result) error {
 	case code == wire.UnknownGroup && len(s.Group) > 0:
 		return e.groupGone(s)
 	case conv != nil && len(s.Group) > 0 && !bytes.Equal(conv.Group, s.Group):
-		return e.update(func(c *change) error { return errors.Join(e.reopen(c, s), c.emptySlot(true)) })
+		return e.putBack(s)
 	case s.heals() && code != wire.NotMember:
 		return e.healRefused(s, code)
 	case s.Duty && code != wire.NotMember:
-		return e.dutyRefused(s, code)
+		return e.dutyRefused(s, r)
 	case code == wire.NotMember && s.Kind != slotResync && conv != nil && conv.State != stateLeft:
 		return e.putOut(s, conv)
 	case s.Kind == slotResync && code == wire.InvalidCommit && conv != nil:
@@ -436,6 +443,9 @@ func (e *Engine) refused(s *slot, r *wire.Result) error {
 		e.law.due = e.now() // it knows more than this device does
 	}
 	e.cfg.Log.Warn("refused by the gateway", "what", s.Kind, "code", code.String())
+	if s.Kind == slotResync && code != wire.NotMember && conv != nil {
+		e.pause(conv.ID, code)
+	}
 	why := e.refusalAbout(s, r)
 	return e.update(func(c *change) error {
 		if err := c.emptySlot(true); err != nil {
@@ -454,7 +464,6 @@ func (e *Engine) refused(s *slot, r *wire.Result) error {
 		case code == wire.NotMember:
 			next.State = stateLeft
 		case s.Kind == slotResync:
-			e.hold = e.now().Add(retryRefused)
 			return nil
 		case in != nil && in.Kind == intentContent && !in.Resend && s.Sequence == conv.Sequence:
 			next.Sequence-- // sequence numbers have no gaps
@@ -475,11 +484,14 @@ func (e *Engine) putOut(s *slot, conv *conversation) error {
 		return err
 	}
 	e.want[string(conv.Group)] = wanted{g.Epoch() + 1, e.now()}
-	return e.update(func(c *change) error { return errors.Join(e.reopen(c, s), c.emptySlot(true)) })
+	return e.putBack(s)
 }
 
 // settle writes what follows from an accepted submission.
 func (e *Engine) settle(s *slot) error {
+	if !s.heals() {
+		e.goesOn(s.Conversation)
+	}
 	switch s.Kind {
 	case intentContent:
 		return e.settleContent(s)
@@ -518,7 +530,7 @@ func (e *Engine) settleContent(s *slot) error {
 				return err
 			}
 		}
-		return errors.Join(c.outcome(in, OutcomeSent, nil), c.end(in.Number, nil), c.emptySlot(false), e.counted(c, s.Group, s.Epoch))
+		return errors.Join(c.outcome(in, OutcomeSent, nil), c.end(in.Number, nil), c.emptySlot(false), e.counted(c, s.Group, s.Epoch), e.released(c, s.Conversation))
 	})
 }
 
@@ -560,15 +572,11 @@ func (e *Engine) refusalAbout(s *slot, r *wire.Result) error {
 		wire.CeilingLowered:   "begin a conversation of its own with that person: valise send --name",
 	}[r.Code]
 	about, named := r.About()
-	g, err := e.group(s.Group)
-	if !named || err != nil {
+	if !named {
 		return why
 	}
-	list, _ := e.members(g)
-	for _, m := range list {
-		if m.Device == identity.DeviceID(about) {
-			why.text += ": " + m.Address.String() + ", device " + m.Device.String()[:8]
-		}
+	for _, m := range e.membersNamed(s, identity.DeviceID(about)) {
+		why.text += ": " + m.Address + ", device " + m.Device.String()[:8]
 	}
 	return why
 }

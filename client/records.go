@@ -79,6 +79,7 @@ type conversation struct {
 	Cleared  []string       `json:"cleared,omitempty"` // addresses of devices that were removed for their standing
 	Why      string         `json:"why,omitempty"`     // of stateFailed
 	Hint     string         `json:"hint,omitempty"`    // what to do about it
+	Held     string         `json:"held,omitempty"`    // why what is written into it waits, as its person was told
 
 	Predecessor []byte         `json:"predecessor,omitempty"` // group that Group succeeds; of stateBroken: that broke
 	Broken      string         `json:"broken,omitempty"`      // why it broke, where this device has seen it
@@ -118,7 +119,9 @@ type intent struct {
 	Mark         mark              `json:"mark,omitzero"`
 	Addresses    []string          `json:"addresses,omitempty"`
 	Packages     [][]byte          `json:"packages,omitempty"`
-	Device       identity.DeviceID `json:"device,omitzero"` // intentRemove: this one only
+	Device       identity.DeviceID `json:"device,omitzero"`  // intentRemove: this one only
+	Sealed       *slot             `json:"sealed,omitempty"` // refused for a reason that passes
+	Bundle       []byte            `json:"bundle,omitempty"` // policy bundle that Sealed was labelled under
 }
 
 // Kinds of slots beyond those of intents.
@@ -139,7 +142,8 @@ type slot struct {
 	Group        []byte         `json:"group,omitempty"`
 	Epoch        uint64         `json:"epoch,omitempty"`
 	Sequence     uint64         `json:"sequence,omitempty"`
-	Duty         bool           `json:"duty,omitempty"`  // removes devices that are out of good standing
+	Duty         bool           `json:"duty,omitempty"`  // removes devices that are out of good standing, or takes them back
+	For          uint64         `json:"for,omitempty"`   // of Duty: the intent that somebody is taken back for
 	Leaf         uint32         `json:"leaf,omitempty"`  // of who heals
 	Delta        []byte         `json:"delta,omitempty"` // applied when the gateway has accepted it
 	Events       []Event        `json:"events,omitempty"`

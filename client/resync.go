@@ -91,7 +91,7 @@ func (e *Engine) cannotResync(conv *conversation, answer wire.Answer) error {
 	err := codeOf(answer)
 	switch {
 	case errors.Is(err, wire.RateLimited) || errors.Is(err, wire.Unavailable):
-		e.hold = e.now().Add(retryRefused)
+		e.pause(conv.ID, codeIn(err))
 		return nil
 	case errors.Is(err, wire.ErrMalformed):
 		return err

@@ -203,11 +203,11 @@ func (e *Engine) rolledBack(s *slot, detail []byte) (bool, error) {
 // resyncFailed counts attempts at a resync that what the gateway has does not allow.
 func (e *Engine) resyncFailed(c *change, conv *conversation, why error) error {
 	e.cfg.Log.Error("resync is not possible", "conversation", conv.ID.String(), "error", why)
-	e.hold = e.now().Add(retryRefused)
+	e.pause(conv.ID, wire.InvalidCommit)
 	if e.failed[conv.ID]++; e.failed[conv.ID] < resyncTries {
 		return nil
 	}
-	e.hold = time.Time{}
+	delete(e.pauses, conv.ID)
 	delete(e.failed, conv.ID)
 	return e.brick(c, conv, brokenResync)
 }
@@ -331,7 +331,7 @@ func (e *Engine) foundAgain(c *change, conv *conversation) error {
 		return err
 	}
 	in := &intent{Kind: intentFound, Conversation: conv.ID, Addresses: addresses(view)}
-	if err := errors.Join(c.Delete(tableIntent, nil, vault.Numbered(conv.Founding)), c.queue(in)); err != nil {
+	if err := errors.Join(c.end(conv.Founding, nil), c.queue(in)); err != nil {
 		return err
 	}
 	e.foundAt[conv.ID] = e.now().Add(retryRefused)

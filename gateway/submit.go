@@ -247,6 +247,7 @@ func (s *session) answerTo(id uint32, kind string, o mailbox.Outcome, err error)
 		return wire.Stale(id, o.Epoch)
 	case wire.MailboxFull, wire.RecipientRefused:
 		s.refuse(eventRefusedRequest, code.String(), slog.String("recipient", identity.DeviceID(o.Device).String()))
+		return wire.ResultAbout(id, code, o.Device)
 	default:
 		s.refuse(eventRefusedRequest, code.String())
 	}

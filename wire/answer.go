@@ -38,7 +38,7 @@ func ResultAbout(to uint32, code Code, device [32]byte) *Result {
 // About returns the device that a refusal is about; false if it names none.
 func (r *Result) About() (device [32]byte, ok bool) {
 	switch r.Code {
-	case RecipientRefused, NotCleared, CeilingLowered, RemovalDue:
+	case RecipientRefused, NotCleared, CeilingLowered, RemovalDue, MailboxFull:
 		if len(r.Detail) == len(device) {
 			return [32]byte(r.Detail), true
 		}

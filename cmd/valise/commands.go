@@ -188,6 +188,8 @@ func (cmd *ConversationsCmd) Run(ctx context.Context, e *env) error {
 		state := ""
 		if conv.State != "active" {
 			state = " (" + conv.State + ")"
+		} else if conv.Held != "" {
+			state = " (what you write WAITS: " + client.HeldText(conv.Held) + ")"
 		}
 		e.say("%s%s%s  %s, %d devices", conv.ID.String()[:8], name, state, strings.Join(conv.People, " "), len(conv.Members))
 	}

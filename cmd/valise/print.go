@@ -154,6 +154,22 @@ func describe(ev *client.Event) string {
 		return fmt.Sprintf("%s%s * %s from %s expired undelivered: this device did not fetch them in time, says the gateway", at, where, messages(ev.Count), from)
 	case client.EventUnfetched:
 		return fmt.Sprintf("%s%s * %s to %s expired undelivered: that device did not fetch them in time, says the gateway", at, where, messages(ev.Count), who())
+	case client.EventFailed:
+		what := line(ev.Text)
+		if ev.File != nil {
+			what = "the file " + line(ev.File.Name)
+		}
+		text := fmt.Sprintf("%s%s * NOT SENT: %.80s: %s", at, where, what, line(ev.Reason))
+		if ev.Hint != "" {
+			text += "; " + line(ev.Hint)
+		}
+		return text
+	case client.EventHeld:
+		about := ""
+		if len(ev.Members) > 0 {
+			about = ": " + who()
+		}
+		return fmt.Sprintf("%s%s * what you write here WAITS: %s (%s)%s; it goes out by itself once that is over", at, where, client.HeldText(ev.Reason), line(ev.Reason), about)
 	case client.EventRecord:
 		if ev.Reason == "" {
 			return at + " * the authority's public record is in order again"

@@ -160,7 +160,7 @@ func (r *Registry) checkAdded(ctx context.Context, staged *mls.PublicStaged, wel
 				return nil, refuse(wire.InvalidCommit, "credential_refused", err)
 			}
 			if r.cfg.Denied(device) {
-				return nil, refuse(wire.RecipientRefused, "added_device_denied", nil)
+				return nil, &Refusal{Code: wire.RecipientRefused, Reason: "added_device_denied", About: device.ID}
 			}
 			added = append(added, device.ID)
 		}
@@ -174,7 +174,7 @@ func (r *Registry) checkAdded(ctx context.Context, staged *mls.PublicStaged, wel
 	}
 	for _, d := range added {
 		if !known[d] {
-			return nil, refuse(wire.RecipientRefused, "added_device_unknown", nil)
+			return nil, &Refusal{Code: wire.RecipientRefused, Reason: "added_device_unknown", About: d}
 		}
 	}
 	return added, nil
