@@ -77,6 +77,7 @@ deny = "deny.list"
 [limits]
 messages_per_second = 1e6
 burst = 1000000
+journal_bytes = 4194304
 `, address, a.domain, token.URI("object=tls"), token.PINFile)
 	for name, content := range map[string]string{p.config: text, filepath.Join(p.dir, "deny.list"): "# nobody\n"} {
 		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {

@@ -41,6 +41,13 @@ type Config struct {
 	Limits    Limits          `toml:"limits"`
 }
 
+// Bounds of journal_bytes: small files are changed too often, and large ones are filled
+// with zeros before they are used, and released late.
+const (
+	minJournal = 1 << 20
+	maxJournal = 1 << 30
+)
+
 // Limits bound what devices may use.
 type Limits struct {
 	MessagesPerSecond float64         `toml:"messages_per_second"`
@@ -66,6 +73,7 @@ type Limits struct {
 	BlobExpiry        daemon.Duration `toml:"blob_expiry"`
 	MailAge           daemon.Duration `toml:"mail_age"`
 	Batch             int             `toml:"batch"`
+	JournalBytes      int64           `toml:"journal_bytes"`
 }
 
 // A LabelLimit bounds what one device may send under one classification.
@@ -135,6 +143,9 @@ func (c *Config) checkServe() error {
 		float64(l.MailboxBytes), float64(l.MailAge.Duration), float64(l.KeyPackages), float64(l.BlobExpiry.Duration), float64(l.Batch),
 	}) < 0 {
 		all = append(all, errors.New("configuration: limits must not be negative"))
+	}
+	if n := l.JournalBytes; n != 0 && (n < minJournal || n > maxJournal) {
+		all = append(all, fmt.Errorf("configuration: limits: journal_bytes %d: want between %d and %d", n, minJournal, maxJournal))
 	}
 	return errors.Join(all...)
 }

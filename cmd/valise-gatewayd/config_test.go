@@ -53,6 +53,8 @@ func TestConfigRefusals(t *testing.T) {
 		"nowhere":         {`listen = ["0.0.0.0:4433", "[::]:4433"]`, "", `"listen"`},
 		"bad domain":      {`domain = "interieur.example"`, `domain = "Interieur_"`, "domain"},
 		"negative limit":  {"burst = 1000", "burst = -1", "negative"},
+		"small journal":   {"journal_bytes = 67108864", "journal_bytes = 4096", "journal_bytes 4096"},
+		"huge journal":    {"journal_bytes = 67108864", "journal_bytes = 67108864000", "journal_bytes"},
 		"negative expiry": {`blob_expiry = "720h"`, `blob_expiry = "-1h"`, "negative"},
 		"label no bound":  {"# [[limits.label]]", "[[limits.label]]\nclassification = \"SECRET\"\n#", "per_second"},
 		"database path":   {"# database = ", "database = \"relay.db\" #", "no PostgreSQL connection string"},

@@ -63,7 +63,7 @@ func (c *Config) openDatabase(ctx context.Context) (mailbox.Store, error) {
 		}
 		return s, nil
 	}
-	s, err := relay.OpenJournaled(ctx, relay.Config{Path: filepath.Join(c.Data, "relay.db"), Quota: c.quota()})
+	s, err := relay.OpenJournaled(ctx, relay.Config{Path: filepath.Join(c.Data, "relay.db"), Quota: c.quota(), Segment: c.Limits.JournalBytes})
 	if err != nil {
 		return nil, err
 	}

@@ -83,6 +83,10 @@ func (g *Gateway) toml(port int, authority *Authority) string {
 	if g.bundle != "" {
 		bundle = fmt.Sprintf("bundle = %q\n", g.bundle)
 	}
+	limits := ""
+	if g.stage.cfg.PrepareData != nil { // a disk made for tests: files that are changed often, and are soon made
+		limits = "\n[limits]\njournal_bytes = 8388608\n"
+	}
 	return bundle + fmt.Sprintf(`listen = ["127.0.0.1:%d"]
 name = "localhost"
 domain = %q
@@ -96,7 +100,7 @@ admin = %q
 
 [authority]
 url = %q
-`, port, authority.Domain, authority.Root, g.Token.URI("tls"), g.stage.pinFile(), g.admin, authority.URL)
+`, port, authority.Domain, authority.Root, g.Token.URI("tls"), g.stage.pinFile(), g.admin, authority.URL) + limits
 }
 
 // certify carries the request to the authority and its certificate back.
