@@ -14,24 +14,21 @@ import (
 	"valise/internal/store/relay"
 )
 
-// keeps returns what puts the stopped gateway's store back into its present state.
-func (w *world) keeps() (putBack func(marked bool)) {
+// backsUp makes a backup of the running gateway's store. What it returns puts it in the
+// place of the stopped gateway's.
+func (w *world) backsUp() (restore func()) {
 	w.t.Helper()
-	name := filepath.Join(w.dir, "relay.db")
-	data, err := os.ReadFile(name)
-	if err != nil {
+	var out bytes.Buffer
+	path := filepath.Join(w.dir, relay.DatabaseName)
+	if _, err := relay.WriteBackup(context.Background(), relay.Source{Path: path, Domain: domain, Scratch: w.t.TempDir()}, &out); err != nil {
 		w.t.Fatal(err)
 	}
-	made := time.Now()
-	return func(marked bool) {
+	return func() {
 		w.t.Helper()
-		if err := os.WriteFile(name, data, 0o600); err != nil {
+		if err := os.Remove(path); err != nil {
 			w.t.Fatal(err)
 		}
-		if !marked {
-			return
-		}
-		if _, err := relay.Restored(context.Background(), relay.Config{Path: name}, made, time.Now()); err != nil {
+		if _, _, err := relay.Restore(context.Background(), bytes.NewReader(out.Bytes()), w.dir, time.Now()); err != nil {
 			w.t.Fatal(err)
 		}
 	}
@@ -53,9 +50,7 @@ func TestGatewayRestored(t *testing.T) {
 	carol.kill()
 	alice.says(conv, "kept by the backup")
 	bob.gets("before", "kept by the backup")
-	w.stop()
-	putBack := w.keeps()
-	w.start()
+	restore := w.backsUp()
 
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -72,7 +67,7 @@ func TestGatewayRestored(t *testing.T) {
 	heard := len(mallory.texts())
 	was := alice.conversation(conv).Group
 	w.stop()
-	putBack(true)
+	restore()
 	w.start()
 	carol.start()
 

@@ -36,6 +36,33 @@
 // at once. Each is verified against the root first. If no gateway runs, they lie
 // ready for when it starts, and the command says so and fails.
 //
+//	backup --config FILE --out FILE
+//
+// writes what the gateway's store and its copy of the authority's record hold at
+// one moment into a new file of mode 0600, while the gateway runs or not. It has
+// every mailbox and its counters, marks, groups, KeyPackages and the list of files; not
+// the files (copy blobs/ after it, with any tool), nor keys, PINs, configuration, policy
+// bundle and audit stream.
+//
+//	restore --config FILE --from FILE
+//
+// makes the store anew in a data directory that has none. Put blobs/ back yourself, and
+// let the authority be reachable: who was suspended since the backup is not known here
+// until then, and the older the bulletin is, the less is relayed.
+//
+//	restored --config FILE --since TIME
+//
+// says that the database was put back by other means, or is a new one after a loss
+// without a backup. With PostgreSQL: stop the gateway, pg_restore what pg_dump
+// wrote (one pg_dump is of one moment), run this, start the gateway.
+//
+// A store that goes back in time without one of the last two would use delivery numbers
+// again, hand out KeyPackages twice and let groups fork. A gateway notes beside its audit
+// stream (FILE.mark) how far its store has come, and does not start with an older one.
+// Restored, it tells each device: conversations go on in new groups, and what was
+// acknowledged since the backup is sent again by the devices that wrote it. See
+// spec/wire.md, Section 14.
+//
 // # Standings
 //
 // With [authority] url set, the gateway follows the authority's record over a
@@ -71,6 +98,10 @@ type commands struct {
 	Init  initCommand  `cmd:"" help:"Write a configuration to edit."`
 	CSR   csrCommand   `cmd:"" name:"csr" help:"Print a certificate request, making the key if there is none."`
 	Serve serveCommand `cmd:"" help:"Run the gateway."`
+
+	Backup   backupCommand   `cmd:"" help:"Write a backup of the gateway's store, also while it runs."`
+	Restore  restoreCommand  `cmd:"" help:"Restore a backup into an empty data directory."`
+	Restored restoredCommand `cmd:"" help:"Mark a database that was put back by other means as restored."`
 
 	Import importCommand `cmd:"" help:"Hand documents that came by hand to the running gateway."`
 }

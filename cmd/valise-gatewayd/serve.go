@@ -72,6 +72,7 @@ func (c *serveCommand) Run(ctx context.Context) (err error) {
 	return d.Run(ctx,
 		daemon.Part{Name: "gateway", Serve: s.serve, Drain: s.gateway.Drain},
 		daemon.Part{Name: "authority", Serve: s.follow},
+		daemon.Part{Name: "mark", Serve: s.watchMark},
 		daemon.Part{Name: "reload", Serve: s.reload})
 }
 
@@ -105,6 +106,11 @@ func (s *server) open(ctx context.Context, d *daemon.Daemon) error {
 	}
 	if s.store, err = cfg.openDatabase(ctx); err != nil {
 		return err
+	}
+	if store, ok := s.store.(marked); ok {
+		if err := cfg.checkMark(ctx, store); err != nil {
+			return err
+		}
 	}
 	if err := s.openFeed(ctx, d, certificate); err != nil {
 		return err
@@ -242,6 +248,10 @@ func (s *server) close() error {
 		all = append(all, s.feed.Close())
 	}
 	if s.store != nil {
+		if store, ok := s.store.(marked); ok && s.gateway != nil {
+			// Best done: what was noted before stays true.
+			_ = s.cfg.noteMark(context.Background(), store)
+		}
 		all = append(all, s.store.Close())
 	}
 	if s.key != nil {

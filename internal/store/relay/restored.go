@@ -8,7 +8,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"math"
 	"time"
 
 	"valise/gateway/mailbox"
@@ -245,13 +244,25 @@ func (j *Journaled) Mark(context.Context) (Mark, error) {
 	return Mark{Store: j.db.id, Seen: j.last}, nil
 }
 
-// Mark counts a look at the store.
-func (s *Shared) Mark(ctx context.Context) (m Mark, err error) {
+// Beat is Mark before it is noted.
+func (j *Journaled) Beat(ctx context.Context) (Mark, error) { return j.Mark(ctx) }
+
+// Mark says how far the store has come, counted in beats.
+func (s *Shared) Mark(ctx context.Context) (Mark, error) {
+	return s.mark(ctx, `SELECT id, beat FROM lives`)
+}
+
+// Beat is Mark before it is noted: it counts one more.
+func (s *Shared) Beat(ctx context.Context) (Mark, error) {
+	return s.mark(ctx, `UPDATE lives SET beat = beat + 1 RETURNING id, beat`)
+}
+
+func (s *Shared) mark(ctx context.Context, query string) (m Mark, err error) {
 	err = s.db.Update(ctx, func(tx *store.Tx) error {
 		var id []byte
 		var beat int64
-		err := tx.QueryRowContext(ctx, `UPDATE lives SET beat = beat + 1 RETURNING id, beat`).Scan(&id, &beat)
-		if err == nil && (len(id) != len(m.Store) || beat < 0 || beat == math.MaxInt64) {
+		err := tx.QueryRowContext(ctx, query).Scan(&id, &beat)
+		if err == nil && (len(id) != len(m.Store) || beat < 0) {
 			err = errors.New("relay store: the row that says which store this is is damaged")
 		}
 		copy(m.Store[:], id)

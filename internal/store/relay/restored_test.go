@@ -3,6 +3,8 @@
 package relay
 
 import (
+	"context"
+	"errors"
 	"path/filepath"
 	"testing"
 	"time"
@@ -18,7 +20,9 @@ var restorable = []struct {
 }{
 	{"journal", func(t testing.TB) (place, func(testing.TB, time.Time, time.Time) Restoration) {
 		path := filepath.Join(t.TempDir(), "relay.db")
-		p := place{open: func(t testing.TB, q mailbox.Quota) mailbox.Store { return openJournaled(t, Config{Path: path, Quota: q}) }}
+		p := place{open: func(t testing.TB, q mailbox.Quota) mailbox.Store {
+			return openJournaled(t, Config{Path: path, Quota: q})
+		}}
 		return p, func(t testing.TB, since, now time.Time) Restoration {
 			r, err := Restored(t.Context(), Config{Path: path}, since, now)
 			return must(t, r, err)
@@ -105,6 +109,60 @@ func testRestored(t *testing.T, p place, restored func(testing.TB, time.Time, ti
 	if s = p.reopen(t, s, mailbox.Quota{}); must2(s.Last(t.Context(), device(2))) != r.Floor+1 {
 		t.Error("after another start the numbers are others")
 	}
+	testMark(t, s)
+	noted := mark(s)
+	must(t, 0, s.Close())
+	testTwice(t, p, r, restored)
+	if err := mark(p.open(t, mailbox.Quota{})).Check(noted); !errors.Is(err, ErrRolledBack) {
+		t.Error("a restored store passes for the one before")
+	}
+}
+
+// testTwice restores again, at the same moment by the clock, and later: no number is used
+// twice.
+func testTwice(t *testing.T, p place, first Restoration, restored func(testing.TB, time.Time, time.Time) Restoration) {
+	t.Helper()
+	at := time.Unix(int64(first.Floor>>30), 0)
+	second := restored(t, at, at)
+	if second.Floor < first.Floor+leap {
+		t.Errorf("floors %d and %d", first.Floor, second.Floor)
+	}
+	later := at.Add(time.Hour)
+	if third := restored(t, at, later); third.Floor != floorAt(later) || third.Floor < second.Floor+leap {
+		t.Errorf("floors %d and %d", second.Floor, third.Floor)
+	}
+	s := p.open(t, mailbox.Quota{})
+	if st := arrive(t, s, device(1), incarnation, false); st.Last != floorAt(later) {
+		t.Errorf("it stands at %+v", st)
+	}
+	if mail := read(t, s, 1, first.Floor+1); len(mail) != 2 || mail[0].Number < second.Floor || mail[1].Number != floorAt(later) {
+		t.Errorf("notices: %+v", mail)
+	}
+	must(t, 0, s.Close())
+}
+
+func mark(s mailbox.Store) Mark {
+	switch s := s.(type) {
+	case *Journaled:
+		return must2(s.Beat(context.Background()))
+	case *Shared:
+		return must2(s.Beat(context.Background()))
+	}
+	panic(s)
+}
+
+// testMark: a mark that was noted outside tells an older state.
+func testMark(t *testing.T, s mailbox.Store) {
+	t.Helper()
+	first := mark(s)
+	apply(t, s, content(0, 9, "gap", 1), mailbox.Ack{Device: device(0), Number: must2(s.Last(t.Context(), device(0)))})
+	second := mark(s)
+	if err := second.Check(first); err != nil {
+		t.Errorf("it has gone on: %v", err)
+	}
+	if err := first.Check(second); !errors.Is(err, ErrRolledBack) {
+		t.Errorf("an older state: %v", err)
+	}
 }
 
 // testGoesOn founds the group's successor and writes in it.
@@ -164,32 +222,6 @@ func must2[T any](v T, err error) T {
 	return v
 }
 
-// Restored twice, from the same backup even, it uses no number twice. A clock that
-// stands before the backup is refused.
-func TestRestoredTwice(t *testing.T) { onEachRestorable(t, testRestoredTwice) }
-
-func testRestoredTwice(t *testing.T, p place, restored func(testing.TB, time.Time, time.Time) Restoration) {
-	s := p.open(t, mailbox.Quota{})
-	populate(t, s, 2)
-	must(t, 0, s.Close())
-	now := time.Now()
-	first := restored(t, now, now)
-	second := restored(t, now, now) // at the same moment
-	if second.Floor < first.Floor+leap {
-		t.Errorf("floors %d and %d", first.Floor, second.Floor)
-	}
-	if third := restored(t, now, now.Add(time.Hour)); third.Floor != floorAt(now.Add(time.Hour)) || third.Floor < second.Floor+leap {
-		t.Errorf("floors %d and %d", second.Floor, third.Floor)
-	}
-	s = p.open(t, mailbox.Quota{})
-	if st := arrive(t, s, device(1), incarnation, false); st.Last < floorAt(now.Add(time.Hour)) {
-		t.Errorf("it stands at %+v", st)
-	}
-	if n := len(read(t, s, 1, 0)); n != 3 {
-		t.Errorf("%d notices, want 3", n)
-	}
-}
-
 // A clock that stands before the backup would give numbers out again.
 func TestRestoredClock(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "relay.db")
@@ -198,40 +230,5 @@ func TestRestoredClock(t *testing.T) {
 	}
 	if _, err := Restored(t.Context(), Config{Path: path}, time.Now(), time.Now()); err != nil {
 		t.Errorf("control: %v", err)
-	}
-}
-
-// A mark that was noted outside tells an older copy, and another store.
-func TestMark(t *testing.T) { onEachRestorable(t, testMark) }
-
-func testMark(t *testing.T, p place, restored func(testing.TB, time.Time, time.Time) Restoration) {
-	mark := func(s mailbox.Store) Mark {
-		switch s := s.(type) {
-		case *Journaled:
-			return must2(s.Mark(t.Context()))
-		case *Shared:
-			return must2(s.Mark(t.Context()))
-		}
-		panic(s)
-	}
-	s := p.open(t, mailbox.Quota{})
-	populate(t, s, 2)
-	first := mark(s)
-	apply(t, s, content(0, 2, "one", 1))
-	second := mark(s)
-	if err := second.Check(first); err != nil {
-		t.Errorf("it has gone on: %v", err)
-	}
-	if err := first.Check(second); err == nil {
-		t.Error("an older state passes")
-	}
-	s = p.reopen(t, s, mailbox.Quota{})
-	if err := mark(s).Check(second); err != nil {
-		t.Errorf("it was opened again: %v", err)
-	}
-	must(t, 0, s.Close())
-	restored(t, time.Now(), time.Now())
-	if err := mark(p.open(t, mailbox.Quota{})).Check(second); err == nil {
-		t.Error("a restored store passes for the one before")
 	}
 }
