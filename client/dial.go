@@ -62,11 +62,19 @@ func (w *ways) closed(now time.Time) {
 	w.tcpUntil = now.Add(w.wait)
 }
 
-// passes notes that UDP does.
+// passes notes that UDP does: a gateway has answered over it as it should.
 func (w *ways) passes() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.tcpUntil, w.wait = time.Time{}, 0
+}
+
+// retry lets UDP be tried once more. What is known of it stays until that has come to
+// something: a network may pass a first packet and no more.
+func (w *ways) retry() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.tcpUntil = time.Time{}
 }
 
 func (w *ways) until() time.Time {
@@ -165,12 +173,24 @@ func hangUpLate(ended chan dialled, running int) {
 // reached draws the conclusion for the next time: when TCP won although QUIC was
 // tried, UDP is closed.
 func (e *Engine) reached(way, first string, both bool) {
-	switch {
-	case way == wayQUIC:
-		e.ways.passes()
-	case first == wayQUIC && both:
+	if way == wayTCP && first == wayQUIC && both {
 		e.ways.closed(e.now())
 		e.cfg.Log.Info("UDP does not pass: connected over TCP", "again", e.ways.until().Format(time.RFC3339))
+	}
+}
+
+// answered draws it from what became of the connection: QUIC is believed once the
+// gateway has answered, and a handshake after which nothing more came is as good as
+// none.
+func (e *Engine) answered(way string, err error) {
+	var late net.Error
+	switch {
+	case way != wayQUIC:
+	case err == nil:
+		e.ways.passes()
+	case errors.As(err, &late) && late.Timeout():
+		e.ways.closed(e.now())
+		e.cfg.Log.Info("UDP passes no more than a handshake: TCP is tried first", "until", e.ways.until().Format(time.RFC3339))
 	}
 }
 
@@ -248,12 +268,16 @@ func (e *Engine) dialTLS(ctx context.Context, config *tls.Config) (*line, error)
 }
 
 // attach opens a further connection, bound to the first one by what both ends
-// derived from it (spec/wire.md, Section 12.3).
+// derived from it (spec/wire.md, Section 12.3), and is over with that one.
 func (e *Engine) attach(ctx context.Context, first *line) (*line, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(first.Context(), cancel)()
 	l, err := e.dialTLS(ctx, e.tlsConfig())
 	if err != nil {
 		return nil, err
 	}
+	defer context.AfterFunc(ctx, func() { _ = l.CloseWithError(wire.CloseNormal, "") })()
 	if err := sayAttach(ctx, first, l); err != nil {
 		l.hangUp()
 		return nil, closeReason(err)

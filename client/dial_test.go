@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"crypto"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -154,6 +155,148 @@ func TestBusyIsNotClosed(t *testing.T) {
 	w.passes()
 	if first, _ := w.first(now); first != wayQUIC {
 		t.Error("remembered for ever")
+	}
+}
+
+// deafAfterHandshake is a QUIC gateway on whose network nothing passes any more once the
+// handshake has.
+func (w *world) deafAfterHandshake() string {
+	w.t.Helper()
+	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	deaf := &deafConn{PacketConn: conn}
+	tr := &quic.Transport{Conn: deaf}
+	listener, err := tr.Listen(&tls.Config{
+		MinVersion: tls.VersionTLS13, NextProtos: []string{wire.Protocol}, Certificates: []tls.Certificate{*w.cert}, ClientAuth: tls.RequireAnyClientCert,
+	}, &quic.Config{})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if _, err := listener.Accept(context.Background()); err == nil {
+			deaf.silent.Store(true)
+		}
+	}()
+	w.t.Cleanup(func() {
+		_, _, _ = listener.Close(), tr.Close(), conn.Close()
+		<-ended
+	})
+	return conn.LocalAddr().String()
+}
+
+type deafConn struct {
+	net.PacketConn
+	silent atomic.Bool
+}
+
+func (d *deafConn) WriteTo(p []byte, to net.Addr) (int, error) {
+	if d.silent.Load() {
+		return len(p), nil
+	}
+	return d.PacketConn.WriteTo(p, to)
+}
+
+// Where UDP passes a handshake and nothing after it, TCP is tried first the next time,
+// and for longer each time; one gateway that answers is what makes UDP believed again,
+// and not its handshake.
+func TestHandshakeAloneIsNotBelieved(t *testing.T) {
+	w := newWorld(t)
+	signer := &countingSigner{}
+	e := w.device("alice").reachable().rests(signer, &signer.Signer)
+	greet := func(gateway string, wait time.Duration) error {
+		e.ways.retry()
+		e.cfg.Gateway = gateway
+		line, err := e.reach(t.Context(), wire.Protocol)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.ways.wait != quicAgain && wait < patience {
+			t.Errorf("after the handshake believed closed for %v", e.ways.wait)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), wait)
+		defer cancel()
+		l, err := e.meet(ctx, line, e.hello())
+		if err == nil {
+			l.close()
+		}
+		return err
+	}
+	e.ways.closed(time.Now())
+	if err := greet(w.deafAfterHandshake(), 300*time.Millisecond); err == nil {
+		t.Fatal("greeted a gateway that says nothing")
+	}
+	if first, _ := e.ways.first(time.Now()); first != wayTCP || e.ways.wait != 2*quicAgain {
+		t.Errorf("%s is tried first, believed closed for %v", first, e.ways.wait)
+	}
+	if err := greet(w.address, patience); err != nil {
+		t.Fatal(err)
+	}
+	if first, _ := e.ways.first(time.Now()); first != wayQUIC || e.ways.wait != 0 {
+		t.Errorf("%s is tried first, believed closed for %v", first, e.ways.wait)
+	}
+}
+
+// When a packet passes again, QUIC is tried once; that it was closed is not forgotten
+// before it has worked.
+func TestLookOutTriesOnce(t *testing.T) {
+	w := newWorld(t)
+	signer := &countingSigner{}
+	e := w.device("alice").reachable().rests(signer, &signer.Signer)
+	e.ways.closed(time.Now().Add(-time.Hour))
+	if err := e.lookOut(t.Context(), &link{line: &line{way: wayTCP}}); !errors.Is(err, errUDPPasses) {
+		t.Fatal(err)
+	}
+	if first, _ := e.ways.first(time.Now()); first != wayQUIC || e.ways.wait != quicAgain {
+		t.Errorf("%s is tried first, believed closed for %v", first, e.ways.wait)
+	}
+	e.ways.closed(time.Now())
+	if e.ways.wait != 2*quicAgain {
+		t.Errorf("closed again, and believed for %v", e.ways.wait)
+	}
+}
+
+// A further connection that is being made is given up with the first one.
+func TestFurtherConnectionObeysTheFirst(t *testing.T) {
+	w := newWorld(t)
+	signer := &countingSigner{}
+	e := w.device("alice").reachable().rests(signer, &signer.Signer)
+	dial := func() *line {
+		t.Helper()
+		first, err := e.dialTCP(t.Context(), e.tlsConfig())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return first
+	}
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	first := dial()
+	e.cfg.GatewayTCP = silent.Addr().String()
+	ended := make(chan error, 1)
+	go func() {
+		_, err := first.further(t.Context())
+		ended <- err
+	}()
+	conn, err := silent.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	first.hangUp()
+	select {
+	case err := <-ended:
+		if err == nil {
+			t.Error("a further connection to nobody")
+		}
+	case <-time.After(handshakeTimeout / 2):
+		t.Fatal("the further connection outlives the first")
 	}
 }
 

@@ -75,8 +75,15 @@ func (e *Engine) dial(ctx context.Context, hello *wire.Hello) (*link, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to the gateway %s: %w", e.cfg.Gateway, closeReason(err))
 	}
+	return e.meet(ctx, line, hello)
+}
+
+// meet says Hello over a connection and waits for Welcome.
+func (e *Engine) meet(ctx context.Context, line *line, hello *wire.Hello) (*link, error) {
 	l := &link{line: line, waiting: make(map[uint32]chan wire.Answer), dead: make(chan struct{})}
-	if err := l.greet(ctx, hello); err != nil {
+	err := l.greet(ctx, hello)
+	e.answered(line.way, err)
+	if err != nil {
 		l.close()
 		return nil, fmt.Errorf("greet the gateway %s: %w", e.cfg.Gateway, closeReason(err))
 	}
@@ -84,8 +91,10 @@ func (e *Engine) dial(ctx context.Context, hello *wire.Hello) (*link, error) {
 	return l, nil
 }
 
-// close ends the connection and gives its socket back.
+// close ends the connection and gives its socket back. A further one that is being
+// made gives up when the first has ended.
 func (l *link) close() {
+	l.line.hangUp()
 	l.fmu.Lock()
 	further := l.files
 	l.files, l.gone = nil, true
@@ -93,7 +102,6 @@ func (l *link) close() {
 	if further != nil {
 		further.hangUp()
 	}
-	l.line.hangUp()
 }
 
 // forFiles is the connection that files go over: over TCP a further one, made when

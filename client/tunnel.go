@@ -44,6 +44,7 @@ func (e *Engine) tunnel(ctx context.Context) (net.Conn, error) {
 		return nil, err
 	}
 	s, err := openTunnel(ctx, l)
+	e.answered(l.way, err)
 	if err != nil {
 		l.hangUp()
 		return nil, closeReason(err)

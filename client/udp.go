@@ -25,7 +25,7 @@ func (e *Engine) lookOut(ctx context.Context, l *link) error {
 			return context.Cause(ctx)
 		}
 		if udpPasses(ctx, e.cfg.Gateway, probeTries) {
-			e.ways.passes()
+			e.ways.retry()
 			return errUDPPasses
 		}
 		e.ways.closed(e.now())
