@@ -3,15 +3,21 @@
 package bulletin
 
 import (
-	"crypto/sha256"
+	"bytes"
 	"time"
 
 	"valise/manifest"
 )
 
-// issuers are the issuing certificates that a manifest names, by their SHA-256, and
-// until when each is in use; the zero time is no end.
-type issuers map[[sha256.Size]byte]time.Time
+// issuers are the issuing certificates that a manifest names, and until when each is in
+// use; the zero time is no end. There are a few, compared whole: that is asked for the
+// sender and every recipient of a message, and a hash takes many times as long.
+type issuers []issuer
+
+type issuer struct {
+	certificate []byte
+	until       time.Time
+}
 
 // WithManifest returns the Set in which certificates count only under the issuing
 // certificates that m, which was verified, names: not under one that was distrusted
@@ -19,8 +25,8 @@ type issuers map[[sha256.Size]byte]time.Time
 func (s *Set) WithManifest(m *manifest.Manifest) *Set {
 	next := *s
 	next.issuers = make(issuers, len(m.Issuers))
-	for _, i := range m.Issuers {
-		next.issuers[sha256.Sum256(i.Certificate)] = i.Until
+	for i, each := range m.Issuers {
+		next.issuers[i] = issuer{each.Certificate, each.Until}
 	}
 	return &next
 }
@@ -34,6 +40,10 @@ func (s *Set) Issuer(chain [][]byte, issued time.Time) bool {
 	if len(chain) < 2 {
 		return false
 	}
-	until, named := s.issuers[sha256.Sum256(chain[1])]
-	return named && (until.IsZero() || !issued.After(until))
+	for _, i := range s.issuers {
+		if bytes.Equal(i.certificate, chain[1]) {
+			return i.until.IsZero() || !issued.After(i.until)
+		}
+	}
+	return false
 }
