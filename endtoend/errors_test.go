@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -28,8 +27,7 @@ func TestErrorsThatAnOfficialReads(t *testing.T) {
 	spare := w.newReader("spare", 2)
 	t.Run("script", func(t *testing.T) {
 		testscript.Run(t, testscript.Params{
-			Dir:      "testdata",
-			Deadline: time.Now().Add(2 * time.Minute),
+			Dir: "testdata",
 			Setup: func(e *testscript.Env) error {
 				e.Setenv("PATH", w.Bin+":"+e.Getenv("PATH"))
 				e.Setenv("ALICE", alice.Home)

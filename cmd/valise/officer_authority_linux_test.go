@@ -69,7 +69,6 @@ pin-source = "%s"
 
 	testscript.Run(t, testscript.Params{
 		Files:    []string{filepath.Join("testdata", "officer", "authority.txtar")},
-		Deadline: time.Now().Add(5 * time.Minute),
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("PATH", filepath.Dir(o.bin["valise"])+":"+e.Getenv("PATH"))
 			e.Setenv("URL", "https://"+authority)

@@ -38,7 +38,6 @@ func runOfficers(t *testing.T, script string) {
 	valise := testenv.Build(t, "./cmd/valise")
 	testscript.Run(t, testscript.Params{
 		Files:    []string{script},
-		Deadline: time.Now().Add(5 * time.Minute),
 		Setup: func(e *testscript.Env) error {
 			o := inmemory.New(t)
 			e.Values["office"] = o

@@ -203,7 +203,6 @@ func TestScripts(t *testing.T) {
 	o := newOffice(t)
 	testscript.Run(t, testscript.Params{
 		Dir:      "testdata",
-		Deadline: time.Now().Add(5 * time.Minute),
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("PATH", filepath.Dir(o.bin["valise"])+":"+filepath.Dir(o.bin["valise-enrolld"])+":"+e.Getenv("PATH"))
 			for _, pair := range append(o.cards[0].Env(), o.env[len(o.env)-2]) {

@@ -330,13 +330,8 @@ func TestGatewaysAsked(t *testing.T) {
 	}
 	ask := func(name string, events ...stream.Event) {
 		t.Helper()
-		o.gateway = o.Gateway(name)
-		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-		defer cancel()
-		w := httptest.NewRecorder()
-		o.feed.Handler().ServeHTTP(w, o.asGateway(stream.PathStream, body(t, events...)).WithContext(ctx))
-		if w.Code != http.StatusOK {
-			t.Errorf("%d %s", w.Code, w.Body)
+		if code := o.ask(name, stream.PathStream, events...); code != http.StatusOK {
+			t.Errorf("%s: %d", name, code)
 		}
 	}
 	ask("one.interieur.example", hello, note)

@@ -32,15 +32,27 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// ask opens a stream as a gateway, and returns the answer's status.
+// ask opens a stream as a gateway, hangs up when the first of it has come, and returns
+// the answer's status.
 func (o *office) ask(gateway, path string, events ...stream.Event) int {
 	o.t.Helper()
 	o.gateway = o.Gateway(gateway)
-	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	w := httptest.NewRecorder()
+	w := &impatient{httptest.NewRecorder(), cancel}
 	o.feed.Handler().ServeHTTP(w, o.asGateway(path, body(o.t, events...)).WithContext(ctx))
 	return w.Code
+}
+
+// An impatient peer hangs up after what was sent at once.
+type impatient struct {
+	*httptest.ResponseRecorder
+	hangUp func()
+}
+
+func (i *impatient) Flush() {
+	i.ResponseRecorder.Flush()
+	i.hangUp()
 }
 
 // While one gateway has proved that it knows more, no other one's word, and no

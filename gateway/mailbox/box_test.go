@@ -326,7 +326,7 @@ func TestRepeatedAfterUnknownFateIsDelivered(t *testing.T) {
 	}
 	select {
 	case <-sub.Wake():
-	case <-time.After(5 * time.Second):
+	case <-time.After(20 * time.Second):
 		t.Fatal("nobody was woken")
 	}
 	for range 2 { // the second look finds the doubt gone, and nothing lost

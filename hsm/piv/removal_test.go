@@ -24,7 +24,7 @@ func awaitRemoved(t *testing.T, token *Token) {
 	t.Helper()
 	select {
 	case <-token.Removed():
-	case <-time.After(5 * time.Second):
+	case <-time.After(20 * time.Second):
 		t.Fatal("the removal went unnoticed")
 	}
 }
