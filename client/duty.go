@@ -184,7 +184,7 @@ func (e *Engine) removalDue(ctx context.Context, l *link, s *slot, r *wire.Resul
 	// Who was removed meanwhile is not barred any more either: the commit is on its way.
 	about, _ := r.About()
 	e.cfg.Log.Info("the gateway holds a message back, and no statement of an officer shows why", "device", identity.DeviceID(about).String())
-	e.pause(conv.ID, r.Code)
+	e.pauseFor(conv.ID, r.Code, lookPause)
 	return stopped(e.update(func(c *change) error {
 		in, err := e.reopened(c, s)
 		if err != nil || in == nil {

@@ -13,6 +13,7 @@ import (
 
 	"valise/bulletin"
 	"valise/identity"
+	"valise/ledger"
 	"valise/statement"
 	"valise/wire"
 )
@@ -28,6 +29,13 @@ func (s *shelf) next(devices ...bulletin.DeviceStanding) (*bulletin.Bulletin, []
 	b := &bulletin.Bulletin{Number: s.issue, Time: now, Next: now.Add(time.Minute), Manifest: 1, Devices: devices}
 	if s.olga != nil {
 		b.Officers = append(b.Officers, bulletin.OfficerStanding{Key: s.olga.id, Address: s.olga.address, Role: identity.RoleOfficer, State: bulletin.Active})
+	}
+	if s.reach {
+		head, err := ledger.HeadOf(int64(len(s.entries)), s)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		b.LedgerSize, b.LedgerRoot = head.N, head.Hash
 	}
 	raw, err := bulletin.Sign(context.Background(), s.announcer, b)
 	if err != nil {
@@ -63,6 +71,7 @@ type officer struct {
 	address identity.Address
 	id      identity.DeviceID
 	sign    func(statement.Body) []byte
+	signAt  func(time.Time, statement.Body) []byte
 }
 
 func (s *shelf) officer(local string) *officer {
@@ -83,15 +92,16 @@ func (s *shelf) officer(local string) *officer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.olga = &officer{address: address, id: id, sign: func(b statement.Body) []byte {
-		now := time.Now().UTC().Truncate(time.Second)
+	signAt := func(at time.Time, b statement.Body) []byte {
+		now := at.UTC().Truncate(time.Second)
 		head := statement.Head{Authority: sha256.Sum256(s.w.root.Raw), ID: statement.NewID(), Time: now, Expires: now.Add(time.Hour)}
 		raw, err := statement.Sign(context.Background(), key, [][]byte{leaf.Raw, s.w.issuer.Raw}, head, b)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return raw
-	}}
+	}
+	s.olga = &officer{address: address, id: id, signAt: signAt, sign: func(b statement.Body) []byte { return signAt(time.Now(), b) }}
 	return s.olga
 }
 
@@ -296,7 +306,9 @@ func TestStatementIsObeyedBeforeTheBulletin(t *testing.T) {
 	alice.mu.Lock()
 	forged := slices.Clone(raw)
 	forged[len(forged)-8] ^= 1
-	alice.takeOrder(wire.Order{Statement: forged, Leaf: wire.Unrecorded})
+	if err := alice.takeOrder(context.Background(), alice.link, wire.Order{Statement: forged, Leaf: wire.Unrecorded}); err != nil {
+		t.Error(err)
+	}
 	if !alice.standings.set.Device(carol.Self(), carol.address).Good() {
 		t.Error("a forged statement is obeyed")
 	}
@@ -304,6 +316,73 @@ func TestStatementIsObeyedBeforeTheBulletin(t *testing.T) {
 	w.gateway.SetStandings(set)
 	alice.says(id, "after")
 	bob.gets("after")
+	if got := alice.removals(); !slices.Equal(got, []string{"device_suspended"}) {
+		t.Errorf("alice shows removals %q", got)
+	}
+}
+
+// A statement that is older than the bulletin held proves that it is not done with: the
+// record holds it behind all that the bulletin was made from. A suspension that was ended
+// removes nobody, whatever leaf a gateway makes up for it.
+func TestOldStatementIsProven(t *testing.T) {
+	_, s, d, id := trio(t)
+	alice, bob, carol := d[0], d[1], d[2]
+	olga := s.officer("olga")
+	s.reach = true
+	suspension := func() []byte {
+		return olga.signAt(time.Now().Add(-10*time.Second), &statement.Suspension{
+			Target: statement.Target{Kind: statement.TargetDevice, Device: carol.Self()}, Reason: "lost", Change: statement.NewID(),
+		})
+	}
+	shown := func(raw []byte, leaf uint64) bool { // whether it is obeyed
+		t.Helper()
+		alice.mu.Lock()
+		defer alice.mu.Unlock()
+		if err := alice.takeOrder(context.Background(), alice.link, wire.Order{Statement: raw, Leaf: leaf}); err != nil {
+			t.Fatal(err)
+		}
+		return !alice.standings.set.Device(carol.Self(), carol.address).Good()
+	}
+	leaves := func() uint64 { return uint64(len(s.entries)) }
+
+	ended := suspension()
+	s.record(ledger.KindStatement, ended)
+	s.publish()
+	was := leaves() - 1
+	s.announce() // knows it, and lists nobody: it was ended
+	alice.restart()
+	alice.until("holds the bulletin", func() bool {
+		alice.mu.Lock()
+		defer alice.mu.Unlock()
+		return alice.link != nil && alice.standings.set.Number() == s.issue
+	})
+	made := suspension()
+	for name, o := range map[string]wire.Order{
+		"ended, at its leaf":          {Statement: ended, Leaf: was},
+		"ended, as if unrecorded":     {Statement: ended, Leaf: wire.Unrecorded},
+		"ended, at a leaf made up":    {Statement: ended, Leaf: was + 100},
+		"unrecorded":                  {Statement: made, Leaf: wire.Unrecorded},
+		"recorded, says the gateway":  {Statement: made, Leaf: leaves()},
+		"recorded, says it elsewhere": {Statement: made, Leaf: leaves() + 5},
+	} {
+		if shown(o.Statement, o.Leaf) {
+			t.Fatalf("obeyed: %s", name)
+		}
+	}
+	alice.says(id, "all of us")
+	bob.gets("all of us")
+	carol.gets("all of us")
+	// Control: it is recorded, then proven; what was shown in vain is looked at again.
+	s.record(ledger.KindStatement, made)
+	if shown(made, leaves()-1) {
+		t.Error("obeyed before a checkpoint covers it")
+	}
+	s.publish()
+	if !shown(made, leaves()-1) {
+		t.Error("a statement that the record holds behind the bulletin is not obeyed")
+	}
+	alice.says(id, "two of us")
+	bob.gets("two of us")
 	if got := alice.removals(); !slices.Equal(got, []string{"device_suspended"}) {
 		t.Errorf("alice shows removals %q", got)
 	}

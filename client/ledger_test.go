@@ -45,6 +45,7 @@ type shelf struct {
 	away       bool // nothing is found
 	announced  []byte
 	issue      uint64   // number of the bulletin
+	reach      bool     // bulletins say which record they were made from
 	olga       *officer // named in bulletins; nil: none
 }
 

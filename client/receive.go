@@ -302,6 +302,11 @@ func (e *Engine) opened(ctx context.Context, l *link, d *wire.Deliver, conv *con
 			return err
 		}
 	}
+	if reason != "" || relabelled { // e.mu was released
+		if conv = e.conversations[conv.ID]; conv == nil || conv.State != stateActive || !bytes.Equal(conv.Group, d.Group) || e.groups[string(d.Group)] != g {
+			return e.done(d, func(c *change) error { return e.missed(c, d) })
+		}
+	}
 	return e.done(d, func(c *change) error {
 		if err := errors.Join(putDelta(c.Tx, conv.Group, r.Delta), e.counted(c, conv.Group, g.Epoch())); err != nil {
 			return err
@@ -453,7 +458,7 @@ func (e *Engine) committed(ctx context.Context, l *link, d *wire.Deliver) error 
 		if err := e.report(ctx, l, d, reason, err); err != nil {
 			return err
 		}
-		return e.done(d, func(c *change) error { return c.lose(conv) })
+		return e.done(d, func(c *change) error { return e.loseStill(c, id, d.Group) })
 	}
 	if list := e.strangers(newcomers(&r.Commit.Change)); len(list) > 0 {
 		refused, err := e.vouch(ctx, l, list)
@@ -471,6 +476,15 @@ func (e *Engine) committed(ctx context.Context, l *link, d *wire.Deliver) error 
 		return e.committed(ctx, l, d)
 	}
 	return e.follow(d, conv, g, r.Commit)
+}
+
+// loseStill marks a conversation's group as lost, if the conversation is still in it: e.mu
+// was released, and what was known of it before may be out of date.
+func (e *Engine) loseStill(c *change, id ConversationID, group []byte) error {
+	if conv := e.conversations[id]; conv != nil && conv.State == stateActive && bytes.Equal(conv.Group, group) {
+		return c.lose(conv)
+	}
+	return nil
 }
 
 // inspect refuses commits that RFC 9420 allows and Valise does not: an external

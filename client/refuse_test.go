@@ -239,3 +239,48 @@ func TestCursorOfFormerLife(t *testing.T) {
 		}
 	}
 }
+
+// What a conversation has become while a refusal is reported is not undone by what follows
+// from it.
+func TestRefusedCommitKeepsWhatChanged(t *testing.T) {
+	w := newWorld(t)
+	alice, bob := w.device("alice").reachable(), w.device("bob").reachable()
+	id := alice.with(t, bob)
+	alice.says(id, "one")
+	bob.gets("one")
+	w.quiet()
+	alice.mu.Lock()
+	before := alice.conversations[id].Sequence
+	seen := make(chan string, 1)
+	go func() {
+		alice.mu.Lock() // free while the gateway is told
+		defer alice.mu.Unlock()
+		seen <- alice.conversations[id].State
+		if err := alice.update(func(c *change) error {
+			next := alice.conversations[id].edit()
+			next.Sequence += 7
+			return c.put(next)
+		}); err != nil {
+			t.Error(err)
+		}
+	}()
+	g, err := alice.group(alice.conversations[id].Group)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = alice.committed(context.Background(), alice.link, &wire.Deliver{
+		Number: alice.meta.Cursor, Kind: wire.DeliverCommit, Group: g.ID(), Epoch: g.Epoch(), Sender: bob.Self(), Payload: []byte("no commit"),
+	})
+	alice.mu.Unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	state := <-seen
+	alice.mu.Lock()
+	conv := alice.conversations[id]
+	alice.mu.Unlock()
+	if conv.Sequence != before+7 {
+		t.Errorf("sequence %d of a conversation that was changed from %d by 7, while %s", conv.Sequence, before, state)
+	}
+	alice.until("comes back", func() bool { return alice.conversation(id).State == stateActive })
+}

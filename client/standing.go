@@ -12,6 +12,7 @@ import (
 	"valise/bulletin"
 	"valise/client/vault"
 	"valise/identity"
+	"valise/ledger"
 	"valise/mls"
 	"valise/statement"
 	"valise/wire"
@@ -85,7 +86,9 @@ func (e *Engine) lookUpStandings(ctx context.Context, l *link) (string, error) {
 		}
 	}
 	for _, o := range list.Orders {
-		e.takeOrder(o)
+		if err := e.takeOrder(ctx, l, o); err != nil {
+			return "", err
+		}
 	}
 	e.bell.ring()
 	return reason, nil
@@ -132,48 +135,108 @@ func (e *Engine) takeBulletin(ctx context.Context, l *link, raw []byte) (string,
 	}
 	e.standings.set, e.standings.floor = next, b.Number
 	e.outdated()
+	e.wake()
 	return "", nil
 }
 
-// takeOrder obeys an officer's statement. One that does not hold changes nothing; the
-// others do.
-func (e *Engine) takeOrder(o wire.Order) {
+// takeOrder obeys an officer's statement. One that does not hold changes nothing, and is
+// looked at again the next time: what it lacks may be there by then. An error is of the
+// connection.
+func (e *Engine) takeOrder(ctx context.Context, l *link, o wire.Order) error {
 	name := sha256.Sum256(fmt.Appendf(nil, "%d %s", o.Leaf, o.Statement))
 	if e.standings.obeyed[name] {
-		return
+		return nil
+	}
+	next, err := e.obey(ctx, l, o)
+	var broken *linkError
+	switch {
+	case errors.As(err, &broken):
+		return broken.err
+	case err != nil:
+		e.cfg.Log.Warn("a statement is not obeyed", "error", err)
+		return nil
 	}
 	if len(e.standings.obeyed) >= wire.MaxOrders {
 		clear(e.standings.obeyed)
 	}
 	e.standings.obeyed[name] = true
-	next, err := e.obey(o)
-	if err != nil {
-		e.cfg.Log.Warn("a statement is not obeyed", "error", err)
-		return
+	if next != e.standings.set {
+		e.standings.set = next
+		e.wake()
 	}
-	e.standings.set = next
+	return nil
 }
 
-func (e *Engine) obey(o wire.Order) (*bulletin.Set, error) {
+// obey returns the standings with a statement in force.
+//
+// A statement younger than the bulletin held counts at once: the bulletin cannot know it.
+// One that is older may be one that the authority has long done with, a suspension that
+// was ended, which a gateway shows again as if it were new. It counts only with the proof
+// that the record holds it behind all that the bulletin was made from.
+func (e *Engine) obey(ctx context.Context, l *link, o wire.Order) (*bulletin.Set, error) {
 	st, err := statement.Parse(o.Statement)
 	if err != nil {
 		return nil, err
 	}
-	at := e.now()
-	if held := e.standings.set.Bulletin(); !at.Before(st.Head.Expires) && (held == nil || st.Head.Time.After(held.Time)) {
+	at, leaf := e.now(), bulletin.Unrecorded
+	if o.Leaf != wire.Unrecorded {
+		leaf = int64(o.Leaf)
+	}
+	held := e.standings.set.Bulletin()
+	switch {
+	case held != nil && st.Head.Time.Before(held.Time):
+		i, err := e.proveOrder(ctx, l, o)
+		if err != nil {
+			return nil, fmt.Errorf("it is older than bulletin %d: %w", held.Number, err)
+		}
+		at, leaf = i.Entry.Time, i.Index // it had to be handed in in time, and was
+	case !at.Before(st.Head.Expires):
 		// It had to be handed in by then, and no bulletin could know it since: the
 		// authority may be down all the while.
 		at = st.Head.Time
 	}
-	root := sha256.Sum256(e.cfg.RecordRoot.Raw)
-	if st, err = statement.Verify(o.Statement, e.cfg.Trust, root, at); err != nil {
+	if st, err = statement.Verify(o.Statement, e.cfg.Trust, sha256.Sum256(e.cfg.RecordRoot.Raw), at); err != nil {
 		return nil, err
 	}
-	leaf := bulletin.Unrecorded
-	if o.Leaf != wire.Unrecorded {
-		leaf = int64(o.Leaf)
-	}
 	return e.standings.set.WithStatement(st, leaf)
+}
+
+// proveOrder asks for the proof that the record holds a statement. Where it holds it, at
+// whatever the gateway calls its leaf, the bulletin decides whether it knows it.
+func (e *Engine) proveOrder(ctx context.Context, l *link, o wire.Order) (*ledger.Inclusion, error) {
+	if o.Leaf == wire.Unrecorded {
+		return nil, errors.New("and it is not said to be in the record")
+	}
+	subject := sha256.Sum256(o.Statement)
+	for look := 0; ; look++ {
+		head := e.known.head
+		if e.known.manifest == nil || e.known.trouble != "" {
+			return nil, errors.New("and the record is not in order")
+		}
+		data, code, err := e.ask(ctx, l, &wire.GetRecord{Part: wire.PartInclusion, Subject: subject, Size: uint64(head.N)})
+		switch {
+		case err != nil:
+			return nil, &linkError{err}
+		case head.N == 0 || code == wire.NotCovered && look == 0:
+			// Its leaf is younger than the tree that this device knows.
+			if reason, err := e.grow(ctx, l); err != nil {
+				return nil, &linkError{err}
+			} else if reason != "" {
+				return nil, fmt.Errorf("and the record is not in order: %s", reason)
+			}
+			if e.known.head.N == 0 {
+				return nil, errors.New("and there is no record yet")
+			}
+			continue
+		case code != wire.OK:
+			return nil, fmt.Errorf("and it cannot be proved to be in the record: %w", code)
+		}
+		i, err := ledger.ParseInclusion(data)
+		if err != nil || i.CheckIn(head, subject) != nil || i.Entry.Kind != ledger.KindStatement {
+			return nil, errors.New("and the proof that it is in the record does not hold")
+		}
+		return i, nil
+	}
 }
 
 // against returns the reason code that speaks against a device, "" if it is in good
