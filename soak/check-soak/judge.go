@@ -102,7 +102,11 @@ func (j *judgement) displays() {
 			switch ev.Kind {
 			case "message":
 				j.display(p, ev, shown)
-			case "joined", "added", "removed":
+			case "joined", "added", "removed", "held":
+			case "failed": // its sender was told in the same breath that it was not taken
+				if m := j.messages[ev.ID]; m == nil || m.sender != p || m.Outcome == acknowledged {
+					j.against(&j.lost, "%s at %s: %s in %s was given up after it had been acknowledged: %s", p.Name, ev.Cursor, ev.ID, ev.Name, ev.Reason)
+				}
 			case "left":
 				if ev.Reason != "removed" {
 					j.against(nil, "%s fell out of %s: %s", p.Name, ev.Name, ev.Reason)

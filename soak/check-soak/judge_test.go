@@ -206,6 +206,9 @@ func TestSabotage(t *testing.T) {
 		"a successor": {func(r *record) {
 			r.show("bob", map[string]any{"kind": "successor", "reason": "rolled_back"})
 		}, "0 0 0 0", "rolled_back"},
+		"given up after all": {func(r *record) {
+			r.show("alice", map[string]any{"kind": "failed", "id": "alice-4", "from": "alice@x.example", "device": device("alice"), "reason": "not_member"})
+		}, "1 0 0 0", "after it had been acknowledged"},
 		"fell out": {func(r *record) { r.show("bob", map[string]any{"kind": "left", "reason": "unknown_group"}) }, "0 0 0 0", "bob fell out"},
 		"a removed member reads on": {func(r *record) {
 			r.show("carol", map[string]any{"kind": "message", "id": "bob-3", "text": "bob says 3", "from": "bob@x.example", "device": device("bob"), "epoch": 4})
@@ -251,5 +254,20 @@ func TestUnknownOutcome(t *testing.T) {
 	}
 	if got := r.verdict(t); len(got.evidence) > 0 {
 		t.Errorf("did not arrive: %v", got)
+	}
+}
+
+// Who was told that a message was not taken may be told why, and what waits may wait.
+func TestGivenUpAndHeld(t *testing.T) {
+	r := honest()
+	op := r.op("alice-4")
+	op["outcome"] = refused
+	for _, name := range []string{"alice", "bob"} {
+		r.drop(name, r.at(name, "alice-4"))
+	}
+	r.show("alice", map[string]any{"kind": "held", "reason": "standings_stale"})
+	r.show("alice", map[string]any{"kind": "failed", "id": "alice-4", "from": "alice@x.example", "device": device("alice"), "reason": "not_member"})
+	if got := r.verdict(t); len(got.evidence) > 0 {
+		t.Errorf("%v", got.evidence)
 	}
 }
