@@ -44,7 +44,7 @@ type ways struct {
 func (w *ways) first(now time.Time) (first, second string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if now.Before(w.tcpUntil) {
+	if left := w.tcpUntil.Sub(now); left > 0 && left <= quicSeldom { // more: the clock was set
 		return wayTCP, wayQUIC
 	}
 	return wayQUIC, wayTCP
@@ -59,7 +59,9 @@ func (w *ways) closed(now time.Time) {
 		least = quicAgain
 	}
 	w.wait = min(max(2*w.wait, least), quicSeldom)
-	w.tcpUntil = now.Add(w.wait)
+	// By the wall clock: the other one stands still while a computer sleeps, and it
+	// wakes in another network.
+	w.tcpUntil = now.Add(w.wait).Round(0)
 }
 
 // passes notes that UDP does: a gateway has answered over it as it should.

@@ -152,6 +152,14 @@ func TestBusyIsNotClosed(t *testing.T) {
 	if first, _ := w.first(now); first != wayTCP {
 		t.Error("not remembered")
 	}
+	// As of the wall clock: what was remembered is out of date after a computer's sleep,
+	// and not for ever true when somebody has set the clock back.
+	if first, _ := w.first(now.Round(0).Add(quicSeldom + time.Second)); first != wayQUIC {
+		t.Error("remembered for longer")
+	}
+	if first, _ := w.first(now.Round(0).Add(-time.Hour)); first != wayQUIC {
+		t.Error("remembered under a clock that was set back")
+	}
 	w.passes()
 	if first, _ := w.first(now); first != wayQUIC {
 		t.Error("remembered for ever")

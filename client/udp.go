@@ -21,7 +21,7 @@ func (e *Engine) lookOut(ctx context.Context, l *link) error {
 		return context.Cause(ctx)
 	}
 	for {
-		if !sleep(ctx, e.ways.until().Sub(e.now())) {
+		if !sleep(ctx, min(e.ways.until().Sub(e.now()), quicSeldom)) {
 			return context.Cause(ctx)
 		}
 		if udpPasses(ctx, e.cfg.Gateway, probeTries) {

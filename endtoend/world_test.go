@@ -266,7 +266,7 @@ type status struct {
 	Address, Device, Why string
 	Unlocked             bool
 	Engine               struct {
-		Connection struct{ Name string }
+		Connection struct{ Name, Transport string }
 		Queued     int
 	}
 }

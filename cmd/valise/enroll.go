@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -26,6 +27,7 @@ type EnrollCmd struct {
 	Invitation string `arg:"" help:"The code that a security officer gave you, or the name of a file with it (@FILE)."`
 	Gateway    string `required:"" placeholder:"HOST:PORT" help:"The gateway that carries your messages."`
 
+	GatewayTCP           string `name:"gateway-tcp" placeholder:"HOST:PORT" help:"Where the gateway is reached over TCP, from networks that drop UDP, if that is another address than --gateway."`
 	GatewayName          string `placeholder:"NAME" help:"The name in the gateway's certificate, if it is not HOST."`
 	Card                 string `default:"piv:" placeholder:"URI" help:"The card: piv:, piv:?serial=NUMBER, tpm: for this computer's TPM, or a PKCS#11 URI."`
 	Slot                 string `placeholder:"SLOT" help:"Use the key that is in this slot, or make one there. Default: make one in 9a."`
@@ -43,8 +45,10 @@ func (cmd *EnrollCmd) Run(ctx context.Context, e *env) error {
 	if err != nil {
 		return err
 	}
-	if _, _, err := net.SplitHostPort(cmd.Gateway); err != nil {
-		return &hintError{text: fmt.Sprintf("%q is not a gateway's address", cmd.Gateway), hint: "write it as HOST:PORT, as your security officer gave it"}
+	for _, address := range []string{cmd.Gateway, cmp.Or(cmd.GatewayTCP, cmd.Gateway)} {
+		if _, _, err := net.SplitHostPort(address); err != nil {
+			return &hintError{text: fmt.Sprintf("%q is not a gateway's address", address), hint: "write it as HOST:PORT, as your security officer gave it"}
+		}
 	}
 	if err := makeHome(e.home); err != nil {
 		return err
@@ -197,7 +201,7 @@ func (cmd *EnrollCmd) enroll(ctx context.Context, e *env, p *profile, c *card, i
 	if err != nil {
 		return err
 	}
-	p.Address, p.Gateway, p.GatewayName = done.Device.Address, cmd.Gateway, cmd.GatewayName
+	p.Address, p.Gateway, p.GatewayTCP, p.GatewayName = done.Device.Address, cmd.Gateway, cmd.GatewayTCP, cmd.GatewayName
 	p.Authority, p.RootHash, p.Root, p.Chain = inv.URL, inv.Root[:], done.Root.Raw, done.Chain
 	if err := pinProfile(ctx, v, p); err != nil {
 		return err

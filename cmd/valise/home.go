@@ -51,6 +51,7 @@ type profile struct {
 	Seal        string            `json:"seal"`                // and of the one that opens the vault
 	Witnessed   bool              `json:"witnessed,omitempty"` // officers saw the key made; the card cannot attest
 	Gateway     string            `json:"gateway"`
+	GatewayTCP  string            `json:"gateway_tcp,omitempty"` // where UDP is closed; empty: the same
 	GatewayName string            `json:"gateway_name,omitempty"`
 	Authority   string            `json:"authority"`       // URL
 	Root        []byte            `json:"root,omitempty"`  // DER; pinned by the invitation

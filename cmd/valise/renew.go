@@ -17,13 +17,15 @@ const renewPause = 10 * time.Minute
 // renew gets a new certificate when two thirds of the present one's life are over:
 // same key, same account, evidence shown anew.
 func (a *agent) renew(s *session) {
+	least := time.Duration(0)
 	for {
 		wait, err := untilRenewal(s.profile, time.Now())
 		if err != nil {
 			a.log.Error("renewal", "error", err)
 			return
 		}
-		timer := time.NewTimer(max(wait, 0))
+		timer := time.NewTimer(max(wait, least))
+		least = renewPause // also where the clock is so wrong that a new certificate looks old
 		select {
 		case <-s.ctx.Done():
 			timer.Stop()
@@ -32,11 +34,6 @@ func (a *agent) renew(s *session) {
 		}
 		if err := a.renewNow(s); err != nil {
 			a.log.Warn("the certificate could not be renewed yet", "error", err)
-			select {
-			case <-s.ctx.Done():
-				return
-			case <-time.After(renewPause):
-			}
 		}
 	}
 }

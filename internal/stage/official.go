@@ -22,6 +22,8 @@ type Official struct {
 	Card    *Card
 	Network *Network // where commands and the agent run; nil: the stage's own
 
+	GatewayTCP string // HOST:PORT for networks without UDP, as enrolling is told; empty: the gateway's
+
 	stage *Stage
 
 	mu      sync.Mutex
@@ -92,8 +94,14 @@ func (o *Official) EnrollWith(ctx context.Context, code string, gateway *Gateway
 	if err := os.WriteFile(file, []byte(code+"\n"), 0o600); err != nil {
 		return "", err
 	}
-	return o.Run(ctx, "enroll", "@"+file, "--gateway", gateway.Address, "--default-management-key",
-		"--card", fmt.Sprintf("piv:?serial=%d", o.Card.Serial), "--pin-file", o.stage.pinFile())
+	args := []string{
+		"enroll", "@" + file, "--gateway", gateway.Address, "--default-management-key",
+		"--card", fmt.Sprintf("piv:?serial=%d", o.Card.Serial), "--pin-file", o.stage.pinFile(),
+	}
+	if o.GatewayTCP != "" {
+		args = append(args, "--gateway-tcp", o.GatewayTCP)
+	}
+	return o.Run(ctx, args...)
 }
 
 // KillAgent kills the agent that a command has started, with kill -9, and
@@ -108,6 +116,14 @@ func (o *Official) KillAgent() bool {
 
 // AgentRuns says whether this home has an agent.
 func (o *Official) AgentRuns() bool { return len(o.agents()) > 0 }
+
+// AgentPid is the number of this home's agent, 0 if none runs.
+func (o *Official) AgentPid() int {
+	for _, pid := range o.agents() {
+		return pid
+	}
+	return 0
+}
 
 // leave ends the commands in the background, which would start another agent, and then
 // the agent; it returns when it is gone.

@@ -24,6 +24,15 @@ func Need(t testing.TB, what, debianPackage string) string {
 	return path
 }
 
+// Can skips the test when this machine does not allow what the test cannot do without,
+// such as a network of its own; err is how the attempt ended.
+func Can(t testing.TB, what string, err error) {
+	t.Helper()
+	if err != nil {
+		missing(t, what, "this machine does not allow "+what+": "+err.Error())
+	}
+}
+
 // missing skips, or fails where the part is required.
 func missing(t testing.TB, what, text string) {
 	t.Helper()
