@@ -3,7 +3,8 @@
 package gateway
 
 import (
-	"bufio"
+	"context"
+	"math"
 	"slices"
 	"sync"
 
@@ -26,6 +27,9 @@ type delivery struct {
 	acked  uint64 // guarded by mu; the last number acknowledged
 	sizes  []sent // guarded by mu; deliveries above acked up to sent, in order
 	flight int    // guarded by mu; the sum of their payloads
+
+	turn    func() // guarded by mu; gives back the turn of stored mail; nil: there is none
+	turnEnd uint64 // guarded by mu; the last number of that turn
 }
 
 // sent is a delivery on its way. Numbers may have gaps: see mailbox.Expired.
@@ -38,7 +42,7 @@ type sent struct {
 // to the current incarnation only: acknowledgements of an older copy of the
 // device's state would delete what the present one has not seen.
 func (s *session) serveDelivery(stream transport.Stream) {
-	in := s.framesOf(stream, bufio.NewReaderSize(stream, wire.MaxSmall))
+	in := s.framesOf(stream)
 	frame, err := in.small()
 	if err != nil {
 		s.broken(err)
@@ -59,13 +63,14 @@ func (s *session) serveDelivery(stream transport.Stream) {
 		s.unavailable("a mailbox could not be read", err)
 		return
 	}
-	defer mail.Close()
 	if resume.Cursor > last {
+		mail.Close()
 		s.close(wire.CloseProtocol, "cursor_ahead")
 		return
 	}
 	d := &delivery{s: s, stream: stream, moved: make(chan struct{}, 1), before: last, mail: mail}
 	if !s.down.CompareAndSwap(nil, d) {
+		mail.Close()
 		s.close(wire.CloseProtocol, "second_delivery_stream")
 		return
 	}
@@ -74,8 +79,12 @@ func (s *session) serveDelivery(stream transport.Stream) {
 	d.sent, d.acked = start, start
 	s.g.box.Ack(s.device.ID, start)
 	s.streams.Go(func() { d.readAcks(in) })
-	s.g.duties.nudge() // somebody may be waited for
-	d.run()
+	s.g.duties.nudge()    // somebody may be waited for
+	s.streams.Go(func() { // with a stack of its own, as that of requests
+		defer mail.Close()
+		d.run()
+		d.endTurn()
+	})
 }
 
 // run sends what the mailbox holds and what arrives.
@@ -133,13 +142,13 @@ func (d *delivery) push() (int, error) {
 	entries, stored := d.mail.Recent(after, count, bytes)
 	if stored {
 		ctx := d.s.conn.Context()
-		giveBack, ok := d.s.g.turns.take(ctx)
-		if !ok {
+		if !d.takeTurn(ctx) {
 			return 0, ctx.Err()
 		}
-		defer giveBack()
+		into := drainBuffers.Get().(*[]byte)
+		defer drainBuffers.Put(into)
 		var err error
-		if entries, err = d.mail.Next(ctx, after, count, bytes); err != nil {
+		if entries, err = d.mail.Next(ctx, after, count, bytes, *into); err != nil {
 			d.s.unavailable("a mailbox could not be read", err)
 			return 0, err
 		}
@@ -148,7 +157,48 @@ func (d *delivery) push() (int, error) {
 		return 0, err
 	}
 	d.s.g.metrics.deliveries.Add(float64(len(entries)))
+	if stored {
+		d.keepTurn()
+	}
 	return len(entries), nil
+}
+
+// drainBuffers are for stored mail on its way into a delivery buffer.
+var drainBuffers = sync.Pool{New: func() any {
+	b := make([]byte, 0, drainBuffer)
+	return &b
+}}
+
+// takeTurn waits for a turn to bring stored mail into memory.
+func (d *delivery) takeTurn(ctx context.Context) bool {
+	d.endTurn()
+	giveBack, ok := d.s.g.turns.take(ctx)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.turn, d.turnEnd = giveBack, math.MaxUint64
+	return ok
+}
+
+// keepTurn keeps the turn until the device has what was sent: QUIC holds it so long.
+func (d *delivery) keepTurn() {
+	d.mu.Lock()
+	d.turnEnd = d.sent
+	over := d.acked >= d.turnEnd
+	d.mu.Unlock()
+	if over {
+		d.endTurn()
+	}
+}
+
+// endTurn gives the turn back, if there is one.
+func (d *delivery) endTurn() {
+	d.mu.Lock()
+	giveBack := d.turn
+	d.turn = nil
+	d.mu.Unlock()
+	if giveBack != nil {
+		giveBack()
+	}
 }
 
 // deliveryBuffers are for deliveries on their way into the stream, which copies
@@ -226,12 +276,21 @@ func (d *delivery) readAcks(in *frames) {
 			d.s.close(wire.CloseProtocol, "ack_of_undelivered")
 			return
 		}
+		if d.turnOver() {
+			d.endTurn()
+		}
 		d.s.g.box.Ack(d.s.device.ID, ack.Number)
 		select {
 		case d.moved <- struct{}{}:
 		default:
 		}
 	}
+}
+
+func (d *delivery) turnOver() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.turn != nil && d.acked >= d.turnEnd
 }
 
 // acknowledge moves the window; false if the number was never sent.

@@ -159,6 +159,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	work.Go(func() error { return g.holds.run(ctx) })
 	work.Go(func() error { return g.watchAge(ctx) })
 	work.Go(func() error { return g.expireMail(ctx) })
+	work.Go(func() error { return g.giveBack(ctx) })
 	return work.Wait()
 }
 
@@ -273,18 +274,29 @@ func (g *Gateway) tidy(ctx context.Context) error {
 	}
 }
 
-// giveBack returns memory to the system after many handshakes: each leaves some tens
-// of kilobytes of garbage, and the idle connections that follow make no reason to
-// collect it.
-func (g *Gateway) giveBack() {
-	if g.door.count() == 0 && g.storm.Load() >= stormSize {
+// giveBack returns memory to the system when many handshakes are over: each leaves
+// some tens of kilobytes of garbage, and the idle connections that follow make no
+// reason to collect it. It looks until ctx ends.
+func (g *Gateway) giveBack(ctx context.Context) error {
+	ticker := time.NewTicker(stormPause)
+	defer ticker.Stop()
+	last := int64(0)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+		if n := g.storm.Load(); n < stormSize || n != last || g.door.count() > 0 {
+			last = n
+			continue
+		}
 		g.storm.Store(0)
 		debug.FreeOSMemory()
 	}
 }
 
 func (g *Gateway) tidyOnce(ctx context.Context) {
-	g.giveBack()
 	if err := g.blobs.Expire(ctx, g.now()); err != nil && ctx.Err() == nil {
 		g.log.Error("expired files could not be removed", "error", err)
 	}

@@ -41,8 +41,10 @@ const (
 	// mailbox and its memberships. Whether it gets one is for the authority.
 	renewalGrace = 30 * 24 * time.Hour
 
-	// stormSize is after how many handshakes memory is given back, once none is open.
-	stormSize = 1000
+	// stormSize is after how many handshakes memory is given back, once none is open and
+	// none was over for stormPause.
+	stormSize  = 250
+	stormPause = 250 * time.Millisecond
 
 	// unprovenPerSource is how many incomplete handshakes of one source there may be
 	// before its newcomers have to prove their address.
@@ -90,6 +92,9 @@ const (
 	// maxKept bounds the memory that a connection keeps for its next write: an idle
 	// one must stay small.
 	maxKept = 4 << 10
+
+	// readAhead is how much is read of a stream at once, when something has come.
+	readAhead = 8 << 10
 
 	// coalesce is how many bytes of deliveries are collected for one write.
 	coalesce = 64 << 10
@@ -236,4 +241,7 @@ const (
 	// long one keeps the others waiting whose device does not take what is written.
 	drains   = 16
 	turnTime = 100 * time.Millisecond
+
+	// drainBuffer is what the mail of one look into the store mostly fits.
+	drainBuffer = 96 << 10
 )

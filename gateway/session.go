@@ -3,7 +3,6 @@
 package gateway
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"io"
@@ -159,9 +158,8 @@ func cancelStream(stream transport.Stream) {
 
 // serveControl runs the control stream: Hello, Welcome, then requests.
 func (s *session) serveControl(stream transport.Stream) {
-	in := bufio.NewReaderSize(stream, 8<<10)
 	_ = stream.SetReadDeadline(time.Now().Add(helloTimeout))
-	frame, err := wire.ReadSmall(in)
+	frame, err := wire.ReadSmall(stream)
 	if err != nil {
 		s.broken(err)
 		return
@@ -177,14 +175,18 @@ func (s *session) serveControl(stream transport.Stream) {
 		return
 	}
 	out := newOutbox(stream, s.conn.Context())
-	defer out.close()
 	close(s.ready)
-	s.requests(s.framesOf(stream, in), out)
-	s.seq.settle()
+	// Not by this goroutine: its stack has grown in the store, and would stay so large
+	// for as long as the connection is idle.
+	s.streams.Go(func() {
+		defer out.close()
+		s.requests(s.framesOf(stream), out)
+		s.seq.settle()
+	})
 }
 
-func (s *session) framesOf(stream transport.Stream, in *bufio.Reader) *frames {
-	return &frames{stream: stream, in: in, limit: s.g.limits.FrameTime}
+func (s *session) framesOf(stream transport.Stream) *frames {
+	return &frames{stream: stream, limit: s.g.limits.FrameTime}
 }
 
 // welcome makes this the device's one connection, records its arrival and

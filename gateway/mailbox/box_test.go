@@ -238,7 +238,7 @@ func TestSubscription(t *testing.T) {
 		t.Fatal(last, err)
 	}
 	defer sub.Close()
-	if e, err := sub.Next(t.Context(), 0, 10, 1<<20); err != nil || len(e) != 0 {
+	if e, err := sub.Next(t.Context(), 0, 10, 1<<20, nil); err != nil || len(e) != 0 {
 		t.Fatal(e, err)
 	}
 	const n = 200 // more than stays in memory
@@ -249,7 +249,7 @@ func TestSubscription(t *testing.T) {
 	}
 	<-sub.Wake()
 	for after := uint64(0); after < n; {
-		entries, err := sub.Next(t.Context(), after, 7, 1<<20)
+		entries, err := sub.Next(t.Context(), after, 7, 1<<20, nil)
 		if err != nil || len(entries) == 0 || len(entries) > 7 {
 			t.Fatalf("after %d: %d entries, %v", after, len(entries), err)
 		}
@@ -261,7 +261,7 @@ func TestSubscription(t *testing.T) {
 		}
 	}
 	// A look back reads the store again.
-	if e, err := sub.Next(t.Context(), 3, 2, 1<<20); err != nil || len(e) != 2 || e[0].Number != 4 {
+	if e, err := sub.Next(t.Context(), 3, 2, 1<<20, nil); err != nil || len(e) != 2 || e[0].Number != 4 {
 		t.Fatal(e, err)
 	}
 }
@@ -330,11 +330,11 @@ func TestRepeatedAfterUnknownFateIsDelivered(t *testing.T) {
 		t.Fatal("nobody was woken")
 	}
 	for range 2 { // the second look finds the doubt gone, and nothing lost
-		if list, err := sub.Next(t.Context(), 0, 10, 1000); err != nil || len(list) != 1 || string(list[0].Payload) != "x" {
+		if list, err := sub.Next(t.Context(), 0, 10, 1000, nil); err != nil || len(list) != 1 || string(list[0].Payload) != "x" {
 			t.Errorf("got %v, %v", list, err)
 		}
 	}
-	if list, err := sub.Next(t.Context(), 1, 10, 1000); err != nil || len(list) != 0 {
+	if list, err := sub.Next(t.Context(), 1, 10, 1000, nil); err != nil || len(list) != 0 {
 		t.Errorf("got %v, %v", list, err)
 	}
 }

@@ -58,10 +58,16 @@ func (s *Subscription) Close() {
 // Wake receives after mail has been committed for the device.
 func (s *Subscription) Wake() <-chan struct{} { return s.wake }
 
+// A borrower is a Store that can put payloads into memory of the caller: a drain of
+// many mailboxes makes no garbage then.
+type borrower interface {
+	ReadInto(ctx context.Context, device Device, after uint64, count, bytes int, into []byte) ([]Entry, error)
+}
+
 // Next returns mail after a number, from memory where it has just been
-// committed, else from the store; nothing if there is none. The entries are the
-// caller's until it calls Next again.
-func (s *Subscription) Next(ctx context.Context, after uint64, count, bytes int) ([]Entry, error) {
+// committed, else from the store; nothing if there is none. Payloads may lie in the
+// free part of into. The entries are the caller's until it calls Next again.
+func (s *Subscription) Next(ctx context.Context, after uint64, count, bytes int, into []byte) ([]Entry, error) {
 	entries, stored := s.Recent(after, count, bytes)
 	if !stored {
 		return entries, nil
@@ -69,13 +75,20 @@ func (s *Subscription) Next(ctx context.Context, after uint64, count, bytes int)
 	s.mu.Lock()
 	doubts := s.doubts
 	s.mu.Unlock()
-	entries, err := s.box.cfg.Store.Read(ctx, s.device, after, count, bytes)
+	entries, err := s.box.read(ctx, s.device, after, count, bytes, into)
 	if err == nil && len(entries) == 0 {
 		s.mu.Lock()
 		s.settled = doubts
 		s.mu.Unlock()
 	}
 	return entries, err
+}
+
+func (b *Box) read(ctx context.Context, device Device, after uint64, count, bytes int, into []byte) ([]Entry, error) {
+	if store, ok := b.cfg.Store.(borrower); ok && into != nil {
+		return store.ReadInto(ctx, device, after, count, bytes, into)
+	}
+	return b.cfg.Store.Read(ctx, device, after, count, bytes)
 }
 
 // doubt makes the next looks ask the store.

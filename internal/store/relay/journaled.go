@@ -242,5 +242,8 @@ func (j *Journaled) Tidy(ctx context.Context) error {
 		j.mu.Unlock()
 	}
 	j.commit.Unlock()
+	if err := j.settle(ctx); err != nil {
+		return err
+	}
 	return j.db.Tidy(ctx)
 }

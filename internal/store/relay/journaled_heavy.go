@@ -17,7 +17,7 @@ type heavyWork struct {
 	size int
 	// queued is when it came.
 	queued time.Time
-	do       func(*batch) error // may be called again, after a crash too
+	do     func(*batch) error // may be called again, after a crash too
 }
 
 // addHeavy queues work; mu is held.

@@ -64,8 +64,13 @@ func (j *Journaled) Recall(ctx context.Context, device mailbox.Device, counter u
 
 // Read implements mailbox.Store.
 func (j *Journaled) Read(ctx context.Context, device mailbox.Device, after uint64, count, bytes int) ([]mailbox.Entry, error) {
+	return j.ReadInto(ctx, device, after, count, bytes, nil)
+}
+
+// ReadInto is Read that puts payloads into the free part of into while they fit.
+func (j *Journaled) ReadInto(ctx context.Context, device mailbox.Device, after uint64, count, bytes int, into []byte) ([]mailbox.Entry, error) {
 	for {
-		entries, err := j.read(ctx, device, after, count, bytes)
+		entries, err := j.read(ctx, device, after, count, bytes, into)
 		if errors.Is(err, journal.ErrReleased) {
 			continue // it has been moved to the database meanwhile
 		}
@@ -78,7 +83,7 @@ func (j *Journaled) Read(ctx context.Context, device mailbox.Device, after uint6
 
 // read takes what the database has and then what is in the journal: the numbers
 // there are the higher ones.
-func (j *Journaled) read(ctx context.Context, device mailbox.Device, after uint64, count, bytes int) (entries []mailbox.Entry, err error) {
+func (j *Journaled) read(ctx context.Context, device mailbox.Device, after uint64, count, bytes int, into []byte) (entries []mailbox.Entry, err error) {
 	var waiting []pointer
 	var first uint64
 	stored, held, waits := false, false, false
@@ -116,7 +121,12 @@ func (j *Journaled) read(ctx context.Context, device mailbox.Device, after uint6
 			break
 		}
 		e := mailbox.Entry{Number: p.number, Kind: l.kind, Group: l.group.name, Epoch: l.epoch, Sender: l.sender, Time: l.time}
-		e.Payload = make([]byte, l.size)
+		if e.Payload = into[len(into):]; cap(e.Payload) < l.size {
+			e.Payload = make([]byte, l.size)
+		} else {
+			into = into[:len(into)+l.size]
+		}
+		e.Payload = e.Payload[:l.size:l.size]
 		if err := j.log.ReadAt(e.Payload, l.place); err != nil {
 			return nil, err
 		}
