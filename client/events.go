@@ -33,6 +33,8 @@ const (
 	EventRefused    = "refused"    // a message was refused, and why
 	EventLost       = "lost"       // a message could not be obtained again from its sender
 	EventExpired    = "expired"    // messages to this device waited too long at the gateway, as it says
+	EventWithheld   = "withheld"   // messages to this device were withheld: it is not cleared for them any more
+	EventForbidden  = "forbidden"  // messages of this device were withheld from another
 	EventUnfetched  = "unfetched"  // messages of this device were not fetched by another in time, as the gateway says
 	EventRestored   = "restored"   // the gateway was restored from a backup, and has forgotten what it took since
 	EventResynced   = "resynced"   // this device's state was an older copy

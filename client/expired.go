@@ -32,30 +32,31 @@ func (c *change) keepSubmitted(in *intent, s *slot) error {
 	return c.DeleteThrough(tableSubmitted, c.meta.Incarnation, s.Counter-historyDepth)
 }
 
-// expired shows that messages to this device waited too long. It stands for several
-// numbers, some of which this device may have behind it.
-func (e *Engine) expired(l *link, d *wire.Deliver) error {
+// expired shows that messages to this device waited too long, or that the gateway withheld
+// them. It stands for several numbers, some of which this device may have behind it.
+func (e *Engine) expired(l *link, d *wire.Deliver, kind string) error {
 	m, err := wire.ParseExpiredMail(d.Payload)
 	if err != nil || m.First > d.Number {
 		return l.fail(wire.ErrMalformed)
 	}
 	lost := d.Number - max(m.First-1, e.meta.Cursor)
 	return e.done(d, func(c *change) error {
-		ev := Event{Kind: EventExpired, Time: e.now(), Taken: time.UnixMilli(int64(d.Time)), Device: d.Sender, Count: int(min(lost, 1<<31-1))}
+		ev := Event{Kind: kind, Time: e.now(), Taken: time.UnixMilli(int64(d.Time)), Device: d.Sender, Count: int(min(lost, 1<<31-1))}
 		ev.From = e.addressIn(d.Group, d.Sender)
 		return e.noteIn(c, d.Group, ev)
 	})
 }
 
-// undelivered shows which messages of this device another one has not fetched.
-func (e *Engine) undelivered(l *link, d *wire.Deliver) error {
+// undelivered shows which messages of this device another one has not fetched, or may not
+// have.
+func (e *Engine) undelivered(l *link, d *wire.Deliver, kind string) error {
 	m, err := wire.ParseUndeliveredMail(d.Payload)
 	if err != nil {
 		return l.fail(wire.ErrMalformed)
 	}
 	return e.done(d, func(c *change) error {
 		to := Member{Address: e.addressIn(d.Group, d.Sender), Device: d.Sender}
-		ev := Event{Kind: EventUnfetched, Time: e.now(), Taken: time.UnixMilli(int64(d.Time)), Outgoing: true, Members: []Member{to}}
+		ev := Event{Kind: kind, Time: e.now(), Taken: time.UnixMilli(int64(d.Time)), Outgoing: true, Members: []Member{to}}
 		for _, counter := range m.Counters {
 			kept, err := getJSON[submitted](c.Tx, tableSubmitted, m.Incarnation[:], vault.Numbered(counter))
 			if err != nil {

@@ -90,9 +90,13 @@ func (e *Engine) deliver(ctx context.Context, l *link, d *wire.Deliver) error {
 	}
 	switch d.Kind {
 	case wire.DeliverExpired:
-		return e.expired(l, d)
+		return e.expired(l, d, EventExpired)
+	case wire.DeliverWithheld:
+		return e.expired(l, d, EventWithheld)
 	case wire.DeliverUndelivered:
-		return e.undelivered(l, d)
+		return e.undelivered(l, d, EventUnfetched)
+	case wire.DeliverForbidden:
+		return e.undelivered(l, d, EventForbidden)
 	case wire.DeliverRestored:
 		return e.restored(l, d)
 	case wire.DeliverWelcome:

@@ -29,6 +29,7 @@ const (
 	eventClock             = "clock_moved"
 	eventPurged            = "mailbox_deleted" // its device is revoked
 	eventExpired           = "mail_expired"    // nobody fetched it in time; both ends are told
+	eventWithheld          = "mail_withheld"   // its recipient may not have it any more; both ends are told
 	eventAlarm             = "alarm"           // a device is refused so often that somebody should look
 	eventHeld              = "device_held"     // and is kept out for a while
 )

@@ -14,6 +14,7 @@ func (g *Gateway) Rules() *rules.State { return g.rules.Load() }
 // message on, and tells the devices that are connected.
 func (g *Gateway) SetRules(state *rules.State) {
 	old := g.rules.Swap(state)
+	g.lawChanged()
 	if state == nil || state.Bundle == nil || old != nil && old.Bundle == state.Bundle {
 		return
 	}

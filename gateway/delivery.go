@@ -21,6 +21,7 @@ type delivery struct {
 	mail   *mailbox.Subscription
 	moved  chan struct{} // acknowledgements arrived
 	before uint64        // the last number that was stored before Resume
+	second second        // run's
 
 	mu     sync.Mutex
 	sent   uint64 // guarded by mu; the last number sent
@@ -129,8 +130,8 @@ func (d *delivery) run() {
 	}
 }
 
-// push sends as much as the window allows and returns how many deliveries that
-// were.
+// push sends as much as the window allows and returns how many deliveries were dealt
+// with.
 func (d *delivery) push() (int, error) {
 	after, count, bytes := d.window()
 	if count == 0 {
@@ -152,6 +153,12 @@ func (d *delivery) push() (int, error) {
 			d.s.unavailable("a mailbox could not be read", err)
 			return 0, err
 		}
+	}
+	if why := d.forbidden(entries, stored); why != nil {
+		return d.withhold(why)
+	}
+	if len(entries) == 0 {
+		d.second = second{} // an idle connection must stay small
 	}
 	if err := d.write(entries); err != nil {
 		return 0, err

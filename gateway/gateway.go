@@ -69,6 +69,7 @@ type Gateway struct {
 	duties      *duties
 	holds       *holds
 	circles     circles
+	lawAt       atomic.Int64 // when bundle or standings changed last, milliseconds since 1970
 	clock       func() time.Time
 	turns       turns
 	keys        transportKeys

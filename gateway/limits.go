@@ -148,6 +148,11 @@ const (
 	// conversations: some 250 bytes each.
 	maxCircleMembers = 200_000
 
+	// maxSecond bounds the labels that one delivery stream remembers to have judged again,
+	// and maxSecondLabel the bytes of each: 32 KiB while a mailbox is drained.
+	maxSecond      = 64
+	maxSecondLabel = 512
+
 	// maxRouteBytes bounds the decided routes in memory, over all conversations: some
 	// 30,000 with labels of 50 bytes, where senders times the labels that each uses is
 	// a few thousand in a large gateway. What is not there is decided again.

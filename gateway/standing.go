@@ -22,6 +22,7 @@ func (g *Gateway) SetStandings(set *bulletin.Set) {
 	arrival := g.arrival.Load().Arrived(set, g.now(), g.up())
 	g.arrival.Store(&arrival)
 	g.set.Store(set)
+	g.lawChanged()
 	g.closeAgainst(set)
 	g.holds.nudge()
 	if g.groups == nil {

@@ -26,10 +26,12 @@ const (
 	DeliverExpired     DeliveryKind = 4 // ExpiredMail: what this device did not fetch in time
 	DeliverUndelivered DeliveryKind = 5 // UndeliveredMail: what another did not fetch of this one's
 	DeliverRestored    DeliveryKind = 6 // RestoredMail: the gateway was put back into an earlier state
+	DeliverWithheld    DeliveryKind = 7 // ExpiredMail: what this device may not have any more
+	DeliverForbidden   DeliveryKind = 8 // UndeliveredMail: what another may not have of this one's
 )
 
 // A Deliver carries one message to one device. Numbers are the device's own,
-// rise by one and begin at 1; a DeliverExpired and a
+// rise by one and begin at 1; a DeliverExpired, a DeliverWithheld and a
 // DeliverRestored have several.
 //
 //	struct {
@@ -46,7 +48,7 @@ type Deliver struct {
 	Kind    DeliveryKind
 	Group   []byte
 	Epoch   uint64   // the epoch that the payload belongs to
-	Sender  [32]byte // of a DeliverUndelivered: who did not fetch it
+	Sender  [32]byte // of a DeliverUndelivered or DeliverForbidden: who did not get it
 	Time    uint64   // when the gateway took it, milliseconds since 1970
 	Payload []byte
 }
@@ -57,7 +59,7 @@ func (*Deliver) Type() Type { return TypeDeliver }
 func (d *Deliver) fields(f field) {
 	f.u64(&d.Number)
 	f.u8((*uint8)(&d.Kind))
-	f.check(d.Kind >= DeliverContent && d.Kind <= DeliverRestored && d.Number > 0)
+	f.check(d.Kind >= DeliverContent && d.Kind <= DeliverForbidden && d.Number > 0)
 	f.opaque(&d.Group, 1, 255)
 	f.u64(&d.Epoch)
 	f.fixed(d.Sender[:])

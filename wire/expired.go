@@ -2,7 +2,7 @@
 
 package wire
 
-// ExpiredMail is the payload of a Deliver of kind DeliverExpired: the deliveries
+// ExpiredMail is the payload of a Deliver of kind DeliverExpired or DeliverWithheld: the deliveries
 // First up to the Deliver's own number were messages of this sender in this group
 // and waited too long. The Deliver's time is that of the newest of them.
 //
@@ -30,7 +30,7 @@ func ParseExpiredMail(data []byte) (*ExpiredMail, error) {
 // Marshal encodes m.
 func (m *ExpiredMail) Marshal() ([]byte, error) { return marshal(m, "notice of expired mail") }
 
-// UndeliveredMail is the payload of a Deliver of kind DeliverUndelivered: these
+// UndeliveredMail is the payload of a Deliver of kind DeliverUndelivered or DeliverForbidden: these
 // submissions of the device itself were not fetched in time by the device that the
 // Deliver names as its sender.
 //

@@ -152,6 +152,14 @@ func describe(ev *client.Event) string {
 			from = "device " + ev.Device.String()[:8]
 		}
 		return fmt.Sprintf("%s%s * %s from %s expired undelivered: this device did not fetch them in time, says the gateway", at, where, messages(ev.Count), from)
+	case client.EventWithheld:
+		from := ev.From
+		if from == "" {
+			from = "device " + ev.Device.String()[:8]
+		}
+		return fmt.Sprintf("%s%s * %s from %s WITHHELD: this device is not cleared for them any more, says the gateway; ask your security officer", at, where, messages(ev.Count), from)
+	case client.EventForbidden:
+		return fmt.Sprintf("%s%s * %s to %s WITHHELD: that device is not cleared for them any more, says the gateway", at, where, messages(ev.Count), who())
 	case client.EventUnfetched:
 		return fmt.Sprintf("%s%s * %s to %s expired undelivered: that device did not fetch them in time, says the gateway", at, where, messages(ev.Count), who())
 	case client.EventFailed:

@@ -9,7 +9,7 @@ import (
 	"valise/wire"
 )
 
-// A Span is what an entry of kind Expired says: it stands for the numbers from First
+// A Span is what an entry of kind Expired or Withheld says: it stands for the numbers from First
 // up to its own, the oldest of which was stored at Since.
 type Span struct {
 	First uint64
@@ -33,7 +33,7 @@ func ParseSpan(payload []byte) (Span, error) {
 // MaxUnfetched is how many submissions one entry of kind Undelivered names.
 const MaxUnfetched = wire.MaxUndelivered
 
-// Unfetched is the payload of an entry of kind Undelivered: submissions of one
+// Unfetched is the payload of an entry of kind Undelivered or Forbidden: submissions of one
 // incarnation, rising, at most MaxUnfetched.
 func Unfetched(incarnation [16]byte, counters []uint64) ([]byte, error) {
 	return (&wire.UndeliveredMail{Incarnation: incarnation, Counters: counters}).Marshal()
@@ -51,6 +51,17 @@ func (b *Box) Expire(ctx context.Context, before time.Time, limit int) ([]Loss, 
 	losses, err := b.cfg.Store.Expire(ctx, before, limit)
 	for i := range losses {
 		b.Wake(losses[i].Recipient)
+		b.Wake(losses[i].Sender)
+	}
+	return losses, err
+}
+
+// Withhold has the store take out what a device may not have, and wakes the senders. The
+// device's own reader is the one who asks.
+func (b *Box) Withhold(ctx context.Context, device Device, numbers []uint64) ([]Loss, error) {
+	losses, err := b.cfg.Store.Withhold(ctx, device, numbers)
+	b.Wake(device)
+	for i := range losses {
 		b.Wake(losses[i].Sender)
 	}
 	return losses, err

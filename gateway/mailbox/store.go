@@ -27,6 +27,10 @@ const (
 	// Restored says to a device that the store was put back into an earlier state. It
 	// stands for all numbers since the entry before it.
 	Restored Kind = 6
+	// Withheld stands in a mailbox in the place of content that its device may not have
+	// any more, and Forbidden is what its sender gets: as Expired and Undelivered.
+	Withheld  Kind = 7
+	Forbidden Kind = 8
 )
 
 // LostEpoch is the epoch of a group that does not go on, because the store that knew
@@ -132,7 +136,7 @@ type Placed struct {
 }
 
 // An Entry is one message in one device's mailbox. Numbers rise by one, but for an
-// entry of kind Expired or Restored, which stands for all numbers up to its own since
+// entry of kind Expired, Withheld or Restored, which stands for all numbers up to its own since
 // the one before it.
 type Entry struct {
 	Number  uint64
@@ -215,7 +219,7 @@ const (
 	Purged      Hold = 2 // for ever: what it had is gone, and nothing more is kept for it
 )
 
-// A Loss is a row of messages that one device did not fetch in time.
+// A Loss is a row of messages that one device did not fetch in time, or may not have.
 type Loss struct {
 	Recipient   Device
 	First, Last uint64 // their numbers in the recipient's mailbox
@@ -310,6 +314,11 @@ type Store interface {
 	// both ends are told: Expired takes the place of the mail, Undelivered goes into the
 	// sender's mailbox. Commits and Welcomes stay.
 	Expire(ctx context.Context, before time.Time, limit int) ([]Loss, error)
+
+	// Withhold takes content out of one mailbox, by its numbers there, as Expire does, and
+	// leaves Withheld in its place and Forbidden with its senders. What is not there any
+	// more, or no content, is passed over.
+	Withhold(ctx context.Context, device Device, numbers []uint64) ([]Loss, error)
 
 	// BeginBlob records a file that is about to arrive, or returns the record
 	// that exists for the same group and id. It returns ErrNotFound for an

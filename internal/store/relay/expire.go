@@ -35,7 +35,7 @@ func (s *Store) Expire(ctx context.Context, before time.Time, limit int) (losses
 	spans, err := s.due(ctx, before.UnixMilli(), limit)
 	if err == nil && len(spans) > 0 {
 		err = s.change(ctx, func(b *batch) error {
-			losses, err = expire(b, spans, before.UnixMilli())
+			losses, err = expire(b, spans, before.UnixMilli(), ofAge)
 			return err
 		})
 	}
@@ -134,17 +134,25 @@ type mailer interface {
 	ground
 	// agedOf returns what is over age in a span.
 	agedOf(st *state, span dueSpan, before int64) ([]aged, error)
-	// expiredAt returns the entry of kind Expired right before a message, of the same
-	// sender and group; nil if there is none.
-	expiredAt(st *state, first aged) (mailbox.Span, *aged, error)
+	// expiredAt returns the entry of a kind, Expired or Withheld, right before a message,
+	// of the same sender and group; nil if there is none.
+	expiredAt(st *state, kind mailbox.Kind, first aged) (mailbox.Span, *aged, error)
 	// dropPointers takes messages out of one mailbox.
 	dropPointers(st *state, run []aged) error
 	// putNotice puts an entry into a mailbox.
 	putNotice(st *state, number uint64, n notice) error
 }
 
+// ends are the kinds of the entries that tell the recipient and the sender.
+type ends struct{ recipient, sender mailbox.Kind }
+
+var (
+	ofAge   = ends{mailbox.Expired, mailbox.Undelivered}
+	refused = ends{mailbox.Withheld, mailbox.Forbidden}
+)
+
 // expire takes what is still there of the spans out, and tells both ends.
-func expire(m mailer, spans []dueSpan, before int64) (losses []mailbox.Loss, err error) {
+func expire(m mailer, spans []dueSpan, before int64, tell ends) (losses []mailbox.Loss, err error) {
 	for _, span := range spans {
 		st, err := m.state(span.device)
 		if err != nil || st == nil {
@@ -156,14 +164,14 @@ func expire(m mailer, spans []dueSpan, before int64) (losses []mailbox.Loss, err
 		}
 		for len(all) > 0 {
 			n := runLength(all)
-			loss, err := replace(m, st, span.device, all[:n])
+			loss, err := replace(m, st, span.device, tell.recipient, all[:n])
 			if err != nil {
 				return nil, err
 			}
 			losses, all = append(losses, loss), all[n:]
 		}
 	}
-	return losses, tellSenders(m, losses)
+	return losses, tellSenders(m, losses, tell.sender)
 }
 
 // runLength is how many at the beginning can be told of in one entry.
@@ -225,13 +233,13 @@ func (b *batch) agedOf(st *state, span dueSpan, before int64) (all []aged, err e
 	return all, rows.Err()
 }
 
-// replace puts one entry of kind Expired in the place of a run, under its last number,
+// replace puts one entry of a kind in the place of a run, under its last number,
 // and takes in the one right before it if that tells of the same.
-func replace(m mailer, st *state, device mailbox.Device, run []aged) (mailbox.Loss, error) {
+func replace(m mailer, st *state, device mailbox.Device, kind mailbox.Kind, run []aged) (mailbox.Loss, error) {
 	last := run[len(run)-1]
 	span := mailbox.Span{First: run[0].number, Since: run[0].lost.Time}
 	gone := run
-	before, found, err := m.expiredAt(st, run[0])
+	before, found, err := m.expiredAt(st, kind, run[0])
 	if err != nil {
 		return mailbox.Loss{}, err
 	}
@@ -249,12 +257,12 @@ func replace(m mailer, st *state, device mailbox.Device, run []aged) (mailbox.Lo
 	if err != nil {
 		return loss, err
 	}
-	return loss, m.putNotice(st, last.number, notice{mailbox.Expired, last.group, last.epoch, last.sender, last.lost.Time, payload})
+	return loss, m.putNotice(st, last.number, notice{kind, last.group, last.epoch, last.sender, last.lost.Time, payload})
 }
 
 // expiredAt implements mailer.
-func (b *batch) expiredAt(st *state, first aged) (mailbox.Span, *aged, error) {
-	rows, err := b.tx.QueryContext(b.ctx, selectExpired, st.id, int64(first.number-1), int64(mailbox.Expired), first.group, first.sender[:])
+func (b *batch) expiredAt(st *state, kind mailbox.Kind, first aged) (mailbox.Span, *aged, error) {
+	rows, err := b.tx.QueryContext(b.ctx, selectExpired, st.id, int64(first.number-1), int64(kind), first.group, first.sender[:])
 	if err != nil {
 		return mailbox.Span{}, nil, err
 	}
@@ -325,7 +333,7 @@ func (b *batch) putNotice(st *state, number uint64, n notice) error {
 
 // tellSenders puts one entry into a sender's mailbox for each recipient, group and
 // incarnation: a full mailbox takes it too.
-func tellSenders(m mailer, losses []mailbox.Loss) error {
+func tellSenders(m mailer, losses []mailbox.Loss, kind mailbox.Kind) error {
 	for _, u := range unfetched(losses) {
 		st, err := m.state(u.sender)
 		if err != nil || st == nil {
@@ -343,7 +351,7 @@ func tellSenders(m mailer, losses []mailbox.Loss) error {
 			return err
 		}
 		st.last++
-		n := notice{mailbox.Undelivered, g.id, g.epoch, u.recipient, u.newest, payload}
+		n := notice{kind, g.id, g.epoch, u.recipient, u.newest, payload}
 		if err := m.putNotice(st, st.last, n); err != nil {
 			return err
 		}

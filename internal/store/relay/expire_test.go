@@ -27,13 +27,13 @@ func shown(t *testing.T, s mailbox.Store, d int) string {
 	for _, e := range read(t, s, d, 0) {
 		text := string(e.Payload)
 		switch e.Kind {
-		case mailbox.Expired:
+		case mailbox.Expired, mailbox.Withheld:
 			span, err := mailbox.ParseSpan(e.Payload)
 			if err != nil {
 				t.Fatal(err)
 			}
 			text = fmt.Sprintf("from %d since %d to %d", span.First, span.Since, e.Time)
-		case mailbox.Undelivered:
+		case mailbox.Undelivered, mailbox.Forbidden:
 			m, err := wire.ParseUndeliveredMail(e.Payload)
 			if err != nil || m.Incarnation != incarnation {
 				t.Fatal(m, err)

@@ -86,7 +86,7 @@ func (s *Shared) Expire(ctx context.Context, before time.Time, limit int) (losse
 			if err := b.lockSpans(spans, before.UnixMilli()); err != nil {
 				return err
 			}
-			losses, err = expire(b, spans, before.UnixMilli())
+			losses, err = expire(b, spans, before.UnixMilli(), ofAge)
 			return err
 		})
 	}
@@ -136,8 +136,8 @@ func (b *sharedBatch) agedOf(st *state, span dueSpan, before int64) (all []aged,
 
 // expiredAt implements mailer. What this transaction has put there itself is not
 // written yet.
-func (b *sharedBatch) expiredAt(st *state, first aged) (mailbox.Span, *aged, error) {
-	rows, err := b.flow.Query(selectExpired, st.id, int64(first.number-1), int64(mailbox.Expired), first.group, first.sender[:])
+func (b *sharedBatch) expiredAt(st *state, kind mailbox.Kind, first aged) (mailbox.Span, *aged, error) {
+	rows, err := b.flow.Query(selectExpired, st.id, int64(first.number-1), int64(kind), first.group, first.sender[:])
 	if err != nil {
 		return mailbox.Span{}, nil, err
 	}
