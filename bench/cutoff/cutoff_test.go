@@ -144,7 +144,7 @@ func (w *world) startGateway(url string, log *slog.Logger) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	mail, err := relay.Open(context.Background(), relay.Config{Path: filepath.Join(dir, "relay.db")})
+	mail, err := relay.OpenJournaled(context.Background(), relay.Config{Path: filepath.Join(dir, "relay.db")})
 	if err != nil {
 		b.Fatal(err)
 	}

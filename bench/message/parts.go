@@ -160,7 +160,7 @@ func (o *office) network(ctx context.Context) error {
 
 // fsync puts one message of 1 KiB, for one recipient, into the gateway's store.
 func fsync(ctx context.Context, dir string) (err error) {
-	store, err := relay.Open(ctx, relay.Config{Path: filepath.Join(dir, "fsync.db")})
+	store, err := relay.OpenJournaled(ctx, relay.Config{Path: filepath.Join(dir, "fsync.db")})
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -23,9 +24,35 @@ import (
 func BenchmarkPut(b *testing.B) {
 	for _, batch := range []int{1, 16, 64, 256} {
 		b.Run(fmt.Sprint(batch), func(b *testing.B) {
-			benchmarkPut(b, openStore(b, 257), batch, 1, fmt.Sprintf("mailbox_put_batch_%d", batch))
+			benchmarkPut(b, openStore(b, 257), batch, 1, false, fmt.Sprintf("mailbox_put_batch_%d", batch))
 		})
 	}
+}
+
+// BenchmarkPutJournal is BenchmarkPut with the store that a gateway has, the journal in
+// front of SQLite: look at both of one run. "fetched" is with recipients who acknowledge
+// the batch before with each batch, so that nothing has to be moved into the database;
+// "waiting" with recipients who are away, so that all of it has to.
+func BenchmarkPutJournal(b *testing.B) {
+	for _, batch := range []int{1, 16, 64, 256} {
+		for what, fetched := range map[string]bool{"fetched": true, "waiting": false} {
+			b.Run(fmt.Sprint(what, "/", batch), func(b *testing.B) {
+				benchmarkPut(b, openJournaled(b, 257), batch, 1, fetched, fmt.Sprintf("mailbox_put_journal_%s_batch_%d", what, batch))
+			})
+		}
+	}
+}
+
+// openJournaled opens the store that ships.
+func openJournaled(b *testing.B, devices int) mailbox.Store {
+	b.Helper()
+	s, err := relay.OpenJournaled(b.Context(), relay.Config{Path: filepath.Join(b.TempDir(), "relay.db")})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = s.Close() })
+	found(b, s, devices)
+	return s
 }
 
 // BenchmarkPutPostgreSQL is BenchmarkPut with the other database, in a server on the
@@ -39,7 +66,7 @@ func BenchmarkPutPostgreSQL(b *testing.B) {
 			}
 			defer s.Close()
 			found(b, s, 257)
-			benchmarkPut(b, s, batch, 1, fmt.Sprintf("mailbox_put_postgresql_batch_%d", batch))
+			benchmarkPut(b, s, batch, 1, false, fmt.Sprintf("mailbox_put_postgresql_batch_%d", batch))
 		})
 	}
 }
@@ -47,7 +74,8 @@ func BenchmarkPutPostgreSQL(b *testing.B) {
 // BenchmarkFanOut is 64 messages in a batch, each to sixteen devices, which have
 // acknowledged what the batch before brought: what a store costs in a conversation.
 func BenchmarkFanOut(b *testing.B) {
-	b.Run("sqlite", func(b *testing.B) { benchmarkPut(b, openStore(b, 257), 64, 16, "mailbox_fan_out_sqlite") })
+	b.Run("sqlite", func(b *testing.B) { benchmarkPut(b, openStore(b, 257), 64, 16, true, "mailbox_fan_out_sqlite") })
+	b.Run("journal", func(b *testing.B) { benchmarkPut(b, openJournaled(b, 257), 64, 16, true, "mailbox_fan_out_journal") })
 	b.Run("postgresql", func(b *testing.B) {
 		s, err := relay.OpenShared(b.Context(), relay.SharedConfig{Database: testenv.Postgres(b).DSN})
 		if err != nil {
@@ -55,13 +83,13 @@ func BenchmarkFanOut(b *testing.B) {
 		}
 		defer s.Close()
 		found(b, s, 257)
-		benchmarkPut(b, s, 64, 16, "mailbox_fan_out_postgresql")
+		benchmarkPut(b, s, 64, 16, true, "mailbox_fan_out_postgresql")
 	})
 }
 
-// benchmarkPut applies batches of messages, each to so many devices; with more than
-// one, everybody acknowledges the batch before.
-func benchmarkPut(b *testing.B, s mailbox.Store, batch, fan int, name string) {
+// benchmarkPut applies batches of messages, each to so many devices, who have
+// acknowledged the batch before if they are to fetch.
+func benchmarkPut(b *testing.B, s mailbox.Store, batch, fan int, fetch bool, name string) {
 	payload := make([]byte, 1024)
 	_, _ = rand.Read(payload)
 	counters := make([]uint64, 257)
@@ -76,7 +104,7 @@ func benchmarkPut(b *testing.B, s mailbox.Store, batch, fan int, name string) {
 		sub.Messages[0].Payload = payload
 		return sub
 	}
-	started, done := time.Now(), 0
+	started, busy, done := time.Now(), processorTime(), 0
 	var acks []mailbox.Ack
 	for b.Loop() {
 		subs := make([]*mailbox.Submission, batch)
@@ -88,7 +116,7 @@ func benchmarkPut(b *testing.B, s mailbox.Store, batch, fan int, name string) {
 			b.Fatal(outcomes, err)
 		}
 		done += batch
-		if acks = nil; fan > 1 {
+		if acks = nil; fetch {
 			for _, o := range outcomes {
 				for _, p := range o.Placed {
 					acks = append(acks, mailbox.Ack{Device: p.Device, Number: p.Number})
@@ -96,7 +124,17 @@ func benchmarkPut(b *testing.B, s mailbox.Store, batch, fan int, name string) {
 			}
 		}
 	}
+	b.ReportMetric(float64((processorTime()-busy).Microseconds())/float64(done), "cpu-µs/message")
 	report(b, name, float64(done)/time.Since(started).Seconds(), "messages/s")
+}
+
+// processorTime is what this process has used, the mover's share among it.
+func processorTime() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // BenchmarkGroupCommit measures the same through the Box: 256 senders, each
@@ -104,7 +142,7 @@ func benchmarkPut(b *testing.B, s mailbox.Store, batch, fan int, name string) {
 func BenchmarkGroupCommit(b *testing.B) {
 	for _, senders := range []int{1, 16, 256} {
 		b.Run(fmt.Sprint(senders), func(b *testing.B) {
-			s := openStore(b, 257)
+			s := openJournaled(b, 257)
 			var batches, puts int
 			box, _ := run(b, mailbox.Config{Store: s, Observe: func(n int, _ time.Duration) { batches, puts = batches+1, puts+n }})
 			payload := make([]byte, 1024)
@@ -149,7 +187,7 @@ func BenchmarkGroupCommit(b *testing.B) {
 // BenchmarkDrain measures reading a mailbox of 20,000 messages in the portions
 // that a delivery stream reads.
 func BenchmarkDrain(b *testing.B) {
-	s, err := relay.Open(b.Context(), relay.Config{Path: filepath.Join(b.TempDir(), "relay.db")})
+	s, err := relay.OpenJournaled(b.Context(), relay.Config{Path: filepath.Join(b.TempDir(), "relay.db")})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -223,6 +223,16 @@ func (b *batch) agedOf(st *state, span dueSpan, before int64) (all []aged, err e
 		return nil, err
 	}
 	defer rows.Close()
+	return collectAged(rows)
+}
+
+// collectAged reads what selectAged finds, in either database.
+func collectAged(rows interface {
+	scanner
+	Next() bool
+	Err() error
+},
+) (all []aged, err error) {
 	for rows.Next() {
 		a, err := scanAged(rows)
 		if err != nil {
@@ -310,11 +320,23 @@ type notice struct {
 	payload []byte
 }
 
+// addressed finds a device that mail is from or about.
+func addressed(on ground, d mailbox.Device) (*state, error) {
+	st, err := on.state(d)
+	if err == nil && st == nil {
+		err = mailbox.ErrNotFound
+	}
+	if err != nil {
+		return nil, fmt.Errorf("a message without its sender: %w", err)
+	}
+	return st, nil
+}
+
 // putNotice implements mailer.
 func (b *batch) putNotice(st *state, number uint64, n notice) error {
-	about, err := b.state(n.about)
-	if err != nil || about == nil {
-		return fmt.Errorf("a message without its sender: %w", err)
+	about, err := addressed(b, n.about)
+	if err != nil {
+		return err
 	}
 	var id int64
 	err = b.tx.StmtContext(b.ctx, b.s.q.putMessage).QueryRowContext(b.ctx,
@@ -335,9 +357,9 @@ func (b *batch) putNotice(st *state, number uint64, n notice) error {
 // incarnation: a full mailbox takes it too.
 func tellSenders(m mailer, losses []mailbox.Loss, kind mailbox.Kind) error {
 	for _, u := range unfetched(losses) {
-		st, err := m.state(u.sender)
-		if err != nil || st == nil {
-			return fmt.Errorf("a message without its sender: %w", err)
+		st, err := addressed(m, u.sender)
+		if err != nil {
+			return err
 		}
 		if st.hold == mailbox.Purged {
 			continue

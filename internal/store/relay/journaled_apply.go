@@ -229,8 +229,11 @@ func (e *entry) acknowledge(a mailbox.Ack) error {
 	e.j.mu.Lock()
 	from, first := b.work.acked, b.first()
 	var held, bytes int64
-	for _, p := range b.index {
-		if p.number > from && p.number <= a.Number {
+	for _, p := range b.index { // in order, and what is acknowledged has been cut off
+		if p.number > a.Number {
+			break
+		}
+		if p.number > from {
 			held, bytes = held+1, bytes+int64(p.letter.size)
 		}
 	}

@@ -305,6 +305,14 @@ func (d *losing) Sync(f *os.File) error {
 	return f.Sync()
 }
 
+func (d *losing) SyncDir(name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
 func (d *losing) losePower(t *testing.T) {
 	t.Helper()
 	d.mu.Lock()

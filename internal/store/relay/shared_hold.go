@@ -124,14 +124,7 @@ func (b *sharedBatch) agedOf(st *state, span dueSpan, before int64) (all []aged,
 		return nil, err
 	}
 	defer rows.Close()
-	for rows.Next() {
-		a, err := scanAged(rows)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, a)
-	}
-	return all, rows.Err()
+	return collectAged(rows)
 }
 
 // expiredAt implements mailer. What this transaction has put there itself is not
@@ -159,9 +152,9 @@ func (b *sharedBatch) dropPointers(st *state, run []aged) error {
 
 // putNotice implements mailer.
 func (b *sharedBatch) putNotice(st *state, number uint64, n notice) error {
-	about, err := b.state(n.about)
-	if err != nil || about == nil {
-		return fmt.Errorf("a message without its sender: %w", err)
+	about, err := addressed(b, n.about)
+	if err != nil {
+		return err
 	}
 	id, err := b.putMessage(n.kind, n.group, n.epoch, about.id, n.time, 1, n.payload, nil, 0)
 	if err != nil {

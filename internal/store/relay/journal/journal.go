@@ -210,21 +210,24 @@ func (j *Journal) Release(seq uint64) error {
 	}
 	j.mu.Unlock()
 	for _, s := range released {
-		all = append(all, s.file.Close(), j.retire(s))
+		all = append(all, s.file.Close(), os.Rename(j.path(s.number), j.spare(s)))
+	}
+	// Before one of them is used again its former name has to be gone: a loss of power
+	// could bring that back, with what was written under the next one.
+	if err := errors.Join(append(all, j.syncDir())...); err != nil {
+		return err
+	}
+	for _, s := range released {
+		if name := j.spare(s); !j.store.put(name) {
+			all = append(all, os.Remove(name))
+		}
 	}
 	return errors.Join(all...)
 }
 
-// retire keeps a released file to be used again, or removes it.
-func (j *Journal) retire(s *segment) error {
-	name := filepath.Join(j.cfg.Dir, fmt.Sprintf("spare-%016x", s.number))
-	if err := os.Rename(j.path(s.number), name); err != nil {
-		return err
-	}
-	if j.store.put(name) {
-		return nil
-	}
-	return os.Remove(name)
+// spare is the name of a released file that waits to be used again.
+func (j *Journal) spare(s *segment) string {
+	return filepath.Join(j.cfg.Dir, fmt.Sprintf("spare-%016x", s.number))
 }
 
 // Close closes the files.
@@ -260,9 +263,5 @@ func (j *Journal) syncDir() error {
 	if j.cfg.UnsafeNoSync {
 		return nil
 	}
-	d, err := os.Open(j.cfg.Dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return j.cfg.Disk.SyncDir(j.cfg.Dir)
 }

@@ -142,12 +142,16 @@ func (j *Journal) next(atLeast int64) error {
 		number = j.segments[n-1].number + 1
 	}
 	j.mu.RUnlock()
-	name := j.store.take()
-	if name == "" {
+	taken := j.store.take()
+	name := taken
+	if taken == "" {
 		name = filepath.Join(j.cfg.Dir, "spare-next")
 	}
 	s, err := j.create(number, name, max(atLeast, j.cfg.Segment))
 	if err != nil {
+		if taken != "" && !j.store.put(taken) {
+			err = errors.Join(err, os.Remove(taken))
+		}
 		return err
 	}
 	j.mu.Lock()
