@@ -83,6 +83,7 @@ var _ mailbox.Store = (*Journaled)(nil)
 type bounds struct {
 	files, maxFiles     int // of the journal that are not moved
 	pointers, maxWeight int
+	noticed             int // devices that are kept in memory only because they came
 }
 
 // marks say what of the journal the database has.
@@ -140,7 +141,7 @@ func OpenJournaled(ctx context.Context, cfg Config) (_ *Journaled, err error) {
 
 func newJournaled(db *Store, cfg Config) *Journaled {
 	j := &Journaled{
-		db: db, judge: judge{quota: withDefaults(cfg.Quota)}, probe: cfg.probe, cfg: bounds{keptFiles, maxFiles, maxPointers, maxWeight},
+		db: db, judge: judge{quota: withDefaults(cfg.Quota)}, probe: cfg.probe, cfg: bounds{keptFiles, maxFiles, maxPointers, maxWeight, maxNoticed},
 		groups: make(map[string]*group), boxes: make(map[mailbox.Device]*box), byID: make(map[int64]*box),
 		active: make(map[*box]bool), done: make(chan struct{}),
 	}

@@ -61,8 +61,11 @@ func (j *Journaled) arrive(ctx context.Context, a mailbox.Arrival) (mailbox.Stan
 		}
 	}
 	j.mu.Lock()
-	b.card, b.seen = card, a.Time.Unix()
-	j.active[b] = true
+	b.card = card
+	if len(j.active) < j.cfg.noticed || j.active[b] { // else it is known as of an earlier day
+		b.seen = a.Time.Unix()
+		j.active[b] = true
+	}
 	j.mu.Unlock()
 	return j.standing(ctx, b, item.began, a.Time.Unix())
 }

@@ -286,3 +286,21 @@ func FuzzParseRecord(f *testing.F) {
 		}
 	})
 }
+
+// Devices that only come and go do not pile up in memory.
+func TestVisitorsAreForgotten(t *testing.T) {
+	j := openJournaled(t, Config{Path: filepath.Join(t.TempDir(), "relay.db")})
+	populate(t, j, 12)
+	if err := j.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	j.cfg.noticed = 5
+	for i := range 12 {
+		arrive(t, j, device(i), incarnation, false)
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if len(j.active) != 5 {
+		t.Errorf("%d are kept, want 5", len(j.active))
+	}
+}

@@ -26,6 +26,11 @@ const (
 	// that arrive together cost one transaction.
 	heavyPause = 50 * time.Millisecond
 
+	// maxNoticed bounds the devices that stay in memory only because the database does
+	// not know yet when they came last: more of them would crowd out what the cache is
+	// for, and be looked through at each device that is fetched.
+	maxNoticed = maxCached / 2
+
 	// movedPointers and movedBytes bound one transaction of the mover, so that
 	// others who write to the database wait a fraction of a second.
 	movedPointers = 4000

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package journal
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// entries is a disk that knows which entries of the folder are on it.
+type entries struct {
+	realDisk
+	durable map[string]bool // by path, as of the last SyncDir
+	reused  int
+	early   []string // files that were used again under a name that a loss of power would take back
+}
+
+func (d *entries) SyncDir(name string) error {
+	if err := d.realDisk.SyncDir(name); err != nil {
+		return err
+	}
+	list, err := filepath.Glob(filepath.Join(name, "*"))
+	d.durable = make(map[string]bool)
+	for _, path := range list {
+		d.durable[path] = true
+	}
+	return err
+}
+
+func (d *entries) WriteAt(f *os.File, p []byte, at int64) error {
+	if at == 0 && strings.HasPrefix(filepath.Base(f.Name()), "spare-0") {
+		if d.reused++; !d.durable[f.Name()] {
+			d.early = append(d.early, filepath.Base(f.Name()))
+		}
+	}
+	return d.realDisk.WriteAt(f, p, at)
+}
+
+// A released file gets its next content only when its former name is gone for good: else a
+// loss of power brings back the name of an old file with a new one's header, and a journal
+// that nobody can read.
+func TestReleasedNameIsGoneFirst(t *testing.T) {
+	dir, disk := t.TempDir(), &entries{}
+	j, err := Open(Config{Dir: dir, Segment: small, Disk: disk})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close()
+	for range 10 {
+		fill(t, j, 37)
+		if err := j.Release(j.Last() - 5); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if disk.reused == 0 || len(disk.early) > 0 {
+		t.Errorf("%d files were used again, too early %q", disk.reused, disk.early)
+	}
+}
+
+// A file that could not be begun is not forgotten: a disk that fails for a while must not
+// be filled with files that nobody uses.
+func TestFailedFileIsKept(t *testing.T) {
+	dir, disk := t.TempDir(), &fullDisk{}
+	j, err := Open(Config{Dir: dir, Segment: small, Disk: disk})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close()
+	for range 5 {
+		fill(t, j, 37)
+		if err := j.Release(j.Last()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	large := bytes.Repeat([]byte("x"), small-2*block)
+	*disk = fullDisk{write: true}
+	for range 10 {
+		if _, _, err := j.Append(framed(large)); err == nil {
+			t.Fatal("it was written")
+		}
+	}
+	*disk = fullDisk{}
+	if _, _, err := j.Append(framed(large)); err != nil {
+		t.Fatal(err)
+	}
+	if files, _ := filepath.Glob(filepath.Join(dir, "*")); len(files) > 5+keptFiles {
+		t.Errorf("%d files are left: %q", len(files), files)
+	}
+}
