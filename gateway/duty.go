@@ -18,8 +18,8 @@ import (
 // groups (spec/wire.md, Section 11). Admission holds back content until then; here one
 // member at a time is asked for the commit, so that a thousand of them do not race.
 //
-// Groups that are not in memory are not looked for: nothing is said in them, and whoever
-// begins to has them loaded.
+// Groups that are not in memory are looked for by sweep, which is slow: nothing is said in
+// them, and whoever begins to has them loaded.
 type duties struct {
 	barred func(id identity.DeviceID, address identity.Address) bool
 	online func(id identity.DeviceID) *session // that listens; nil if it does not
@@ -80,6 +80,28 @@ func (d *duties) look(v *group.View) {
 	}
 	d.due[string(v.ID)] = fresh
 	d.nudge()
+}
+
+// review looks again at the groups that wait, those among them that are not in memory any
+// more: standings have changed.
+func (d *duties) review() {
+	d.mu.Lock()
+	views := make([]*group.View, 0, len(d.due))
+	for _, w := range d.due {
+		views = append(views, w.view)
+	}
+	d.mu.Unlock()
+	for _, v := range views {
+		d.look(v)
+	}
+}
+
+// room says whether more groups may wait than do: half of them are kept for those that
+// are in use.
+func (d *duties) room() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.due) < maxDue/2
 }
 
 // nudge makes run look again.

@@ -198,6 +198,87 @@ func TestRemovalDutyAfterRestart(t *testing.T) {
 	holder.must(holder.sealed(g, "after"))
 }
 
+// Groups in which nobody says anything are cleared too: after a restart nothing is in
+// memory, and one member is asked for each of them all the same, page by page. Those who
+// are resumed meanwhile are left alone.
+func TestIdleGroupsAreCleared(t *testing.T) {
+	authority := newAuthority(t, "interieur.example")
+	dir := t.TempDir()
+	gw := startGateway(t, gatewayOptions{dir: dir, authority: authority})
+	alice, bob, carol, ga, _, _ := three(t, gw)
+	carol.publish(3, false)
+	groups := map[string]*mls.Group{string(ga.ID()): ga}
+	for range 3 {
+		g := alice.found()
+		alice.add(g, alice.take("carol")...)
+		groups[string(g.ID())] = g
+	}
+	other := alice.found() // without carol
+	alice.add(other, alice.take("bob")...)
+	gw.stop()
+	walked := make(chan int, 8)
+	gw = startGateway(t, gatewayOptions{dir: dir, authority: authority, standings: issue(t, 1, device(carol.id, bulletin.Suspended)), swept: walked})
+	alice.gw, bob.gw = gw, gw
+	alice.connect(false, 0)
+	alice.listen(0)
+	asked := map[string]bool{}
+	for len(asked) < len(groups) {
+		_, lease := leased(t, alice)
+		if groups[string(lease.Group)] == nil {
+			t.Fatalf("asked for a group without carol: %x", lease.Group)
+		}
+		asked[string(lease.Group)] = true
+	}
+	if n := within(t, walked); n != len(groups)+1 {
+		t.Errorf("a walk through %d groups, there are %d", n, len(groups)+1)
+	}
+	if n := len(gw.groups.Views()); n != 0 {
+		t.Errorf("%d groups are in memory after the walk", n)
+	}
+	for id, g := range groups {
+		if code := alice.remove(g, leafOf(t, g, carol)); code != wire.OK {
+			t.Fatalf("the removal from %x: %v", id, code)
+		}
+	}
+	if !gw.duties.idle() {
+		t.Error("groups wait for a removal that was made")
+	}
+	// Who is suspended is looked for once; somebody else, again.
+	gw.SetStandings(issue(t, 2, device(carol.id, bulletin.Suspended)))
+	gw.SetStandings(issue(t, 3, device(carol.id, bulletin.Suspended), device(bob.id, bulletin.Suspended)))
+	if n := within(t, walked); n != len(groups)+1 {
+		t.Errorf("the second walk: %d groups", n)
+	}
+	if gw.duties.idle() {
+		t.Error("nobody is asked to remove bob")
+	}
+	gw.SetStandings(issue(t, 4, device(carol.id, bulletin.Suspended)))
+	if !gw.duties.idle() {
+		t.Error("bob was resumed, and is to be removed all the same")
+	}
+	if len(walked) > 0 {
+		t.Error("a walk for nothing")
+	}
+}
+
+// within waits for what a channel brings.
+func within(t *testing.T, c <-chan int) int {
+	t.Helper()
+	select {
+	case n := <-c:
+		return n
+	case <-time.After(patience):
+		t.Fatal("nothing came")
+		return 0
+	}
+}
+
+func (d *duties) idle() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.due) == 0
+}
+
 // Turns by the clock alone: a thousand members are asked one after another, never two
 // at once.
 func TestOneLeaseAtATime(t *testing.T) {

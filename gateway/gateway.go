@@ -68,6 +68,7 @@ type Gateway struct {
 	orders      attempts // tunnels that devices opened
 	duties      *duties
 	holds       *holds
+	sweep       *sweep
 	circles     circles
 	lawAt       atomic.Int64 // when bundle or standings changed last, milliseconds since 1970
 	clock       func() time.Time
@@ -147,6 +148,7 @@ func New(cfg Config) (*Gateway, error) {
 		Changed: g.duties.look,
 		Join:    g.admitJoin,
 	})
+	g.sweep = &sweep{store: cfg.Store, groups: g.groups, set: g.Standings, room: g.duties.room, log: g.log, news: make(chan struct{}, 1), page: sweepPage}
 	return g, nil
 }
 
@@ -158,6 +160,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	work.Go(func() error { return g.tidy(ctx) })
 	work.Go(func() error { return g.duties.run(ctx) })
 	work.Go(func() error { return g.holds.run(ctx) })
+	work.Go(func() error { return g.sweep.run(ctx) })
 	work.Go(func() error { return g.watchAge(ctx) })
 	work.Go(func() error { return g.expireMail(ctx) })
 	work.Go(func() error { return g.giveBack(ctx) })

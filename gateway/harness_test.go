@@ -159,6 +159,7 @@ type gatewayOptions struct {
 	period    time.Duration // of leases; 0: leaseTime
 	standings *bulletin.Set
 	tighten   bulletin.Tightening
+	swept     chan<- int // how many groups each walk looked at
 }
 
 func startGateway(t testing.TB, o gatewayOptions) *testGateway {
@@ -188,6 +189,9 @@ func startGateway(t testing.TB, o gatewayOptions) *testGateway {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if o.swept != nil {
+		g.sweep.page, g.sweep.swept = 2, func(n int) { o.swept <- n }
 	}
 	if o.period > 0 {
 		g.duties.period = o.period

@@ -119,6 +119,11 @@ const (
 	// holdPause is how long the store is left alone after it could not follow.
 	holdPause = 5 * time.Second
 
+	// sweepPage is how many groups a walk through the store asks for at a time, and
+	// sweepRest how many times as long as it took to look at one it rests after it.
+	sweepPage = 64
+	sweepRest = 4
+
 	// maxDue bounds the groups that wait for a removal.
 	maxDue = 10_000
 

@@ -31,6 +31,8 @@ func (g *Gateway) SetStandings(set *bulletin.Set) {
 	for _, v := range g.groups.Views() {
 		g.duties.look(v)
 	}
+	g.duties.review()
+	g.sweep.nudge()
 }
 
 func (g *Gateway) closeAgainst(set *bulletin.Set) {

@@ -125,6 +125,21 @@ func (r *Registry) Info(ctx context.Context, id []byte, device identity.DeviceID
 	return &wire.Group{Epoch: v.Epoch, GroupInfo: g.info, Tree: g.public.Tree()}, nil
 }
 
+// Visit has Config.Changed told of a group as it is now, and leaves it in the store if it
+// was there alone.
+func (r *Registry) Visit(ctx context.Context, id []byte) error {
+	g := r.hold(id)
+	defer g.mu.Unlock()
+	if g.public != nil {
+		return nil // told when it was read
+	}
+	if err := r.load(ctx, g); err != nil {
+		return err
+	}
+	r.forget(g)
+	return nil
+}
+
 // Views returns the views of all groups in memory. Others are told to Config.Changed
 // when somebody asks for them.
 func (r *Registry) Views() []*View {

@@ -290,6 +290,11 @@ type Store interface {
 	// was.
 	Group(ctx context.Context, id []byte) (*Group, error)
 
+	// Groups lists the ids of groups, at most limit of them, in an order of their own in
+	// which new ones come last: those that follow after. It begins after 0, and last is
+	// where it goes on.
+	Groups(ctx context.Context, after int64, limit int) (ids [][]byte, last int64, err error)
+
 	// Quarantine lays a hold on a device, or lifts it: its mail is kept, and Read
 	// finds none of it; its KeyPackages are offered to nobody; what it submits is
 	// Barred. It returns ErrNotFound for a device that never arrived, and changes

@@ -202,6 +202,14 @@ func (j *Journaled) Group(ctx context.Context, id []byte) (*mailbox.Group, error
 	return j.db.Group(ctx, id)
 }
 
+// Groups implements mailbox.Store.
+func (j *Journaled) Groups(ctx context.Context, after int64, limit int) ([][]byte, int64, error) {
+	if err := j.settle(ctx); err != nil {
+		return nil, 0, err
+	}
+	return j.db.Groups(ctx, after, limit)
+}
+
 // TakeKeyPackages implements mailbox.Store.
 func (j *Journaled) TakeKeyPackages(ctx context.Context, suite uint16, devices []mailbox.Device, now time.Time) (taken []mailbox.KeyPackage, left map[mailbox.Device]int, err error) {
 	if err := j.settle(ctx); err != nil {
