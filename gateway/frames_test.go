@@ -3,6 +3,8 @@
 package gateway
 
 import (
+	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -105,5 +107,55 @@ func testLargeFirstFrames(t *testing.T, by network) {
 	data, id := randomFile(100)
 	if code := alice.put(ga.ID(), id, data); code != wire.OK {
 		t.Errorf("upload: %v", code)
+	}
+}
+
+// Streams that a device has ended and stopped count while the gateway still serves them:
+// here they wait for Welcome. When it has let go of them there is room for as many more.
+func TestAbandonedStreamsCount(t *testing.T) { overBoth(t, testAbandonedStreamsCount) }
+
+func testAbandonedStreamsCount(t *testing.T, by network) {
+	gw := startGateway(t, gatewayOptions{network: by})
+	d := newDevice(t, gw, "alice")
+	conn, err := dialRaw(t, gw.address, d.tlsConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.CloseWithError(0, "")
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	abandon := func() {
+		t.Helper()
+		stream, err := conn.OpenStream(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = stream.Write([]byte{byte(wire.StreamBlobGet)})
+		_ = stream.Close()
+		stream.CancelRead(0)
+	}
+	for range maxStreams - 1 {
+		abandon()
+	}
+	control, err := conn.OpenStream(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	soon, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if _, err := conn.OpenStream(soon); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("one stream more than may be served: %v", err)
+	}
+	if _, err := control.Write([]byte{byte(wire.StreamControl)}); err != nil {
+		t.Fatal(err)
+	}
+	if err := wire.Write(control, &wire.Hello{Version: wire.Version, Incarnation: d.incarnation, Begin: true}); err != nil {
+		t.Fatal(err)
+	}
+	if f, err := wire.Read(control); err != nil || f.Type() != wire.TypeWelcome {
+		t.Fatalf("%+v, %v", f, err)
+	}
+	for range 2 * maxStreams {
+		abandon()
 	}
 }
