@@ -70,6 +70,7 @@ var mayImport = map[string][]string{
 	"internal/daemon":          {"internal/callers"},
 	"internal/testcard":        {},
 	"internal/disk":            {},
+	"internal/postgres":        {},
 	"internal/wan":             {},
 	"internal/warp":            {},
 	"internal/testcard/reader": {"internal/testcard"},

@@ -12,6 +12,9 @@ import (
 type Config struct {
 	Seed uint64 // of what a torn disk keeps
 	Torn bool   // some of what was not synced survives a power loss, in pieces
+
+	// UID and GID own every file; if they are not 0, every user may use the mounts.
+	UID, GID uint32
 }
 
 // Stats count what has happened to a disk.
@@ -30,6 +33,7 @@ type Disk struct {
 	last  uint64 // number of the newest inode
 	rng   *rand.Rand
 	torn  bool
+	owner [2]uint32 // never changes
 	dead  bool
 	lying bool
 	room  int64 // pages that may still be taken; negative: any number
@@ -38,7 +42,7 @@ type Disk struct {
 
 // New makes an empty disk.
 func New(cfg Config) *Disk {
-	d := &Disk{rng: rand.New(rand.NewPCG(cfg.Seed, 0x6469736b)), torn: cfg.Torn, room: -1}
+	d := &Disk{rng: rand.New(rand.NewPCG(cfg.Seed, 0x6469736b)), torn: cfg.Torn, owner: [2]uint32{cfg.UID, cfg.GID}, room: -1}
 	d.root = d.newInode(syscall.S_IFDIR | 0o700)
 	return d
 }
@@ -94,6 +98,20 @@ func (d *Disk) Lie(on bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.lying = on
+}
+
+// Sync makes everything that has been written survive.
+func (d *Disk) Sync() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var walk func(i *inode)
+	walk = func(i *inode) {
+		i.sync()
+		for _, child := range i.entries {
+			walk(child)
+		}
+	}
+	walk(d.root)
 }
 
 // SetRoom leaves room for so many bytes beyond what there is: what exceeds them is

@@ -148,6 +148,33 @@ func TestPowerLossKeepsWhatWasSynced(t *testing.T) {
 }
 
 // From the cut on every call fails, also on files that are open.
+// A file's second name lasts from when its folder is synced, and shows the same file.
+func TestLink(t *testing.T) {
+	m := newMachine(t, Config{Seed: 1})
+	m.put("one", "text", true)
+	for _, name := range []string{"two", "three"} {
+		if err := os.Link(m.path("one"), m.path(name)); err != nil {
+			t.Fatal(err)
+		}
+		if name == "two" {
+			m.Sync()
+		}
+	}
+	if err := os.Link(m.path("one"), m.path("two")); !errors.Is(err, os.ErrExist) {
+		t.Errorf("a name that is taken: %v", err)
+	}
+	m.powerLoss()
+	if err := os.Remove(m.path("one")); err != nil {
+		t.Fatal(err)
+	}
+	if data, err := os.ReadFile(m.path("two")); string(data) != "text" {
+		t.Errorf("%q, %v", data, err)
+	}
+	if _, err := os.Stat(m.path("three")); !os.IsNotExist(err) {
+		t.Errorf("a name that was not synced: %v", err)
+	}
+}
+
 func TestNothingAfterTheCut(t *testing.T) {
 	m := newMachine(t, Config{})
 	m.put("a", "before", true)

@@ -30,7 +30,8 @@ func (d *Disk) Mount(dir string) (*Mount, error) {
 	server, err := fs.Mount(dir, root, &fs.Options{
 		EntryTimeout: &forget, AttrTimeout: &forget,
 		RootStableAttr: &fs.StableAttr{Mode: syscall.S_IFDIR, Ino: d.root.number},
-		MountOptions:   fuse.MountOptions{DirectMount: true, FsName: "valise-disk", Name: "valise-disk", MaxWrite: 128 << 10},
+		UID:            d.owner[0], GID: d.owner[1],
+		MountOptions: fuse.MountOptions{AllowOther: d.owner[0] != 0, DirectMount: true, FsName: "valise-disk", Name: "valise-disk", MaxWrite: 128 << 10},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("disk: mount on %s: %w", dir, err)
@@ -67,6 +68,7 @@ var (
 	_ fs.NodeUnlinker  = (*node)(nil)
 	_ fs.NodeRmdirer   = (*node)(nil)
 	_ fs.NodeRenamer   = (*node)(nil)
+	_ fs.NodeLinker    = (*node)(nil)
 	_ fs.NodeOpener    = (*node)(nil)
 	_ fs.NodeReader    = (*node)(nil)
 	_ fs.NodeWriter    = (*node)(nil)
@@ -206,6 +208,23 @@ func (n *node) Rename(_ context.Context, name string, to fs.InodeEmbedder, newNa
 	delete(n.inode.entries, name)
 	target.inode.entries[newName] = child
 	return 0
+}
+
+// Link gives a file a second name.
+func (n *node) Link(ctx context.Context, target fs.InodeEmbedder, name string, out *fuse.EntryOut) (*fs.Inode, syscall.Errno) {
+	if errno := n.enter(); errno != 0 {
+		return nil, errno
+	}
+	defer n.leave()
+	old, ok := target.(*node)
+	switch {
+	case !ok || old.inode.folder():
+		return nil, syscall.EPERM
+	case n.inode.entries[name] != nil:
+		return nil, syscall.EEXIST
+	}
+	n.inode.entries[name] = old.inode
+	return n.show(ctx, old.inode, out), 0
 }
 
 func (n *node) Open(context.Context, uint32) (fs.FileHandle, uint32, syscall.Errno) {

@@ -13,5 +13,10 @@
 // is given a socket of its own on the other side, as a router with address
 // translation does.
 //
-// For tests only: it keeps whatever packet it is sent, and forgets no sender.
+// A Line does the same for connections: they pass, or freeze, or are broken off.
+//
+//	l, err := wan.NewLine(wan.LineConfig{Inside: listener, Dial: toTheDatabase})
+//	l.Set(wan.Frozen)
+//
+// For tests only: a relay keeps whatever packet it is sent, and forgets no sender.
 package wan
