@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -270,4 +271,18 @@ func TestGivenUpAndHeld(t *testing.T) {
 	if got := r.verdict(t); len(got.evidence) > 0 {
 		t.Errorf("%v", got.evidence)
 	}
+}
+
+// The judge's memory has a bound, and no honest record comes near it.
+func TestMemoryIsWatched(t *testing.T) {
+	held := make([]byte, 8<<20)
+	defer runtime.KeepAlive(held)
+	var found uint64
+	watchMemory(4<<20, nil, func(bytes uint64) { found = bytes })
+	if found < uint64(len(held)) {
+		t.Errorf("%d bytes were found, %d are there", found, len(held))
+	}
+	stop := make(chan struct{})
+	close(stop)
+	watchMemory(maxHeap, stop, func(bytes uint64) { t.Errorf("%d bytes", bytes) })
 }

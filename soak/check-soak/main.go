@@ -54,7 +54,13 @@ func main() {
 		fmt.Println("soak: failed: what was written down cannot be read:", err)
 		os.Exit(1)
 	}
+	stop := make(chan struct{})
+	go watchMemory(maxHeap, stop, func(bytes uint64) {
+		fmt.Printf("soak: failed: no order of a history was found in %d MB of memory\n", bytes>>20)
+		os.Exit(1)
+	})
 	r := run.judge()
+	close(stop)
 	fmt.Println(r)
 	for _, e := range r.evidence {
 		fmt.Fprintln(os.Stderr, "check-soak:", e)
