@@ -45,10 +45,8 @@ func (cmd *EnrollCmd) Run(ctx context.Context, e *env) error {
 	if err != nil {
 		return err
 	}
-	for _, address := range []string{cmd.Gateway, cmp.Or(cmd.GatewayTCP, cmd.Gateway)} {
-		if _, _, err := net.SplitHostPort(address); err != nil {
-			return &hintError{text: fmt.Sprintf("%q is not a gateway's address", address), hint: "write it as HOST:PORT, as your security officer gave it"}
-		}
+	if err := cmd.checkAddresses(); err != nil {
+		return err
 	}
 	if err := makeHome(e.home); err != nil {
 		return err
@@ -73,6 +71,16 @@ func (cmd *EnrollCmd) Run(ctx context.Context, e *env) error {
 	}
 	defer c.logout()
 	return cmd.enroll(ctx, e, p, c, inv)
+}
+
+// checkAddresses refuses what is no address before a card is touched.
+func (cmd *EnrollCmd) checkAddresses() error {
+	for _, address := range []string{cmd.Gateway, cmp.Or(cmd.GatewayTCP, cmd.Gateway)} {
+		if _, _, err := net.SplitHostPort(address); err != nil {
+			return &hintError{text: fmt.Sprintf("%q is not a gateway's address", address), hint: "write it as HOST:PORT, as your security officer gave it"}
+		}
+	}
+	return nil
 }
 
 func (cmd *EnrollCmd) invitation() (*identity.Invitation, error) {

@@ -196,6 +196,22 @@ func TestLockedIsWaitedFor(t *testing.T) {
 	}
 }
 
+// Both addresses of a gateway are looked at before a card is; one may be left out.
+func TestGatewayAddresses(t *testing.T) {
+	for _, c := range []struct {
+		quic, tcp string
+		ok        bool
+	}{
+		{"gw.a.example:4433", "", true}, {"gw.a.example:4433", "[2001:db8::1]:443", true},
+		{"gw.a.example", "", false}, {"gw.a.example:4433", "gw.a.example", false},
+	} {
+		cmd := &EnrollCmd{Gateway: c.quic, GatewayTCP: c.tcp}
+		if err := cmd.checkAddresses(); (err == nil) != c.ok {
+			t.Errorf("%q and %q: %v", c.quic, c.tcp, err)
+		}
+	}
+}
+
 // The certificate is renewed when two thirds of its life are over.
 func TestUntilRenewal(t *testing.T) {
 	begin := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
