@@ -38,11 +38,13 @@ type Authority struct {
 
 	root, issuer *x509.Certificate
 	key          *ecdsa.PrivateKey // the issuer's
+	rootKey      *ecdsa.PrivateKey // nil after Load
+	law          *Law              // nil: there is none
 }
 
 const lifetime = 24 * time.Hour
 
-// NewAuthority makes a root, which is thrown away, and an issuer below it.
+// NewAuthority makes a root and an issuer below it.
 func NewAuthority(domain string) (*Authority, error) {
 	rootKey, err1 := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	key, err2 := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -64,7 +66,7 @@ func NewAuthority(domain string) (*Authority, error) {
 		return nil, err
 	}
 	issuer, err := certify(template, root, key.Public(), rootKey)
-	return &Authority{Domain: domain, root: root, issuer: issuer, key: key}, err
+	return &Authority{Domain: domain, root: root, issuer: issuer, key: key, rootKey: rootKey}, err
 }
 
 func serial() *big.Int {
@@ -86,7 +88,7 @@ func certify(template, parent *x509.Certificate, public any, key *ecdsa.PrivateK
 // Roots is the file that gateways are told to trust.
 const Roots = "roots.pem"
 
-// Save writes the authority into a folder, for other processes to Load.
+// Save writes the authority, but for the root's key, into a folder, for other processes to Load.
 func (a *Authority) Save(dir string) error {
 	key, err := x509.MarshalECPrivateKey(a.key)
 	if err != nil {
@@ -96,6 +98,7 @@ func (a *Authority) Save(dir string) error {
 		writePEM(filepath.Join(dir, Roots), "CERTIFICATE", a.root.Raw),
 		writePEM(filepath.Join(dir, "issuer.pem"), "CERTIFICATE", a.issuer.Raw),
 		writePEM(filepath.Join(dir, "issuer.key"), "EC PRIVATE KEY", key),
+		a.saveLaw(dir),
 	)
 }
 
@@ -119,7 +122,7 @@ func Load(dir, domain string) (*Authority, error) {
 	a.root, err1 = x509.ParseCertificate(root)
 	a.issuer, err2 = x509.ParseCertificate(issuer)
 	a.key, err3 = x509.ParseECPrivateKey(key)
-	return a, errors.Join(err1, err2, err3)
+	return a, errors.Join(err1, err2, err3, a.loadLaw(dir))
 }
 
 func readPEM(path string) ([]byte, error) {
@@ -182,6 +185,9 @@ func (a *Authority) chain(local string, public any) ([][]byte, error) {
 	profile := identity.DeviceProfile{
 		Address: address, PublicKey: public, Tier: identity.TierHardware, EvidenceHash: [32]byte{1}, PolicyHash: [32]byte{2},
 		Serial: serial(), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(lifetime),
+	}
+	if profile.Clearance, err = a.clearance(); err != nil {
+		return nil, err
 	}
 	template, err := profile.Template()
 	if err != nil {

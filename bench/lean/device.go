@@ -159,7 +159,11 @@ func (d *Device) Group(kp *mls.KeyPackage) (*mls.Group, []wire.Submission, error
 
 // Seal encrypts a text for a group. The Send lacks id and counter.
 func Seal(g *mls.Group, text []byte, sequence uint64) (*wire.Send, error) {
-	header, err := (&wire.Header{Sequence: sequence}).Marshal()
+	return seal(g, text, &wire.Header{Sequence: sequence})
+}
+
+func seal(g *mls.Group, text []byte, h *wire.Header) (*wire.Send, error) {
+	header, err := h.Marshal()
 	if err != nil {
 		return nil, err
 	}

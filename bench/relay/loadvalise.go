@@ -84,7 +84,7 @@ func (v *valiseLoad) sender(id int, boxes []int) (sender, error) {
 		if err != nil {
 			return nil, err
 		}
-		sends, err := seal(g)
+		sends, err := seal(v.authority.Law(), g)
 		if err != nil {
 			return nil, err
 		}

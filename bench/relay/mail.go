@@ -22,12 +22,12 @@ const textSize = 920
 // work for each.
 const sealedPool = 16
 
-// seal makes the messages of a group.
-func seal(g *mls.Group) (sends []*wire.Send, err error) {
+// seal makes the messages of a group, under the label of the policy in force.
+func seal(law *lean.Law, g *mls.Group) (sends []*wire.Send, err error) {
 	text := make([]byte, textSize)
 	for n := range sealedPool {
 		_, _ = rand.Read(text) // never fails
-		send, err := lean.Seal(g, text, uint64(n+1))
+		send, err := law.Seal(g, text, uint64(n+1))
 		if err != nil {
 			return nil, err
 		}
@@ -63,7 +63,7 @@ func newMail(dir string) (mail, error) {
 	if err != nil {
 		return mail{}, err
 	}
-	sends, err := seal(g)
+	sends, err := seal(authority.Law(), g)
 	if err != nil {
 		return mail{}, err
 	}

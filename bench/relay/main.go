@@ -19,10 +19,11 @@
 // The clients are two processes, the same for every server, each with half of the
 // pairs, and lean: they check order and completeness and keep nothing. All servers
 // carry the same messages: MLS PrivateMessages whose padded content has 1,024 bytes,
-// some 1,200 with framing and header. Brokers are spoken to in clear over TCP, which favours them; the
+// some 1,400 with framing, header and label. Brokers are spoken to in clear over TCP, which favours them; the
 // gateway and the bare relays with certificates on both sides and a hybrid key
 // exchange. The gateway is the daemon as it is shipped, with its key in a token and
-// all of its checks; only the bounds on what a device may send are raised.
+// all of its checks: a bulletin, and a policy bundle under which every message is labelled;
+// only the bounds on what a device may send are raised.
 //
 // Rounds rotate the order of the servers; medians count, and ratios are of the same
 // round. A server that does less than three quarters of what it has done on this kind
@@ -71,6 +72,7 @@ func main() {
 	only := flag.String("only", "", "measure these `servers` only, separated by commas")
 	parts := flag.String("parts", "online,offline,idle", "`workloads`, separated by commas")
 	cellList := flag.String("cells", "", "`cells` of the online workload, such as p16k16, separated by commas")
+	flag.BoolVar(&o.plain, "plain", false, "no policy and no labels, to see what they cost")
 	flag.BoolVar(&o.keep, "keep", false, "leave the servers' files and logs")
 	flag.Parse()
 	if *quick {
@@ -102,7 +104,7 @@ type options struct {
 	rounds             int
 	length             time.Duration
 	only, parts, cells []string
-	keep               bool
+	plain, keep        bool
 }
 
 func (o *options) part(name string) bool { return slices.Contains(o.parts, name) }
@@ -172,6 +174,11 @@ func newBench(ctx context.Context, o options) (*bench, error) {
 	}
 	if b.authority, err = lean.NewAuthority(domain); err != nil {
 		return nil, err
+	}
+	if !o.plain {
+		if err := b.authority.Enact(); err != nil {
+			return nil, err
+		}
 	}
 	if err := b.authority.Save(dir); err != nil {
 		return nil, err

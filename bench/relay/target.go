@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"valise/bench/daemons"
+	"valise/bench/lean"
 	"valise/internal/stage"
 )
 
@@ -203,11 +204,32 @@ func (b *bench) startGateway(ctx context.Context, dir string, s *server) (*serve
 			return s, err
 		}
 	}
+	if !b.plain {
+		if err := b.authority.Publish(b.dir); err != nil {
+			return s, err
+		}
+	}
 	var err error
 	if s.daemon, err = daemons.Start(filepath.Join(dir, "out"), syscall.SIGTERM, nil, b.token.Env, program, "serve", "--config", config); err != nil {
 		return s, err
 	}
-	return s, s.daemon.Accepts(ctx, "tcp", admin)
+	if err := s.daemon.Accepts(ctx, "tcp", admin); err != nil {
+		return s, err
+	}
+	return s, b.obey(ctx, program, config)
+}
+
+// obey hands the gateway what the authority says today: which bundle is in force.
+func (b *bench) obey(ctx context.Context, program, config string) error {
+	if b.plain {
+		return nil
+	}
+	for _, each := range [][2]string{{"manifest", lean.ManifestFile}, {"bulletin", lean.BulletinFile}} {
+		if _, err := stage.Output(ctx, b.token.Env, program, "import", "--config", config, each[0], filepath.Join(b.dir, each[1])); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (b *bench) toml(s *server, admin string) string {
@@ -221,6 +243,9 @@ func (b *bench) toml(s *server, admin string) string {
 		fmt.Sprintf("certificate = %q", filepath.Join(b.dir, "gateway.pem")),
 		`data = "data"`, `audit = "audit.jsonl"`,
 		fmt.Sprintf("admin = %q", admin),
+	}
+	if !b.plain {
+		lines = append(lines, fmt.Sprintf("bundle = %q", filepath.Join(b.dir, lean.BundleFile)))
 	}
 	if s.cluster != nil {
 		lines = append(lines, fmt.Sprintf("database = %q", s.cluster.DSN("valise")))
