@@ -115,6 +115,15 @@ const (
 	// second one is heard beside its founder.
 	vouchers = 4
 
+	// foundUnknowing is for how long a device leaves it to others to found a successor
+	// after the gateway was restored, when it has itself seen nothing of what was
+	// forgotten: long enough for those who were connected to come back.
+	foundUnknowing = 3 * time.Minute
+
+	// foundPatience is for how long a founder waits, after the gateway was restored, for
+	// members of whom it has no KeyPackage: it has forgotten theirs until they connect.
+	foundPatience = 2 * time.Minute
+
 	// rollbackAfter is for how long the gateway may show an earlier epoch than was
 	// reached; a moment is normal while it takes over a commit. rollbackPause is
 	// between two looks.

@@ -37,12 +37,13 @@ const (
 
 // meta is what the engine knows about itself.
 type meta struct {
-	Incarnation []byte `json:"incarnation"` // 16 bytes
-	Begun       bool   `json:"begun"`       // the gateway knows this incarnation
-	Counter     uint64 `json:"counter"`     // last submission counter assigned
-	Cursor      uint64 `json:"cursor"`      // last delivery persisted
-	Intents     uint64 `json:"intents"`     // number of the last intent
-	Events      uint64 `json:"events"`      // number of the last event
+	Incarnation []byte `json:"incarnation"`     // 16 bytes
+	Begun       bool   `json:"begun"`           // the gateway knows this incarnation
+	Counter     uint64 `json:"counter"`         // last submission counter assigned
+	Cursor      uint64 `json:"cursor"`          // last delivery persisted
+	Ahead       bool   `json:"ahead,omitempty"` // the gateway has forgotten submissions of this device
+	Intents     uint64 `json:"intents"`         // number of the last intent
+	Events      uint64 `json:"events"`          // number of the last event
 	Lives       []life `json:"lives"`
 	LastResort  int64  `json:"last_resort"` // when the last-resort KeyPackage was made, Unix seconds
 }
@@ -84,6 +85,8 @@ type conversation struct {
 	Predecessor []byte         `json:"predecessor,omitempty"` // group that Group succeeds; of stateBroken: that broke
 	Broken      string         `json:"broken,omitempty"`      // why it broke, where this device has seen it
 	Founding    uint64         `json:"founding,omitempty"`    // of stateBroken: this device's intent to found a successor
+	Patient     int64          `json:"patient,omitempty"`     // until when, Unix seconds, a founder waits for members without KeyPackages
+	FoundAfter  int64          `json:"found_after,omitempty"` // of stateBroken: when, Unix seconds; others first
 	Of          ConversationID `json:"of,omitzero"`           // of stateCandidate: the conversation
 	Founder     member         `json:"founder,omitzero"`      // of stateCandidate
 }

@@ -184,7 +184,7 @@ func (e *Engine) admit(l *link, hello *wire.Hello) error {
 		// The gateway has done less than it acknowledged: it was restored from a
 		// backup. Its mark counts; the numbers go on from there.
 		e.cfg.Log.Warn("gateway has forgotten submissions", "acknowledged", done, "mark", w.Counter)
-		c.meta.Counter = w.Counter
+		c.meta.Counter, c.meta.Ahead = w.Counter, true
 		if e.slot == nil {
 			return nil
 		}
@@ -245,7 +245,9 @@ func (e *Engine) behind(w *wire.Welcome) error {
 				continue
 			}
 			conv := old.edit()
-			conv.State, conv.Lost = stateResync, lost
+			if conv.State, conv.Lost = stateResync, lost; !lost {
+				conv.Patient = e.now().Add(foundPatience).Unix()
+			}
 			if err := c.put(conv); err != nil {
 				return err
 			}

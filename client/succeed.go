@@ -27,7 +27,8 @@ import (
 // conversation has only two people. Otherwise it waits as a candidate until a second
 // member speaks in it: one member alone cannot lead all others away.
 //
-// Of two successors of the same group the one with the smaller group id wins.
+// Of two successors of the same group the one with fewer people wins, if all of these are
+// in the other one too, and else the one with the smaller group id.
 
 // successorArrived deals with a Welcome to a group of a conversation that has another.
 func (e *Engine) successorArrived(ctx context.Context, l *link, d *wire.Deliver, g *mls.Group, name label, used []byte) error {
@@ -51,7 +52,7 @@ func (e *Engine) successorArrived(ctx context.Context, l *link, d *wire.Deliver,
 		return e.done(d, func(c *change) error { return c.Put(tableRefused, nil, d.Group, nil) })
 	}
 	sibling := conv.State != stateBroken && !bytes.Equal(conv.Group, []byte(name.Predecessor))
-	if sibling && bytes.Compare(d.Group, conv.Group) > 0 {
+	if sibling && !e.comesFirst(d.Group, g, conv.Group) {
 		return e.done(d, func(c *change) error {
 			next := conv.edit()
 			next.Former = append(next.Former, slices.Clone(d.Group)) // lost to the present one
@@ -66,6 +67,27 @@ func (e *Engine) successorArrived(ctx context.Context, l *link, d *wire.Deliver,
 		e.groups[string(g.ID())] = g
 	}
 	return err
+}
+
+// comesFirst says whether a successor is to be followed rather than another one of the same
+// group. One without somebody who is in the other does: its founder knows of a removal that
+// the other one's does not.
+func (e *Engine) comesFirst(group []byte, g *mls.Group, other []byte) bool {
+	list, err := e.members(g)
+	if err != nil {
+		return false
+	}
+	mine, theirs := addresses(list), addresses(e.viewOf(other))
+	within := func(some, all []string) bool {
+		return len(some) < len(all) && !slices.ContainsFunc(some, func(a string) bool { return !slices.Contains(all, a) })
+	}
+	switch {
+	case within(mine, theirs):
+		return true
+	case within(theirs, mine):
+		return false
+	}
+	return bytes.Compare(group, other) < 0
 }
 
 // awaitFounding waits for the answer to this device's own first commit in a successor:

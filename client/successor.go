@@ -258,7 +258,7 @@ func (e *Engine) agrees(group []byte, sender [32]byte) {
 
 // found or add, whichever the founding of a successor has come to.
 func (e *Engine) goOn(ctx context.Context, l *link, conv *conversation) (bool, error) {
-	if conv.Founding == 0 || e.now().Before(e.foundAt[conv.ID]) {
+	if conv.Founding == 0 || e.now().Before(e.foundingDue(conv)) {
 		return false, nil
 	}
 	var in *intent
@@ -275,9 +275,13 @@ func (e *Engine) goOn(ctx context.Context, l *link, conv *conversation) (bool, e
 		return true, e.add(ctx, l, in, conv)
 	}
 	if in.Packages == nil {
-		packages, err := e.gatherReachable(ctx, l, in.Addresses)
+		packages, err := e.gatherReachable(ctx, l, in.Addresses, e.now().Unix() < conv.Patient)
 		// Deliveries went on meanwhile: somebody else may have founded it.
 		if now := e.conversations[conv.ID]; now == nil || now.State != stateBroken || now.Founding != in.Number {
+			return true, nil
+		}
+		if errors.Is(err, errNotThere) {
+			e.foundAt[conv.ID] = e.now().Add(foundTurn)
 			return true, nil
 		}
 		if err != nil {
@@ -289,13 +293,17 @@ func (e *Engine) goOn(ctx context.Context, l *link, conv *conversation) (bool, e
 }
 
 // gatherReachable gathers KeyPackages of everybody who has any: one who has left the
-// service must not keep the others from going on.
-func (e *Engine) gatherReachable(ctx context.Context, l *link, people []string) ([][]byte, error) {
+// service must not keep the others from going on. If it is to be patient, it does not do
+// without anybody.
+func (e *Engine) gatherReachable(ctx context.Context, l *link, people []string, patient bool) ([][]byte, error) {
 	var all [][]byte
 	for _, a := range people {
 		some, err := e.packagesOf(ctx, l, a)
 		var none *NoDevice
 		var refused *Unrecorded
+		if patient && errors.As(err, &none) {
+			return nil, errNotThere
+		}
 		if errors.As(err, &none) || errors.As(err, &refused) {
 			e.cfg.Log.Warn("not carried over into the successor", "address", a)
 			continue
@@ -310,6 +318,9 @@ func (e *Engine) gatherReachable(ctx context.Context, l *link, people []string) 
 	}
 	return all, nil
 }
+
+// errNotThere says that somebody has published no KeyPackages yet.
+var errNotThere = errors.New("a member has not come back to the gateway yet")
 
 // packagesOf gathers KeyPackages of a person's devices, other than this one.
 func (e *Engine) packagesOf(ctx context.Context, l *link, address string) ([][]byte, error) {
@@ -355,11 +366,20 @@ func (e *Engine) founded(c *change, conv *conversation) error {
 	return e.entered(c, next, g, member{Device: e.self, Address: e.cfg.Address}, true)
 }
 
+// foundingDue is when it is this device's turn to found a successor.
+func (e *Engine) foundingDue(conv *conversation) time.Time {
+	turn, after := e.foundAt[conv.ID], time.Unix(conv.FoundAfter, 0)
+	if after.After(turn) {
+		return after
+	}
+	return turn
+}
+
 // untilFounding is how long the pump may rest before a founding is due.
 func (e *Engine) untilFounding() (time.Duration, bool) {
 	var waits []time.Duration
 	for _, conv := range e.conversations {
-		if wait := e.foundAt[conv.ID].Sub(e.now()); conv.State == stateBroken && conv.Founding != 0 && wait > 0 {
+		if wait := e.foundingDue(conv).Sub(e.now()); conv.State == stateBroken && conv.Founding != 0 && wait > 0 {
 			waits = append(waits, wait)
 		}
 	}

@@ -47,7 +47,7 @@ func TestRestoredGateway(t *testing.T) {
 	}
 	notice := bob.next()
 	said, err := wire.ParseRestoredMail(notice.Payload)
-	if err != nil || notice.Kind != wire.DeliverRestored || notice.Number != r.Floor || said.Since != uint64(since.UnixMilli()) {
+	if err != nil || notice.Kind != wire.DeliverRestored || notice.Number != r.Floor || said.First != 3 || said.Since != uint64(since.UnixMilli()) {
 		t.Errorf("%+v, %+v, %v", notice, said, err)
 	}
 	bob.connect(false, 1000) // it has seen mail that is forgotten

@@ -88,7 +88,7 @@ func sampleMessages() map[string]message {
 		},
 		"resend-request":   &ResendRequest{Sender: filled(4), Sequences: []uint64{3, 9}},
 		"expired-mail":     &ExpiredMail{First: 7, Since: 1790000000000},
-		"restored-mail":    &RestoredMail{Since: 1790000000000},
+		"restored-mail":    &RestoredMail{First: 7, Since: 1790000000000},
 		"undelivered-mail": &UndeliveredMail{Incarnation: filled16(3), Counters: []uint64{4, 5, 1 << 40}},
 	}
 }

@@ -40,9 +40,10 @@ func Unfetched(incarnation [16]byte, counters []uint64) ([]byte, error) {
 }
 
 // RestoredTo is the payload of an entry of kind Restored: the state that the store was
-// put back into is that of a backup of that time.
-func RestoredTo(since time.Time) ([]byte, error) {
-	return (&wire.RestoredMail{Since: uint64(since.UnixMilli())}).Marshal()
+// put back into is that of a backup of that time, and the mailbox's numbers from the
+// first one on have been forgotten.
+func RestoredTo(first uint64, since time.Time) ([]byte, error) {
+	return (&wire.RestoredMail{First: first, Since: uint64(since.UnixMilli())}).Marshal()
 }
 
 // Expire has the store take out what nobody fetched in time, and wakes those who are

@@ -38,7 +38,7 @@ type Restoration struct {
 }
 
 // noticeBytes is what a mailbox's notice weighs.
-const noticeBytes = 8
+const noticeBytes = 16
 
 // leap is how far a mailbox's numbers go up at least: more than one can be given
 // between two looks of anybody.
@@ -123,13 +123,9 @@ func (s *tables) restored(ctx context.Context, since, now time.Time) (r Restorat
 		return r, fmt.Errorf("relay store: it is %s by this machine's clock, and the backup was made at %s: set the clock first",
 			now.UTC().Format(time.RFC3339), since.UTC().Format(time.RFC3339))
 	}
-	payload, err := mailbox.RestoredTo(since)
-	if err != nil {
-		return r, err
-	}
 	err = s.db.Update(ctx, func(tx *store.Tx) error {
 		r = Restoration{Floor: max(floorAt(now), s.floor+leap)}
-		t := &restoring{ctx: ctx, tx: tx, dialect: s.db.Dialect(), payload: payload, now: now.UnixMilli(), floor: int64(r.Floor)}
+		t := &restoring{ctx: ctx, tx: tx, dialect: s.db.Dialect(), since: since.UnixMilli(), now: now.UnixMilli(), floor: int64(r.Floor)}
 		for _, step := range []func(*Restoration) error{t.groups, t.packages, t.mailboxes, t.store} {
 			if err := step(&r); err != nil {
 				return err
@@ -145,11 +141,10 @@ func (s *tables) restored(ctx context.Context, since, now time.Time) (r Restorat
 
 // restoring is the one transaction of a restoration.
 type restoring struct {
-	ctx        context.Context
-	tx         *store.Tx
-	dialect    store.Dialect
-	payload    []byte
-	now, floor int64
+	ctx               context.Context
+	tx                *store.Tx
+	dialect           store.Dialect
+	since, now, floor int64
 }
 
 func (t *restoring) exec(query string, args ...any) (int64, error) {
@@ -182,25 +177,28 @@ func (t *restoring) packages(r *Restoration) (err error) {
 	return err
 }
 
-// mailboxes raises the numbers of all mailboxes, and puts a notice into each.
+// mailboxes puts a notice into each mailbox, above a gap in its numbers. What the notice
+// says is put together by the database, as mailbox.RestoredTo writes it.
 func (t *restoring) mailboxes(r *Restoration) (err error) {
-	if r.Devices, err = t.exec(`UPDATE states SET last = CASE WHEN last > $1 THEN last + $2 ELSE $3 END`,
-		t.floor-leap, int64(leap), t.floor); err != nil {
-		return err
-	}
 	var before int64
 	if err := t.tx.QueryRowContext(t.ctx, `SELECT coalesce(max(id), 0) FROM messages`).Scan(&before); err != nil {
 		return err
 	}
 	into, id, size, length := "", "", "", ""
+	payload := `unhex(printf('%016x%016x', last + 1, $4))`
 	if t.dialect == store.PostgreSQL {
 		into, id = "id, ", fmt.Sprintf("nextval('message_blocks') * %d, ", blockSize)
 		size, length = ", size", fmt.Sprintf(", %d", noticeBytes)
+		payload = `int8send(last + 1) || int8send($4::bigint)`
 	}
 	_, err = t.exec(`INSERT INTO messages (`+into+`kind, grp, epoch, sender, time, refs, payload, incarnation, counter)
-		SELECT `+id+`$1, (SELECT id FROM groups WHERE group_id = $2), 0, device, $3, 1, $4, $5, 0 FROM states WHERE hold <> $6`,
-		int64(mailbox.Restored), noGroup[:], t.now, t.payload, []byte{}, int64(mailbox.Purged))
+		SELECT `+id+`$1, (SELECT id FROM groups WHERE group_id = $2), 0, device, $3, 1, `+payload+`, $5, 0 FROM states WHERE hold <> $6`,
+		int64(mailbox.Restored), noGroup[:], t.now, t.since, []byte{}, int64(mailbox.Purged))
 	if err != nil {
+		return err
+	}
+	if r.Devices, err = t.exec(`UPDATE states SET last = CASE WHEN last > $1 THEN last + $2 ELSE $3 END`,
+		t.floor-leap, int64(leap), t.floor); err != nil {
 		return err
 	}
 	_, err = t.exec(`INSERT INTO mailbox (device, number, message`+size+`)

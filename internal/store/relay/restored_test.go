@@ -81,7 +81,7 @@ func testRestored(t *testing.T, p place, restored func(testing.TB, time.Time, ti
 	if len(mail) != 2 || mail[0].Number != 2 || string(mail[0].Payload) != "two" || mail[1].Number != r.Floor || mail[1].Kind != mailbox.Restored {
 		t.Fatalf("mail: %+v", mail)
 	}
-	if want := must2(mailbox.RestoredTo(since)); string(mail[1].Payload) != string(want) {
+	if want := must2(mailbox.RestoredTo(3, since)); string(mail[1].Payload) != string(want) {
 		t.Errorf("the notice says %x, want %x", mail[1].Payload, want)
 	}
 	if left := read(t, s, 1, 77_000); len(left) != 1 || left[0].Number != r.Floor {
