@@ -281,7 +281,7 @@ func (l *link) blobStream(ctx context.Context, kind wire.StreamKind, first wire.
 	}
 	abort := func() { s.CancelRead(0); s.CancelWrite(0) }
 	stop := context.AfterFunc(ctx, abort)
-	release := func() { stop(); s.CancelRead(0) }
+	release := func() { stop(); abort() } // QUIC forgets a stream when both of its halves have ended
 	if err := sayFirst(s, kind, first); err != nil {
 		abort()
 		release()
