@@ -58,6 +58,17 @@ func (t Tightening) Step(age time.Duration, ranks int) int {
 	return step
 }
 
+// Beating returns the steps for an authority whose bulletins come so seldom: nothing is
+// refused before two of them are missing.
+func (t Tightening) Beating(heartbeat time.Duration) Tightening {
+	if !t.On() {
+		return t
+	}
+	t.First = max(t.First, 2*heartbeat)
+	t.All = max(t.All, t.First)
+	return t
+}
+
 // Never is the age of what never came.
 const Never time.Duration = 1<<63 - 1
 

@@ -83,3 +83,21 @@ func TestAgeAndClocks(t *testing.T) {
 		}
 	}
 }
+
+// An authority that speaks seldom is not taken for a silent one.
+func TestBeating(t *testing.T) {
+	for name, test := range map[string]struct {
+		given     Tightening
+		heartbeat time.Duration
+		want      Tightening
+	}{
+		"often":              {DefaultTightening, 30 * time.Second, DefaultTightening},
+		"every hour":         {DefaultTightening, time.Hour, Tightening{First: 2 * time.Hour, All: DefaultTightening.All}},
+		"every day":          {DefaultTightening, 24 * time.Hour, Tightening{First: 48 * time.Hour, All: 48 * time.Hour}},
+		"nothing is refused": {Tightening{}, time.Hour, Tightening{}},
+	} {
+		if got := test.given.Beating(test.heartbeat); got != test.want || got.Check() != nil {
+			t.Errorf("%s: %+v, want %+v", name, got, test.want)
+		}
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"valise/bulletin"
 	"valise/client/vault"
 	"valise/identity"
 	"valise/mls"
@@ -123,6 +124,9 @@ func (e *Engine) fitting(d Draft) (mark, error) {
 	m, err := e.markOf(d.Label, d.Precedence)
 	if err != nil {
 		return m, err
+	}
+	if old := e.tooOld(m); old != nil && e.link != nil && e.now().Sub(e.standings.asked).Abs() < 4*freshPause {
+		return m, old // offline, it waits for what the gateway will show
 	}
 	conv := e.conversations[d.Conversation]
 	if conv == nil || conv.State != stateActive || e.law.missing {
@@ -522,6 +526,9 @@ type RecordStatus struct {
 	Leaves     int64  `json:"leaves"`               // of the newest checkpoint
 	Checkpoint string `json:"checkpoint,omitempty"` // for auditors
 	Trouble    string `json:"trouble,omitempty"`    // a reason code: nobody new is let in
+	Bulletin   uint64 `json:"bulletin,omitempty"`   // number of the newest one
+	Age        string `json:"age,omitempty"`        // of it
+	Refused    int    `json:"refused,omitempty"`    // ranks that are not sent because of its age
 	Evidence   string `json:"evidence,omitempty"`   // a signed checkpoint that contradicts Checkpoint
 }
 
@@ -534,7 +541,13 @@ func (e *Engine) Status(ctx context.Context) (*Status, error) {
 	}
 	chain := e.leaf
 	if k := &e.known; k.manifest != nil {
-		s.Record = &RecordStatus{k.manifest.Number, k.head.N, k.cell.Checkpoint, k.trouble, k.cell.Evidence}
+		s.Record = &RecordStatus{
+			Manifest: k.manifest.Number, Leaves: k.head.N, Checkpoint: k.cell.Checkpoint, Trouble: k.trouble, Evidence: k.cell.Evidence,
+			Bulletin: e.standings.set.Number(), Refused: e.tightening().Step(e.age(), e.levels()),
+		}
+		if age := e.age(); age != bulletin.Never {
+			s.Record.Age = age.Round(time.Second).String()
+		}
 	}
 	e.mu.Unlock()
 	if d, err := deviceOf(e.cfg.Trust, mls.X509Credential(chain)); err == nil {

@@ -24,7 +24,7 @@ func (s *shelf) next(devices ...bulletin.DeviceStanding) (*bulletin.Bulletin, []
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.issue++
-	now := time.Now().UTC().Truncate(time.Second)
+	now := s.clock().UTC().Truncate(time.Second)
 	slices.SortFunc(devices, func(a, b bulletin.DeviceStanding) int { return a.ID.Compare(b.ID) })
 	b := &bulletin.Bulletin{Number: s.issue, Time: now, Next: now.Add(time.Minute), Manifest: 1, Devices: devices}
 	if s.olga != nil {

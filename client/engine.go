@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"valise/bulletin"
 	"valise/client/vault"
 	"valise/identity"
 	"valise/mls"
@@ -37,6 +38,10 @@ type Config struct {
 	// in it. RecordRequired demands that from the beginning.
 	RecordRoot     *x509.Certificate
 	RecordRequired bool
+
+	// Tightening says what is not sent while no newer bulletin comes (optional): the
+	// zero value refuses nothing. Of a heartbeat that is slow it takes account by itself.
+	Tightening bulletin.Tightening
 
 	GatewayTCP  string           // optional: host:port over TCP, where UDP is closed
 	GatewayName string           // optional: the name in the gateway's certificate; the host of Gateway
@@ -80,6 +85,7 @@ type Engine struct {
 	known         known         // of the authority's record
 	standings     standings     // of devices and people
 	law           law           // what decides about labels
+	began         time.Time     // with a reading of the monotonic clock
 	patience      time.Duration // recordPatience; tests have less of it
 
 	bell bell
@@ -110,9 +116,12 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 		groups: map[string]*mls.Group{}, conversations: map[ConversationID]*conversation{}, byGroup: map[string]ConversationID{},
 		waiters: map[uint64][]chan error{}, uploads: map[MessageID][2]uint64{}, want: map[string]wanted{}, leases: map[string]lease{}, pauses: map[ConversationID]rest{}, healings: map[string]*healing{},
 		forks: map[string]*fork{}, behindUs: map[string]time.Time{}, failed: map[ConversationID]int{}, foundAt: map[ConversationID]time.Time{},
-		state: State{Name: StateOffline}, patience: recordPatience,
+		state: State{Name: StateOffline}, patience: recordPatience, began: time.Now(),
 	}
 	var err error
+	if err := cfg.Tightening.Check(); err != nil {
+		return nil, err
+	}
 	e.cfg.Signer = card{cfg.Signer}
 	if e.self, err = identity.DeviceIDOf(cfg.Signer.Public()); err != nil {
 		return nil, fmt.Errorf("the device's key: %w", err)

@@ -41,6 +41,7 @@ const (
 	EventRecord     = "record"     // the authority's record is not in order, and why; in order again without a reason
 	EventPolicy     = "policy"     // another policy bundle is in force, or with a reason: the one in force is not here
 	EventRelabelled = "relabelled" // a message was delivered with another label than its sender signed
+	EventStandings  = "standings"  // the newest bulletin is so old that Count of Of ranks are not sent, and why; without a reason: all are again
 	EventFailed     = "failed"     // a message of this device was given up, why, and what to do
 	EventHeld       = "held"       // what is written into a conversation waits, and why
 	EventUnrecorded = "unrecorded" // a device was not let in, because of the authority's record
@@ -65,7 +66,8 @@ type Event struct {
 	InReplyTo    MessageID         `json:"in_reply_to,omitzero"`
 	File         *FileInfo         `json:"file,omitempty"`
 	Members      []Member          `json:"members,omitempty"`
-	Count        int               `json:"count,omitempty"`    // of messages that expired
+	Count        int               `json:"count,omitempty"`    // of messages that expired; of ranks that are not sent
+	Of           int               `json:"of,omitempty"`       // so many ranks
 	Messages     []MessageID       `json:"messages,omitempty"` // of this device that expired, where it is known which
 	Reason       string            `json:"reason,omitempty"`
 	Hint         string            `json:"hint,omitempty"`    // of a message that failed: what to do

@@ -23,6 +23,7 @@ import (
 	"testing"
 	"time"
 
+	"valise/bulletin"
 	"valise/client/vault"
 	"valise/gateway"
 	"valise/gateway/mailbox"
@@ -61,6 +62,8 @@ type world struct {
 	optional bool           // devices demand it once they have seen it
 	issued   func(d *device, leaf *x509.Certificate)
 	patience time.Duration // of devices with the record; 0: theirs
+
+	tighten bulletin.Tightening // of devices
 
 	quota mailbox.Quota // of the gateway's mailboxes
 
@@ -316,7 +319,7 @@ func (d *device) start() {
 	if os.Getenv("CLIENT_LOG") != "" {
 		log = slog.New(slog.NewTextHandler(os.Stderr, nil)).With("device", d.address.Local()+"/"+id.String()[:4])
 	}
-	cfg := Config{Address: d.address, Chain: d.chain, Signer: d.key, Vault: d.vault, Trust: d.w.trust(), Gateway: cmp.Or(d.w.through, d.w.address), Agent: "test", Log: log, Now: d.clock}
+	cfg := Config{Address: d.address, Chain: d.chain, Signer: d.key, Vault: d.vault, Trust: d.w.trust(), Gateway: cmp.Or(d.w.through, d.w.address), Agent: "test", Log: log, Now: d.clock, Tightening: d.w.tighten}
 	if (d.w.demands || d.w.optional) && !d.careless {
 		cfg.RecordRoot, cfg.RecordRequired = d.w.root, d.w.demands
 	}

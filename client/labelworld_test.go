@@ -173,7 +173,7 @@ func (c *cabinet) announce(hash [32]byte, people ...bulletin.PersonStanding) {
 		c.t.Fatal(err)
 	}
 	s.issue++
-	at := time.Now().UTC().Truncate(time.Second)
+	at := s.clock().UTC().Truncate(time.Second)
 	b := &bulletin.Bulletin{
 		Number: s.issue, Time: at, Next: at.Add(time.Hour), Manifest: s.newest.Number, Bundle: hash,
 		LedgerSize: head.N, LedgerRoot: head.Hash, People: people,

@@ -50,6 +50,7 @@ type recordCell struct {
 	Manifest   []byte `json:"manifest,omitempty"`
 	Checkpoint string `json:"checkpoint,omitempty"`
 	Noted      string `json:"noted,omitempty"` // the trouble that an event has told of
+	Stale      int    `json:"stale,omitempty"` // ranks that are not sent under an old bulletin, as an event has told
 
 	// Evidence is a signed checkpoint that does not extend the one kept: with it,
 	// the proof that two records were shown.

@@ -44,7 +44,8 @@ type shelf struct {
 	lies       bool // proofs are of entries that it makes up
 	away       bool // nothing is found
 	announced  []byte
-	issue      uint64   // number of the bulletin
+	issue      uint64 // number of the bulletin
+	clock      func() time.Time
 	reach      bool     // bulletins say which record they were made from
 	olga       *officer // named in bulletins; nil: none
 }
@@ -56,7 +57,7 @@ var errNothing = errors.New("nothing is here")
 func ministry(t testing.TB) (*world, *shelf) {
 	t.Helper()
 	w := newWorld(t)
-	s := &shelf{t: t, w: w}
+	s := &shelf{t: t, w: w, clock: time.Now}
 	_, s.ledgerKey, _ = ed25519.GenerateKey(rand.Reader)
 	s.announcer = newKey(t, elliptic.P256())
 	spki, err := x509.MarshalPKIXPublicKey(s.announcer.Public())
@@ -565,7 +566,7 @@ func TestIssuerMustBeNamed(t *testing.T) {
 // for ever.
 func TestRecordIsRememberedOnceSeen(t *testing.T) {
 	w := newWorld(t)
-	s := &shelf{t: t, w: w}
+	s := &shelf{t: t, w: w, clock: time.Now}
 	_, s.ledgerKey, _ = ed25519.GenerateKey(rand.Reader)
 	spki, err := x509.MarshalPKIXPublicKey(newKey(t, elliptic.P256()).Public())
 	if err != nil {

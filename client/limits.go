@@ -157,6 +157,10 @@ const (
 	standingsEvery = 10 * time.Minute
 	lookPause      = time.Second
 
+	// freshPause is between two questions for a bulletin that is newer than one too old to
+	// send under.
+	freshPause = 30 * time.Second
+
 	// retryRefused is the pause before something is offered again that the gateway
 	// refused for a passing reason: a full mailbox, a rate.
 	retryRefused = 5 * time.Second

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"valise/client/vault"
-	"valise/identity"
 	"valise/mls"
 	"valise/wire"
 )
@@ -120,6 +119,9 @@ func (e *Engine) fill(ctx context.Context, l *link) (bool, error) {
 	if did, err := e.serveLeases(ctx, l); did || err != nil {
 		return did, err
 	}
+	if did, err := e.keepFresh(ctx, l); did || err != nil {
+		return did, err
+	}
 	blocked := map[ConversationID]bool{}
 	for _, h := range e.backlog.heads() {
 		if ready, err := e.tryHead(ctx, l, h); err != nil || ready {
@@ -196,6 +198,9 @@ func (e *Engine) make(ctx context.Context, l *link, in *intent) (bool, error) {
 		}
 		if e.law.missing {
 			return false, nil // what the officers changed is not known yet
+		}
+		if old := e.tooOld(e.markNow(in)); old != nil {
+			return e.waitFresh(ctx, l, in, conv, old)
 		}
 		return true, e.seal(in, conv, g)
 	case intentAdd:
@@ -535,61 +540,3 @@ func (e *Engine) settleContent(s *slot) error {
 }
 
 func stoppedAt(err error) error { return stopped(err) }
-
-// refusal is what a gateway's code means to the sender.
-func refusal(code wire.Code) error {
-	text := map[wire.Code]string{
-		wire.NotMember:         "this device is no longer a member of the conversation",
-		wire.UnknownGroup:      "the gateway does not know this conversation",
-		wire.InvalidCommit:     "the gateway refused the change of the conversation as not valid",
-		wire.InvalidKeyPackage: "a device's key package is not valid",
-		wire.NotAllowed:        "refused: this device may not do that",
-		wire.RecipientRefused:  "refused: a recipient may not receive this",
-		wire.LabelRefused:      "refused: the gateway does not accept this label",
-		wire.LabelRequired:     "refused: the gateway carries nothing without a label",
-		wire.NotCleared:        "refused: a recipient is not cleared for this label",
-		wire.CeilingLowered:    "refused: the device would lower what the conversation may carry",
-		wire.NoBundle:          "the gateway does not hold the policy bundle in force",
-		wire.TooLarge:          "the message is too large: send it as a file",
-	}[code]
-	if text == "" {
-		text = "refused by the gateway"
-	}
-	return &Refused{Code: code, text: text}
-}
-
-// refusalAbout is refusal with the device that it is about, and what to do.
-func (e *Engine) refusalAbout(s *slot, r *wire.Result) error {
-	why, ok := refusal(r.Code).(*Refused)
-	if !ok {
-		return refusal(r.Code)
-	}
-	why.hint = map[wire.Code]string{
-		wire.RecipientRefused: "valise conversations lists who is there; a device that is suspended has to be removed first, or wait until officers resume it",
-		wire.LabelRefused:     "valise labels lists labels that are valid here, and --all says why others are not",
-		wire.LabelRequired:    "give it a label: --label; valise labels lists those that you can use",
-		wire.NotCleared:       "choose a label that is open to everybody there (valise labels), or write to others without this device",
-		wire.CeilingLowered:   "begin a conversation of its own with that person: valise send --name",
-	}[r.Code]
-	about, named := r.About()
-	if !named {
-		return why
-	}
-	for _, m := range e.membersNamed(s, identity.DeviceID(about)) {
-		why.text += ": " + m.Address + ", device " + m.Device.String()[:8]
-	}
-	return why
-}
-
-// Refused is the gateway's lasting no.
-type Refused struct {
-	Code wire.Code
-	text string
-	hint string
-}
-
-// Hint says what to do.
-func (r *Refused) Hint() string { return r.hint }
-
-func (r *Refused) Error() string { return fmt.Sprintf("%s (%s)", r.text, r.Code) }
-func (r *Refused) Unwrap() error { return r.Code }

@@ -212,6 +212,9 @@ func HeldText(reason string) string {
 		"standings_stale": "the gateway has heard nothing from the authority for too long",
 		"removal_due":     "somebody has to be removed from it first, and nobody shows an officer's word for that",
 		"rate_limited":    "the gateway takes no more from this device at present",
+
+		reasonStaleBulletin: "the gateway shows no newer list of standings",
+		reasonNoBulletin:    "the gateway shows no list of standings",
 	}[reason]
 	if text == "" {
 		text = "the gateway does not take it at present"
@@ -225,6 +228,9 @@ var heldHint = map[string]string{
 	"standings_stale": "it goes out by itself once the gateway hears from the authority again; a lower classification may pass now: tell your operator",
 	"removal_due":     "it goes out by itself once the removal is done; if it stays, ask a security officer",
 	"rate_limited":    "it goes out by itself, in a while",
+
+	reasonStaleBulletin: staleHint,
+	reasonNoBulletin:    staleHint,
 }
 
 // codeIn is the gateway's code in an error, Unavailable if there is none.

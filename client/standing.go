@@ -38,6 +38,8 @@ type standings struct {
 	obeyed map[[32]byte]bool // orders that were taken in, by the hash of their bytes and leaf
 	asked  time.Time
 
+	arrival bulletin.Arrival // of the bulletin in set
+
 	explained uint64 // the last delivery for which was asked why
 }
 
@@ -58,6 +60,7 @@ func (e *Engine) loadStandings(tx *vault.Tx) error {
 		return nil
 	}
 	e.standings.set, err = e.standings.set.WithBulletin(b)
+	e.arrived()
 	return err
 }
 
@@ -134,6 +137,7 @@ func (e *Engine) takeBulletin(ctx context.Context, l *link, raw []byte) (string,
 		return "", stopped(err)
 	}
 	e.standings.set, e.standings.floor = next, b.Number
+	e.arrived()
 	e.outdated()
 	e.wake()
 	return "", nil

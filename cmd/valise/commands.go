@@ -119,6 +119,9 @@ func (cmd *StatusCmd) Run(ctx context.Context, e *env) error {
 	e.say("expires   %s\nqueued    %d", s.Expires.Local().Format("2006-01-02 15:04"), s.Queued)
 	if r := s.Record; r != nil {
 		e.say("record    %d leaves, manifest %d", r.Leaves, r.Manifest)
+		if r.Refused > 0 {
+			e.say("standings bulletin %d is %s old: TOO OLD for some or all that is to be sent", r.Bulletin, r.Age)
+		}
 		if r.Trouble != "" {
 			e.say("trouble   %s (%s)", client.RecordText(r.Trouble), line(r.Trouble))
 		}

@@ -162,6 +162,15 @@ func describe(ev *client.Event) string {
 		return fmt.Sprintf("%s%s * %s to %s WITHHELD: that device is not cleared for them any more, says the gateway", at, where, messages(ev.Count), who())
 	case client.EventUnfetched:
 		return fmt.Sprintf("%s%s * %s to %s expired undelivered: that device did not fetch them in time, says the gateway", at, where, messages(ev.Count), who())
+	case client.EventStandings:
+		if ev.Reason == "" {
+			return at + " * the authority's list of standings is new enough again: everything is sent"
+		}
+		what := fmt.Sprintf("the %d highest of %d ranks are NOT SENT", ev.Count, ev.Of)
+		if ev.Count >= ev.Of {
+			what = "nothing is SENT any more"
+		}
+		return fmt.Sprintf("%s * TROUBLE: %s (%s); %s. Compare this device's clock, and tell your security officer", at, client.HeldText(ev.Reason), line(ev.Reason), what)
 	case client.EventFailed:
 		what := line(ev.Text)
 		if ev.File != nil {
