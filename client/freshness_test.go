@@ -90,11 +90,14 @@ func TestWithheldBulletins(t *testing.T) {
 	if err := alice.write(id, "in time", "SECRET//FRA"); err != nil {
 		t.Errorf("control: a minute before: %v", err)
 	}
-	clock.turn(2 * time.Minute)
+	c.stop()
+	alice.until("is offline", func() bool { return alice.State().Name == StateOffline })
 	waits, err := alice.Send(context.Background(), Draft{Conversation: id, Text: "waits", Label: "SECRET//FRA"})
 	if err != nil {
-		t.Fatal(err) // the gateway has not been asked yet
+		t.Fatal(err)
 	}
+	clock.turn(2 * time.Minute)
+	c.start()
 	alice.until("says that high ranks wait", func() bool { return len(alice.steps()) > 0 && slices.Max(alice.steps()) > 0 })
 	alice.until("says that the message waits", func() bool { return count(alice.heldFor(), reasonStaleBulletin) == 1 })
 	if o, err := alice.Outcome(context.Background(), waits); err != nil || o.State != OutcomeQueued || !strings.Contains(o.Reason, reasonStaleBulletin) || o.Hint == "" {

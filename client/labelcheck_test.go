@@ -147,7 +147,7 @@ func TestForgedLabelIsFound(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.stop()
-	if n := c.relabel("SECRET", "SACRED"); n != 1 { // of the same length: nothing else moves
+	if n := c.relabel("FRA", "DEU"); n != 1 { // one that bob may have too, of the same length
 		t.Fatalf("%d messages were relabelled", n)
 	}
 	c.start()

@@ -45,7 +45,7 @@ type signer struct {
 }
 
 // newCabinet has the policy of policies/coalition.xml: alice and bob are cleared up to
-// SECRET for FRA, carol up to UNMARKED, wanda's key is not in hardware, and dan has no
+// SECRET for FRA and DEU, carol up to UNMARKED, wanda's key is not in hardware, and dan has no
 // clearance at all.
 func newCabinet(t testing.TB) *cabinet {
 	t.Helper()
@@ -55,7 +55,7 @@ func newCabinet(t testing.TB) *cabinet {
 	w.cleared = func(local string) (*identity.Clearance, identity.Tier) {
 		switch local {
 		case "alice", "bob":
-			return c.doctrine.UpTo("SECRET", c.release("FRA"), c.need("PLANS")), identity.TierHardware
+			return c.doctrine.UpTo("SECRET", c.release("FRA"), c.release("DEU"), c.need("PLANS")), identity.TierHardware
 		case "wanda":
 			return c.doctrine.UpTo("SECRET", c.release("FRA")), identity.TierWitnessed
 		case "carol":
