@@ -22,6 +22,7 @@ FUZZTIME  ?= 30s
 SOAK      ?= 20m
 SOAK_SEED ?= 0
 SOAK_DISK ?= torn
+SOAK_STORE ?= both
 PACKAGES  ?= ./...
 GOAL      ?= demo test
 TOOL      := go tool -modfile=tools.mod
@@ -45,10 +46,10 @@ test: ## vet, then every test on the real parts, with the race detector
 	@scripts/setup test
 	@go run ./internal/testsum -vet "$(PACKAGES)" -skips scripts/skips.txt -- $(TESTFLAGS) $(PACKAGES)
 
-soak: ## twenty minutes of faults with people writing, and the judge's word (SOAK=2m, SOAK_SEED=N, SOAK_DISK=lying)
+soak: ## twenty minutes of faults with people writing, and the judge's word (SOAK=2m, SOAK_SEED=N, SOAK_STORE=postgres, SOAK_DISK=lying)
 	@scripts/setup test
 	@go build -o bin/ ./cmd/... ./soak/...
-	@bin/soak -bin bin -for "$(SOAK)" -seed "$(SOAK_SEED)" -disk "$(SOAK_DISK)"
+	@bin/soak -bin bin -for "$(SOAK)" -seed "$(SOAK_SEED)" -store "$(SOAK_STORE)" -disk "$(SOAK_DISK)"
 
 lint: ## gofumpt, vet, staticcheck, deadcode
 	@scripts/setup lint

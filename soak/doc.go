@@ -3,18 +3,23 @@
 // Command soak runs a whole Valise for a while, breaks one part of it after the other
 // and several at a time, and has another program judge what the people saw.
 //
-//	soak [-for 20m] [-seed N] [-bin DIR] [-disk honest|torn|lying] [-keep]
+//	soak [-for 20m] [-seed N] [-bin DIR] [-store journal|postgres|both] [-disk honest|torn|lying]
+//	     [-keep] [-records DIR]
 //
 // Four officials with cards write to each other in three conversations, all the time.
 // Two of them keep bringing a fourth person into one conversation and putting her out again.
 // Meanwhile processes are killed with -9 (gateway, authority, agents, receiving
 // commands), the gateway's disk loses its power or is full, its process is frozen and its
 // clock is set, its HSM and pcscd are restarted, and each device's network loses, delays, duplicates and
-// reorders packets, or is cut. Everything is drawn from the seed, which is printed.
+// reorders packets, or is cut, or lets TCP through and no UDP. Everything is drawn from the seed, which is printed.
+//
+// The gateway keeps its mail in its own journal, or in a PostgreSQL server that the soak
+// starts, kills and cuts off; -store both is one run with each, half of the time each,
+// whose records are judged together.
 //
 // The last act is the same each time: all but one device are cut off, that one goes on
 // writing until the power goes, and then nobody writes any more, so that nothing but the
-// gateway's disk can still bring those messages.
+// disk of the gateway, or of its database, can still bring those messages.
 //
 // Clients and driver write down what happened: see soak/check-soak, which
 // reads it, shares no code with Valise and says

@@ -48,6 +48,10 @@ func (w *world) kinds() []fault {
 		{"sending command killed", w.each(w.killSender)},
 		{"pcscd restarted", w.each(w.restartPCSCD)},
 		{"partition", w.partition},
+		{"UDP closed", w.each(w.overTCP)},
+	}
+	if w.database != nil {
+		list = append(list, fault{"database killed", w.killDatabase}, fault{"database cut off", w.cutDatabase})
 	}
 	if warp.Supported {
 		list = append(list, fault{"gateway's clock set", w.setClock})
@@ -120,21 +124,30 @@ func (w *world) killGateway(ctx context.Context, _ *rand.Rand) (string, bool, er
 	return "", true, w.startGateway(ctx)
 }
 
+// powerLoss takes the gateway's power, and at the same moment its database's.
 func (w *world) powerLoss(ctx context.Context, _ *rand.Rand) (string, bool, error) {
 	w.gatewayMu.Lock()
 	defer w.gatewayMu.Unlock()
-	before := w.disk.Stats().Lost
-	w.disk.Cut()
+	before := w.pagesLost()
+	for _, v := range w.volumes() {
+		v.disk.Cut()
+	}
 	w.gateway.Process().Kill()
-	if err := w.mount.Unmount(); err != nil {
+	if err := w.data.powerCycle(); err != nil {
 		return "", true, err
 	}
-	w.disk.Restore()
-	var err error
-	if w.mount, err = w.disk.Mount(w.data); err != nil {
-		return "", true, err
+	if db := w.database; db != nil {
+		db.mu.Lock()
+		err := db.server.Kill()
+		if err == nil {
+			err = db.place.powerCycle()
+		}
+		db.mu.Unlock()
+		if err = errors.Join(err, db.revive(ctx)); err != nil {
+			return "", true, err
+		}
 	}
-	lost := w.disk.Stats().Lost - before
+	lost := w.pagesLost() - before
 	return fmt.Sprintf("%d pages had not been synced", lost), true, w.startGateway(ctx)
 }
 
@@ -149,20 +162,42 @@ func (w *world) freezeGateway(ctx context.Context, rng *rand.Rand) (string, bool
 	return "", true, syscall.Kill(pid, syscall.SIGCONT)
 }
 
-// diskFull leaves no room until something has been refused for lack of it. A gateway that
-// ends for that reason is started again by its operator.
+// volumes are the disks that must keep what was acknowledged.
+func (w *world) volumes() []*volume {
+	if w.database != nil {
+		return []*volume{&w.data, &w.database.place}
+	}
+	return []*volume{&w.data}
+}
+
+func (w *world) pagesLost() (n int64) {
+	for _, v := range w.volumes() {
+		n += v.disk.Stats().Lost
+	}
+	return n
+}
+
+// diskFull leaves no room until something has been refused for lack of it. A gateway or
+// database that ends for that reason is started again by its operator.
 func (w *world) diskFull(ctx context.Context, rng *rand.Rand) (string, bool, error) {
-	before := w.disk.Stats().Refused
-	w.disk.SetRoom(0)
+	all := w.volumes()
+	store := all[len(all)-1].disk
+	before := store.Stats().Refused
+	store.SetRoom(0)
 	for range 40 {
-		if w.disk.Stats().Refused > before || ctx.Err() != nil {
+		if store.Stats().Refused > before || ctx.Err() != nil {
 			break
 		}
 		rest(ctx, 250*time.Millisecond)
 	}
 	w.during(ctx, rng, time.Second, 5*time.Second)
-	w.disk.SetRoom(-1)
-	n := w.disk.Stats().Refused - before
+	store.SetRoom(-1)
+	n := store.Stats().Refused - before
+	if w.database != nil {
+		if err := w.database.revive(ctx); err != nil {
+			return "", n > 0, err
+		}
+	}
 	return fmt.Sprintf("%d writes were refused", n), n > 0, w.revive(ctx)
 }
 
@@ -273,13 +308,13 @@ func (w *world) partition(ctx context.Context, rng *rand.Rand) (string, bool, er
 	}
 	var n int64
 	for _, p := range hit {
-		n -= p.relay.Stats().Cut
-		p.setWeather(func(x *wan.Weather) { x.Cut = true })
+		n -= p.relay.Stats().Cut + p.line.Stats().Waited
+		p.cut(true)
 	}
 	w.during(ctx, rng, 2*time.Second, 15*time.Second)
 	for _, p := range hit {
-		p.setWeather(func(x *wan.Weather) { x.Cut = false })
-		n += p.relay.Stats().Cut
+		p.cut(false)
+		n += p.relay.Stats().Cut + p.line.Stats().Waited
 	}
 	return fmt.Sprintf("%s: %d packets", who, n), n > 0, nil
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -20,8 +21,11 @@ type options struct {
 	bin    string
 	length time.Duration
 	seed   uint64
+	store  string
 	disk   string
 	keep   bool
+
+	records string
 }
 
 func main() {
@@ -29,8 +33,10 @@ func main() {
 	flag.StringVar(&o.bin, "bin", "bin", "folder of the built commands")
 	flag.DurationVar(&o.length, "for", 20*time.Minute, "how long faults go on; 0 leaves the last act only")
 	flag.Uint64Var(&o.seed, "seed", 0, "where all chance comes from; 0 draws one")
-	flag.StringVar(&o.disk, "disk", "torn", "the gateway's disk: honest, torn (pieces of what was not synced survive) or lying")
+	flag.StringVar(&o.store, "store", journalStore, "the gateway's store: journal (its own), postgres, or both, half of the time each")
+	flag.StringVar(&o.disk, "disk", "torn", "the disk of gateway and database: honest, torn (pieces of what was not synced survive) or lying")
 	flag.BoolVar(&o.keep, "keep", false, "leave all files")
+	flag.StringVar(&o.records, "records", "", "new folder for what the judge reads; one among the other files if empty")
 	flag.Parse()
 	os.Exit(o.main())
 }
@@ -38,12 +44,17 @@ func main() {
 func (o *options) main() int {
 	switch {
 	case flag.NArg() > 0, o.length < 0, o.length > 24*time.Hour,
-		o.disk != "honest" && o.disk != "torn" && o.disk != "lying":
+		o.disk != "honest" && o.disk != "torn" && o.disk != "lying",
+		o.store != journalStore && o.store != postgresStore && o.store != bothStores,
+		o.store == bothStores && o.records != "":
 		flag.Usage()
 		return 2
 	}
+	if o.store == bothStores {
+		return o.both()
+	}
 	if os.Getpid() != 1 {
-		return outside()
+		return outside(os.Stdout, os.Args[1:]...)
 	}
 	for o.seed == 0 {
 		o.seed = rand.Uint64N(1 << 32)
@@ -61,9 +72,9 @@ func (o *options) main() int {
 
 // outside starts this program again as the first process of its own namespaces, which
 // end with it.
-func outside() int {
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = nil, os.Stdout, os.Stderr
+func outside(out io.Writer, args ...string) int {
+	cmd := exec.Command("/proc/self/exe", args...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = nil, out, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWNET | syscall.CLONE_NEWPID,
 		Pdeathsig:  syscall.SIGKILL,
@@ -83,6 +94,6 @@ func outside() int {
 	case errors.As(err, &exit) && exit.ExitCode() > 0:
 		return exit.ExitCode()
 	}
-	fmt.Println("soak: failed: the run could not be started:", err)
+	fmt.Fprintln(out, "soak: failed: the run could not be started:", err)
 	return 1
 }

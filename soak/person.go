@@ -25,27 +25,21 @@ type person struct {
 	world  *world
 	dir    string // where `receive` writes
 	device string
-	relay  *wan.Relay
+	paths
 
 	mu       sync.Mutex     // held while agent or receiver are interfered with
 	receiver *stage.Process // guarded by mu
 	numbers  sync.Map       // conversation -> *atomic.Int64: messages drafted so far
 
 	weatherMu sync.Mutex
-	weather   wan.Weather // guarded by weatherMu
+	weather   wan.Weather // guarded by weatherMu, but for its Cut, which follows from these:
+	isolated  bool        // guarded by weatherMu
+	closed    bool        // guarded by weatherMu; UDP alone
 
 	sent, seen atomic.Int64
 	killNext   atomic.Int64 // nanoseconds after which the next send is killed; 0: it is not
 	killed     atomic.Int64 // sends that were
 	refused    atomic.Int64 // sends that the gateway refused for good
-}
-
-// setWeather changes a part of this person's weather.
-func (p *person) setWeather(f func(*wan.Weather)) {
-	p.weatherMu.Lock()
-	defer p.weatherMu.Unlock()
-	f(&p.weather)
-	p.relay.Set(p.weather)
 }
 
 // follow starts `valise receive`, which writes down each event once, however often it or

@@ -47,6 +47,7 @@ type (
 	// A plan says what a run is about, for the judge.
 	plan struct {
 		Seed          uint64         `json:"seed"`
+		Store         string         `json:"store"`
 		Disk          string         `json:"disk"`
 		People        []planned      `json:"people"`
 		Conversations []conversation `json:"conversations"`

@@ -13,8 +13,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"valise/internal/wan"
 )
 
 // A verdict is what the judge said.
@@ -29,7 +27,7 @@ func (w *world) say(format string, args ...any) {
 
 // run is a whole soak.
 func (o *options) run(ctx context.Context) (v *verdict, err error) {
-	fmt.Fprintf(os.Stderr, "soak: SOAK_SEED=%d, %v of faults, %s disk\n", o.seed, o.length, o.disk)
+	fmt.Fprintf(os.Stderr, "soak: SOAK_SEED=%d, %v of faults, store %s, %s disk\n", o.seed, o.length, o.store, o.disk)
 	// Building and recovering have bounds of their own; this one is for what nobody thought of.
 	ctx, cancel := context.WithTimeout(ctx, 2*o.length+10*time.Minute)
 	defer cancel()
@@ -109,12 +107,12 @@ func (w *world) lastWords(ctx context.Context) error {
 	}
 	for _, p := range w.people {
 		if p != speaker {
-			p.setWeather(func(x *wan.Weather) { x.Cut = true })
+			p.cut(true)
 		}
 	}
 	rng := w.source(3)
 	if w.opts.disk == "lying" {
-		w.disk.Lie(true)
+		w.lie(true)
 	}
 	spoken := 0
 	for _, c := range conversations {
@@ -133,15 +131,21 @@ func (w *world) lastWords(ctx context.Context) error {
 	if _, _, err := w.powerLoss(ctx, rng); err != nil {
 		return err
 	}
-	w.disk.Lie(false)
+	w.lie(false)
 	w.restored = time.Now()
 	r.End = now()
 	w.faults.add(r)
 	w.say("last words: %d messages, then power loss", spoken)
 	for _, p := range w.people {
-		p.setWeather(func(x *wan.Weather) { x.Cut = false })
+		p.cut(false)
 	}
 	return nil
+}
+
+func (w *world) lie(on bool) {
+	for _, v := range w.volumes() {
+		v.disk.Lie(on)
+	}
 }
 
 // quiet waits until nobody has seen anything new for some seconds.
@@ -222,9 +226,15 @@ func (w *world) end(good bool) error {
 		if p.relay != nil {
 			err = errors.Join(err, p.relay.Close())
 		}
+		if p.line != nil {
+			err = errors.Join(err, p.line.Close())
+		}
 	}
-	if w.mount != nil {
-		err = errors.Join(err, w.mount.Unmount())
+	if w.database != nil {
+		err = errors.Join(err, w.database.close())
+	}
+	if w.data.mount != nil {
+		err = errors.Join(err, w.data.mount.Unmount())
 	}
 	if !good || w.opts.keep {
 		fmt.Fprintf(os.Stderr, "soak: everything is in %s\n", w.Dir)

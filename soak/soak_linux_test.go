@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -38,7 +39,7 @@ func soak(t *testing.T, args ...string) (verdict, log string) {
 	t.Helper()
 	for what, debianPackage := range map[string]string{
 		"pcscd": "pcscd", "/usr/lib*/pcsc/drivers/serial/libifdvpcd.so": "vsmartcard-vpcd", "softhsm2-util": "softhsm2",
-		"/usr/libexec/p11-kit/p11-kit-server": "p11-kit", "/usr/lib*/*/pkcs11/p11-kit-client.so": "p11-kit-modules", "/dev/fuse": "fuse3",
+		"/usr/libexec/p11-kit/p11-kit-server": "p11-kit", "/usr/lib/postgresql/*/bin/initdb": "postgresql", "/usr/lib*/*/pkcs11/p11-kit-client.so": "p11-kit-modules", "/dev/fuse": "fuse3",
 	} {
 		testenv.Need(t, what, debianPackage)
 	}
@@ -161,4 +162,56 @@ func TestLyingDiskFails(t *testing.T) {
 	if !regexp.MustCompile(`^soak: failed: [1-9]\d* acknowledged, [1-9]\d* lost, 0 duplicated, 0 out of order, 0 undecryptable, 1 faults of 1 kinds: \w+ never displayed `).MatchString(verdict) {
 		t.Errorf("%s\n%s", verdict, log)
 	}
+}
+
+// With PostgreSQL as the gateway's store, too, each kind of fault loses nothing, and the
+// judge finds what a lying disk does: all that is missing was written in the last act,
+// when the server's disk answered its syncs and kept nothing.
+func TestPostgres(t *testing.T) {
+	t.Parallel()
+	verdict, log := soak(t, "-for", "1s", "-store", "postgres", "-disk", "lying")
+	t.Log(verdict)
+	if !regexp.MustCompile(`^soak: failed: [1-9]\d* acknowledged, [1-9]\d* lost, 0 duplicated, 0 out of order, 0 undecryptable, \d+ faults of \d+ kinds: \w+ never displayed `).MatchString(verdict) {
+		t.Fatalf("%s\n%s", verdict, log)
+	}
+	for _, kind := range []string{"database killed", "database cut off", "UDP closed"} {
+		if !strings.Contains(log, kind) {
+			t.Errorf("no fault %q\n%s", kind, log)
+		}
+	}
+	last := lastWords(t, filepath.Join(kept(log), "soak", "operations.jsonl"), log)
+	for line := range strings.Lines(log) {
+		if evidence, ok := strings.CutPrefix(line, "check-soak: "); ok {
+			m := regexp.MustCompile(`^\w+ never displayed (\w+), `).FindStringSubmatch(evidence)
+			if m == nil || !last[m[1]] {
+				t.Errorf("not of the last act: %s", evidence)
+			}
+		}
+	}
+}
+
+var spoken = regexp.MustCompile(`last words: (\d+) messages`)
+
+// lastWords lists the ids of the messages of the last act: the last that were sent.
+func lastWords(t *testing.T, operations, log string) map[string]bool {
+	t.Helper()
+	data, err := os.ReadFile(operations)
+	m := spoken.FindStringSubmatch(log)
+	if err != nil || m == nil {
+		t.Fatalf("%v\n%s", err, log)
+	}
+	n, err := strconv.Atoi(m[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := bytes.Split(bytes.TrimSpace(data), []byte("\n"))
+	ids := map[string]bool{}
+	for _, line := range lines[max(0, len(lines)-n):] {
+		var op struct{ ID string }
+		if err := json.Unmarshal(line, &op); err != nil {
+			t.Fatal(err)
+		}
+		ids[op.ID] = true
+	}
+	return ids
 }

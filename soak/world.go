@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,7 +18,6 @@ import (
 
 	"valise/internal/disk"
 	"valise/internal/stage"
-	"valise/internal/wan"
 )
 
 const domain = "interieur.example"
@@ -50,9 +48,8 @@ type world struct {
 	gateway   *stage.Gateway
 	people    map[string]*person
 
-	disk  *disk.Disk
-	mount *disk.Mount // guarded by gatewayMu
-	data  string      // where it is mounted
+	data     volume    // the gateway's; guarded by gatewayMu
+	database *database // nil: the gateway's store is its own
 
 	restored time.Time // when the gateway was back after the last act
 
@@ -73,19 +70,26 @@ func (o *options) build(ctx context.Context) (*world, error) {
 	if err := prepareNamespaces(); err != nil {
 		return nil, err
 	}
-	w.disk = disk.New(disk.Config{Seed: o.seed, Torn: o.disk == "torn"})
+	w.data.disk = disk.New(disk.Config{Seed: o.seed, Torn: o.disk == "torn"})
 	var err error
 	w.Stage, err = stage.New(stage.Config{Bin: o.bin, TokenServers: true, PrepareData: func(dir string) error {
-		w.data = dir
-		w.mount, err = w.disk.Mount(dir)
+		w.data.dir = dir
+		w.data.mount, err = w.data.disk.Mount(dir)
 		return err
 	}})
 	if err != nil {
 		return w, err
 	}
-	w.logs = filepath.Join(w.Dir, "soak")
+	if w.logs = o.records; w.logs == "" {
+		w.logs = filepath.Join(w.Dir, "soak")
+	}
 	if err := os.Mkdir(w.logs, 0o700); err != nil {
 		return w, err
+	}
+	if o.store == postgresStore {
+		if w.Database, err = w.newDatabase(ctx); err != nil {
+			return w, err
+		}
 	}
 	for name, j := range map[string]**journal{"operations.jsonl": &w.ops, "faults.jsonl": &w.faults} {
 		if *j, err = newJournal(w.logs, name); err != nil {
@@ -166,19 +170,11 @@ func (p *person) join(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	to, err := netip.ParseAddrPort("127.0.0.1:" + port)
+	to, err := net.ResolveUDPAddr("udp", "127.0.0.1:"+port)
 	if err != nil {
 		return err
 	}
-	var inside *net.UDPConn
-	err = network.Do(func() (err error) {
-		inside, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(to))
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	if p.relay, err = wan.New(wan.Config{Inside: inside, To: to, Seed: w.opts.seed + uint64(p.Card.Serial)}); err != nil {
+	if p.paths, err = openPaths(network, to, w.opts.seed+uint64(p.Card.Serial)); err != nil {
 		return err
 	}
 	p.Network = network
@@ -245,7 +241,7 @@ func (p *person) knows(ctx context.Context, people map[string]*person) error {
 
 // writePlan tells the judge what to expect.
 func (w *world) writePlan(kinds []string) error {
-	pl := plan{Seed: w.opts.seed, Disk: w.opts.disk, Conversations: conversations, Kinds: kinds}
+	pl := plan{Seed: w.opts.seed, Store: w.opts.store, Disk: w.opts.disk, Conversations: conversations, Kinds: kinds}
 	for _, name := range names {
 		p := w.people[name]
 		pl.People = append(pl.People, planned{p.Name, p.Address, p.device})

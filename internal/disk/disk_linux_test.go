@@ -147,7 +147,6 @@ func TestPowerLossKeepsWhatWasSynced(t *testing.T) {
 	}
 }
 
-// From the cut on every call fails, also on files that are open.
 // A file's second name lasts from when its folder is synced, and shows the same file.
 func TestLink(t *testing.T) {
 	m := newMachine(t, Config{Seed: 1})
@@ -175,6 +174,7 @@ func TestLink(t *testing.T) {
 	}
 }
 
+// From the cut on every call fails, also on files that are open.
 func TestNothingAfterTheCut(t *testing.T) {
 	m := newMachine(t, Config{})
 	m.put("a", "before", true)

@@ -136,17 +136,19 @@ const keeper = `
 program=$1 dir=$2; shift 2
 trap '' PIPE # nobody may be left to read the answer
 server=
+runs() { [ -n "$server" ] && [ -e /proc/$server/exe ]; }
 gone() { for p; do while [ -e /proc/$p/exe ]; do sleep 0.01; done; done; }
 while read -r word; do
 	case $word in
 	init) "${program%/*}/initdb" --pgdata="$dir/data" --username=` + Superuser + ` --auth=trust --encoding=UTF8 \
 		--locale=C --no-sync --no-instructions --wal-segsize=1 >&2 </dev/null || { echo failed; continue; } ;;
-	start) [ -n "$server" ] && [ -e /proc/$server/exe ] || { "$program" "$@" >&2 </dev/null & server=$!; } ;;
-	crash) kill -QUIT $server; wait $server ;;
-	stop) kill -INT $server; wait $server ;;
-	kill) kill -STOP $server
+	start) runs || { "$program" "$@" >&2 </dev/null & server=$!; } ;;
+	runs) runs || { echo failed; continue; } ;;
+	crash) runs && kill -QUIT $server; wait $server ;;
+	stop) runs && kill -INT $server; wait $server ;;
+	kill) runs && kill -STOP $server && {
 		all=$(cat /proc/$server/task/$server/children)
-		kill -KILL $server $all; wait $server; gone $all ;;
+		kill -KILL $server $all; wait $server; gone $all; } ;;
 	esac
 	echo done 2>/dev/null
 done
@@ -219,6 +221,9 @@ func (s *Server) Start() error {
 		err := s.Exec(ctx, "SELECT 1")
 		if err == nil {
 			return nil
+		}
+		if gone := s.order("runs"); gone != nil {
+			return gone
 		}
 		select {
 		case <-ctx.Done():

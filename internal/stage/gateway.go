@@ -18,7 +18,7 @@ import (
 type Gateway struct {
 	Address  string // HOST:PORT for devices
 	Audit    string // file of the audit stream
-	Database string // file of the store
+	Database string // file of the store, where that is the gateway's own
 	Token    *Token
 
 	stage   *Stage
@@ -79,15 +79,18 @@ func (s *Stage) prepareData(dir string) error {
 }
 
 func (g *Gateway) toml(port int, authority *Authority) string {
-	bundle := ""
+	more := ""
 	if g.bundle != "" {
-		bundle = fmt.Sprintf("bundle = %q\n", g.bundle)
+		more = fmt.Sprintf("bundle = %q\n", g.bundle)
+	}
+	if g.stage.Database != "" {
+		more += fmt.Sprintf("database = %q\n", g.stage.Database)
 	}
 	limits := ""
 	if g.stage.cfg.PrepareData != nil { // a disk made for tests: files that are changed often, and are soon made
 		limits = "\n[limits]\njournal_bytes = 8388608\n"
 	}
-	return bundle + fmt.Sprintf(`listen = ["127.0.0.1:%d"]
+	return more + fmt.Sprintf(`listen = ["127.0.0.1:%d"]
 name = "localhost"
 domain = %q
 roots = %q

@@ -48,6 +48,10 @@ type Stage struct {
 	Dir string
 	Bin string
 
+	// Database is the connection string of the gateway's database, to be said before
+	// NewGateway; empty for one of its own.
+	Database string
+
 	cfg       Config
 	ps        processes
 	officials []*Official

@@ -12,17 +12,35 @@ import (
 type result struct {
 	acknowledged, lost, duplicated, disordered, undecryptable int
 
-	faults, kinds int
-	evidence      []string
+	faults   int
+	kinds    map[string]int // faults of each kind
+	evidence []string
 }
 
 func (r *result) String() string {
 	counts := fmt.Sprintf("%d acknowledged, %d lost, %d duplicated, %d out of order, %d undecryptable, %d faults of %d kinds",
-		r.acknowledged, r.lost, r.duplicated, r.disordered, r.undecryptable, r.faults, r.kinds)
+		r.acknowledged, r.lost, r.duplicated, r.disordered, r.undecryptable, r.faults, len(r.kinds))
 	if len(r.evidence) > 0 {
 		return "soak: failed: " + counts + ": " + r.evidence[0]
 	}
 	return "soak: ok: " + counts
+}
+
+// add takes in what was found in another run.
+func (r *result) add(other *result) {
+	r.acknowledged += other.acknowledged
+	r.lost += other.lost
+	r.duplicated += other.duplicated
+	r.disordered += other.disordered
+	r.undecryptable += other.undecryptable
+	r.faults += other.faults
+	if r.kinds == nil {
+		r.kinds = map[string]int{}
+	}
+	for kind, n := range other.kinds {
+		r.kinds[kind] += n
+	}
+	r.evidence = append(r.evidence, other.evidence...)
 }
 
 // against adds evidence; a count goes up with it.
@@ -206,7 +224,7 @@ func (j *judgement) harm() {
 	for _, f := range j.run.faults {
 		seen[f.Kind]++
 	}
-	j.result.kinds, j.result.faults = len(seen), len(j.run.faults)
+	j.kinds, j.result.faults = seen, len(j.run.faults)
 	for _, kind := range j.Kinds {
 		if seen[kind] == 0 {
 			j.against(nil, "no fault of the kind %q took place", kind)

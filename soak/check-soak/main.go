@@ -3,9 +3,9 @@
 // Command check-soak judges what a soak has written down. It shares no code with Valise
 // and asks none of its programs.
 //
-//	check-soak FOLDER
+//	check-soak FOLDER…
 //
-// The folder holds what driver and clients wrote, one JSON object a line:
+// Several runs are judged one by one, and what was found is added up. A folder holds what driver and clients wrote, one JSON object a line:
 //
 //   - plan.json: people, conversations, and the kinds of faults that must have happened
 //   - operations.jsonl: what people asked for (send, add, remove), when it was called and
@@ -45,21 +45,24 @@ import (
 )
 
 func main() {
-	if len(os.Args) != 2 {
-		fmt.Fprintln(os.Stderr, "usage: check-soak FOLDER")
+	if len(os.Args) < 2 {
+		fmt.Fprintln(os.Stderr, "usage: check-soak FOLDER…")
 		os.Exit(2)
-	}
-	run, err := read(os.Args[1])
-	if err != nil {
-		fmt.Println("soak: failed: what was written down cannot be read:", err)
-		os.Exit(1)
 	}
 	stop := make(chan struct{})
 	go watchMemory(maxHeap, stop, func(bytes uint64) {
 		fmt.Printf("soak: failed: no order of a history was found in %d MB of memory\n", bytes>>20)
 		os.Exit(1)
 	})
-	r := run.judge()
+	r := new(result)
+	for _, dir := range os.Args[1:] {
+		run, err := read(dir)
+		if err != nil {
+			fmt.Println("soak: failed: what was written down cannot be read:", err)
+			os.Exit(1)
+		}
+		r.add(run.judge())
+	}
 	close(stop)
 	fmt.Println(r)
 	for _, e := range r.evidence {
