@@ -128,24 +128,22 @@ func (w *world) killGateway(ctx context.Context, _ *rand.Rand) (string, bool, er
 func (w *world) powerLoss(ctx context.Context, _ *rand.Rand) (string, bool, error) {
 	w.gatewayMu.Lock()
 	defer w.gatewayMu.Unlock()
-	before := w.pagesLost()
+	db, before := w.database, w.pagesLost()
+	if db != nil {
+		db.mu.Lock() // first: who waits there for the server waits in vain without power
+	}
 	for _, v := range w.volumes() {
 		v.disk.Cut()
 	}
 	w.gateway.Process().Kill()
-	if err := w.data.powerCycle(); err != nil {
-		return "", true, err
-	}
-	if db := w.database; db != nil {
-		db.mu.Lock()
-		err := db.server.Kill()
-		if err == nil {
-			err = db.place.powerCycle()
-		}
+	err := w.data.powerCycle()
+	if db != nil {
+		err = errors.Join(err, db.server.Kill(), db.place.powerCycle())
 		db.mu.Unlock()
-		if err = errors.Join(err, db.revive(ctx)); err != nil {
-			return "", true, err
-		}
+		err = errors.Join(err, db.revive(ctx))
+	}
+	if err != nil {
+		return "", true, err
 	}
 	lost := w.pagesLost() - before
 	return fmt.Sprintf("%d pages had not been synced", lost), true, w.startGateway(ctx)
