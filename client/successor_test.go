@@ -122,6 +122,7 @@ func TestSuccessorOfFive(t *testing.T) {
 			d.gets("acknowledged and lost for e")
 		}
 	}
+	w.quiet(all[4]) // or the gateway would go back behind what they have acknowledged
 	w.stop()
 	for i, d := range all[:4] {
 		if _, err := d.Send(context.Background(), Draft{Conversation: conv, Text: fmt.Sprint("queued by ", i)}); err != nil {
