@@ -107,9 +107,6 @@ func (c *Cluster) Exec(t testing.TB, statement string) {
 // and without writing anything more. Start recovers it from its log.
 func (c *Cluster) Crash(t testing.TB) { t.Helper(); must(t, c.server.Crash()) }
 
-// Kill is kill -9 of all the server's processes. Start recovers it.
-func (c *Cluster) Kill(t testing.TB) { t.Helper(); must(t, c.server.Kill()) }
-
 // Stop ends the server in order, cutting its connections off. Start starts it again.
 func (c *Cluster) Stop(t testing.TB) { t.Helper(); must(t, c.server.Stop()) }
 
