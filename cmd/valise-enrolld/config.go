@@ -154,7 +154,8 @@ func (c *OtherTokenConfig) check(name string) error {
 // BulletinConfig says how gateways are told of standings.
 type BulletinConfig struct {
 	// Heartbeat is the longest pause between two bulletins; default "30s". A
-	// gateway that misses several knows that it knows too little.
+	// gateway that misses several knows that it knows too little, and so do devices:
+	// they relax by it, so that it is long only where bulletins are carried by hand.
 	Heartbeat daemon.Duration `toml:"heartbeat"`
 
 	// RestoreGateways is how many different gateways must have told what they
@@ -326,11 +327,12 @@ func (c *Config) checkTokens() error {
 
 // Bounds on durations: a certificate that is over before a card was touched twice is
 // of no use, and one that outlives a year and a month is not short-lived; a heartbeat
-// costs a signature of the token.
+// costs a signature of the token, and where bulletins are carried by hand it is as long
+// as the way.
 const (
 	minValidity, maxValidity   = 10 * time.Minute, 397 * 24 * time.Hour
 	maxGatewayValidity         = 2 * 366 * 24 * time.Hour
-	minHeartbeat, maxHeartbeat = time.Second, time.Hour
+	minHeartbeat, maxHeartbeat = time.Second, 7 * 24 * time.Hour
 	maxPerSecond, maxConns     = 1e6, 1_000_000
 )
 

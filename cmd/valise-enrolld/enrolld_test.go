@@ -444,6 +444,7 @@ func TestConfiguration(t *testing.T) {
 		"TLS with root":    {good + "[root-token]\nuri = \"pkcs11:token=r?module-path=/x.so\"\npin-source = \"p\"\n[tls-token]\nuri = \"pkcs11:token=r?module-path=/x.so\"\npin-source = \"p\"\n", "in a safe"},
 		"root on a card":   {good + "[root-token]\nuri = \"piv:\"\npin-source = \"p\"\n", "root-token.uri"},
 		"heartbeat":        {good + "[bulletin]\nheartbeat = \"10ms\"\n", "bulletin.heartbeat"},
+		"rare heartbeat":   {good + "[bulletin]\nheartbeat = \"169h\"\n", "bulletin.heartbeat"},
 		"no heartbeat":     {good + "[bulletin]\nheartbeat = \"0s\"\n", "bulletin.heartbeat"},
 		"long validity":    {good + "[device]\nvalidity = \"20000h\"\n", "device.validity"},
 		"short validity":   {good + "[device]\nvalidity = \"1ns\"\n", "device.validity"},
