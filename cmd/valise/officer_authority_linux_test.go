@@ -68,7 +68,7 @@ pin-source = "%s"
 	write("plan.toml", plan)
 
 	testscript.Run(t, testscript.Params{
-		Files:    []string{filepath.Join("testdata", "officer", "authority.txtar")},
+		Files: []string{filepath.Join("testdata", "officer", "authority.txtar")},
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("PATH", filepath.Dir(o.bin["valise"])+":"+e.Getenv("PATH"))
 			e.Setenv("URL", "https://"+authority)

@@ -37,7 +37,7 @@ func runOfficers(t *testing.T, script string) {
 	cards := append(testenv.Reader(t, config, config), testenv.Reader(t, config, config)...)
 	valise := testenv.Build(t, "./cmd/valise")
 	testscript.Run(t, testscript.Params{
-		Files:    []string{script},
+		Files: []string{script},
 		Setup: func(e *testscript.Env) error {
 			o := inmemory.New(t)
 			e.Values["office"] = o

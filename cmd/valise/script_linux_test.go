@@ -202,7 +202,7 @@ func (o *office) restartGateway() {
 func TestScripts(t *testing.T) {
 	o := newOffice(t)
 	testscript.Run(t, testscript.Params{
-		Dir:      "testdata",
+		Dir: "testdata",
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("PATH", filepath.Dir(o.bin["valise"])+":"+filepath.Dir(o.bin["valise-enrolld"])+":"+e.Getenv("PATH"))
 			for _, pair := range append(o.cards[0].Env(), o.env[len(o.env)-2]) {
