@@ -15,9 +15,17 @@ func TestTightening(t *testing.T) {
 		age  time.Duration
 		want int // how many of ranks 0 to 4 are refused
 	}{
-		{-time.Hour, 0}, {0, 0}, {time.Hour - 1, 0},
-		{time.Hour, 1}, {2*time.Hour - 1, 1}, {2 * time.Hour, 2}, {3 * time.Hour, 3}, {4 * time.Hour, 4},
-		{5*time.Hour - 1, 4}, {5 * time.Hour, 5}, {Never, 5},
+		{-time.Hour, 0},
+		{0, 0},
+		{time.Hour - 1, 0},
+		{time.Hour, 1},
+		{2*time.Hour - 1, 1},
+		{2 * time.Hour, 2},
+		{3 * time.Hour, 3},
+		{4 * time.Hour, 4},
+		{5*time.Hour - 1, 4},
+		{5 * time.Hour, 5},
+		{Never, 5},
 	} {
 		if got := steps.Step(test.age, 4); got != test.want {
 			t.Errorf("at %v: %d ranks are refused, want %d", test.age, got, test.want)

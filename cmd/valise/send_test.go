@@ -202,8 +202,10 @@ func TestGatewayAddresses(t *testing.T) {
 		quic, tcp string
 		ok        bool
 	}{
-		{"gw.a.example:4433", "", true}, {"gw.a.example:4433", "[2001:db8::1]:443", true},
-		{"gw.a.example", "", false}, {"gw.a.example:4433", "gw.a.example", false},
+		{"gw.a.example:4433", "", true},
+		{"gw.a.example:4433", "[2001:db8::1]:443", true},
+		{"gw.a.example", "", false},
+		{"gw.a.example:4433", "gw.a.example", false},
 	} {
 		cmd := &EnrollCmd{Gateway: c.quic, GatewayTCP: c.tcp}
 		if err := cmd.checkAddresses(); (err == nil) != c.ok {

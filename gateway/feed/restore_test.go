@@ -188,7 +188,7 @@ func TestFork(t *testing.T) {
 	address := host(t, p)
 	p.stop()
 	p = s.start(options{address: address}) // a new database
-	for range 4 { // the gateway may come back in between, and then nothing more is recorded
+	for range 4 {                          // the gateway may come back in between, and then nothing more is recorded
 		raw := s.otto.Sign(&statement.Suspension{Target: statement.Target{Kind: statement.TargetPerson, Address: s.Address("bob")}, Reason: "gone", Change: statement.NewID()})
 		if p.tryAdd(ledger.KindStatement, raw) != nil {
 			break
