@@ -218,7 +218,7 @@ func (j *Journal) Release(seq uint64) error {
 		return err
 	}
 	for _, s := range released {
-		if name := j.spare(s); !j.store.put(name) {
+		if name := j.spare(s); s.size < j.cfg.Segment || !j.store.put(name) {
 			all = append(all, os.Remove(name))
 		}
 	}

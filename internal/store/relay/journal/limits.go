@@ -7,6 +7,11 @@ const (
 	// rare, small enough to be released soon.
 	DefaultSegment = 64 << 20
 
+	// unfilled is the size of a file that nobody had time to fill with zeros: every
+	// sync of one waits for the file system's own records as well, so that the
+	// next file should come soon, which is filled by then.
+	unfilled = 4 << 20
+
 	// MaxBody bounds one batch, well above mailbox.DefaultBatchBytes and one
 	// more submission, and below what a file holds.
 	MaxBody = 48 << 20

@@ -43,7 +43,8 @@ func (j *Journal) load() error {
 	return nil
 }
 
-// loadSpares keeps what was released, and removes what was not finished.
+// loadSpares keeps what was released, and removes what was not finished, or is shorter
+// than a file is made ahead.
 func (j *Journal) loadSpares() error {
 	names, err := filepath.Glob(filepath.Join(j.cfg.Dir, "spare-*"))
 	if err != nil {
@@ -52,7 +53,11 @@ func (j *Journal) loadSpares() error {
 	for _, name := range names {
 		var number uint64
 		_, notOurs := fmt.Sscanf(filepath.Base(name), "spare-%016x", &number)
-		if notOurs == nil && j.store.put(name) {
+		info, err := os.Stat(name)
+		if err != nil {
+			return err
+		}
+		if notOurs == nil && info.Size() >= j.cfg.Segment && j.store.put(name) {
 			continue
 		}
 		if err := os.Remove(name); err != nil {

@@ -6,8 +6,10 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
+	"time"
 )
 
 // entries is a disk that knows which entries of the folder are on it.
@@ -88,5 +90,67 @@ func TestFailedFileIsKept(t *testing.T) {
 	}
 	if files, _ := filepath.Glob(filepath.Join(dir, "*")); len(files) > 5+keptFiles {
 		t.Errorf("%d files are left: %q", len(files), files)
+	}
+}
+
+// Where no file was made ahead a short one takes its place, until there is one; a short
+// one is never used again.
+func TestShortFilesUntilOneIsFilled(t *testing.T) {
+	const segment = 3 * unfilled
+	dir := t.TempDir()
+	j, err := Open(Config{Dir: dir, Segment: segment})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = j.Close() }()
+	size := func(name string) int64 {
+		info, err := os.Stat(filepath.Join(dir, name))
+		if err != nil {
+			return -1
+		}
+		return info.Size()
+	}
+	if n := size("segment-0000000000000001"); n != unfilled {
+		t.Fatalf("the first file has %d bytes", n)
+	}
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		j.store.mu.Lock()
+		n := len(j.store.names)
+		j.store.mu.Unlock()
+		if n > 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("no file was made ahead")
+		}
+		runtime.Gosched()
+	}
+	for range 2 { // more than the short one takes
+		if _, _, err := j.Append(make([]byte, Head+unfilled*2/3)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := size("segment-0000000000000002"); n != segment {
+		t.Errorf("the second file has %d bytes", n)
+	}
+	if err := j.Release(j.Last()); err != nil {
+		t.Fatal(err)
+	}
+	if list, _ := filepath.Glob(filepath.Join(dir, "*0000000000000001")); len(list) > 0 {
+		t.Errorf("the short file is kept: %q", list)
+	}
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	left := filepath.Join(dir, "spare-0000000000000001")
+	if err := os.WriteFile(left, make([]byte, unfilled), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if j, err = Open(Config{Dir: dir, Segment: segment}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(left); err == nil || j.Last() != 2 {
+		t.Errorf("a short file is kept, or mail is not: %v, %d batches", err, j.Last())
 	}
 }

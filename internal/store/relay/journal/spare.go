@@ -133,7 +133,8 @@ func (j *Journal) makeSpare(number int) (_ string, err error) {
 	return name, nil
 }
 
-// next begins another file, of the usual size or larger. It gets its name only when its header is on disk: a
+// next begins another file: one that was made ahead, of the usual size, or else a short
+// one; larger where a batch needs it. It gets its name only when its header is on disk: a
 // file with a name of ours and no header is damaged, never half made.
 func (j *Journal) next(atLeast int64) error {
 	j.mu.RLock()
@@ -143,11 +144,11 @@ func (j *Journal) next(atLeast int64) error {
 	}
 	j.mu.RUnlock()
 	taken := j.store.take()
-	name := taken
+	name, size := taken, j.cfg.Segment
 	if taken == "" {
-		name = filepath.Join(j.cfg.Dir, "spare-next")
+		name, size = filepath.Join(j.cfg.Dir, "spare-next"), min(size, unfilled)
 	}
-	s, err := j.create(number, name, max(atLeast, j.cfg.Segment))
+	s, err := j.create(number, name, max(atLeast, size))
 	if err != nil {
 		if taken != "" && !j.store.put(taken) {
 			err = errors.Join(err, os.Remove(taken))
