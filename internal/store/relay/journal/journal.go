@@ -165,14 +165,18 @@ func (j *Journal) current() *segment {
 }
 
 // Oldest returns the last batch of the oldest file with batches behind a number,
-// and how many such files there are; the newest one, which is still written to,
-// always counts.
+// and how many such files there are, counted as files of the usual size; the newest one,
+// which is still written to, always counts.
 func (j *Journal) Oldest(after uint64) (last uint64, files int) {
 	j.mu.RLock()
 	defer j.mu.RUnlock()
 	for i, s := range j.segments {
 		if s.last > after || i == len(j.segments)-1 {
-			return s.last, len(j.segments) - i
+			size := int64(0)
+			for _, each := range j.segments[i:] {
+				size += each.size
+			}
+			return s.last, int((size + j.cfg.Segment - 1) / j.cfg.Segment)
 		}
 	}
 	return 0, 0
