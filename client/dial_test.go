@@ -8,6 +8,7 @@ import (
 	"crypto"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -463,18 +464,23 @@ func TestRoundTripsToFirstDelivery(t *testing.T) {
 	conv := alice.with(t, bob)
 	alice.says(conv, "first")
 	bob.gets("first")
-	bob.kill()
-	alice.says(conv, "waiting")
 	const trip = time.Second // what a busy machine takes besides is a small part of one
 	m := newMiddle(t, w.address, trip/2)
 	w.through = m.address()
-	began := time.Now()
-	bob.start()
-	bob.gets("first", "waiting")
-	took := time.Since(began)
-	trips := float64(took) / float64(trip)
-	t.Logf("%.1f round trips of %v to the first delivery (%v)", trips, trip, took.Round(time.Millisecond))
-	if trips >= 3 {
-		t.Errorf("%.1f round trips", trips)
+	texts, least := []string{"first"}, 0.0
+	for try := range 5 { // a third round trip would be there each time, a machine that is too busy is not
+		bob.kill()
+		texts = append(texts, fmt.Sprint("waiting ", try))
+		alice.says(conv, texts[try+1])
+		began := time.Now()
+		bob.start()
+		bob.gets(texts...)
+		took := time.Since(began)
+		least = float64(took) / float64(trip)
+		t.Logf("%.1f round trips of %v to the first delivery (%v)", least, trip, took.Round(time.Millisecond))
+		if least < 3 {
+			return
+		}
 	}
+	t.Errorf("%.1f round trips", least)
 }
