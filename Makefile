@@ -15,9 +15,9 @@ export PATH := $(PATH):/usr/local/go/bin
 export VALISE_REQUIRE ?= all
 
 # Vet runs on its own, first; three packages at a time keep two cores busy, because many
-# tests wait for disks, cards and clocks. The race detector
-# brings checks of unsafe pointers along, which take a quarter of the tests' time in
-# SQLite as it was translated from C, and find nothing of ours there: not in it.
+# tests wait for disks, cards and clocks. The race detector brings checks of unsafe
+# pointers along, which take a quarter of the tests' time in SQLite as it was translated
+# from C, and find nothing of ours there: not in it.
 TESTFLAGS ?= -race -gcflags=modernc.org/...=-d=checkptr=0 -shuffle=on -count=1 -vet=off -p 3 -timeout 12m
 FUZZTIME  ?= 30s
 SOAK      ?= 20m
