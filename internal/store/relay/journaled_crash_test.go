@@ -362,7 +362,7 @@ func TestTornAndDamaged(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := &witness{done: w.done, asked: w.asked, acked: w.acked, acking: w.acking}
-	from := endOf(t, j)
+	from := endOf(t, j, filepath.Join(dir, "relay.db"))
 	if err := w.work(j, 1, 300, func(string) {}); err != nil {
 		t.Fatal(err)
 	}
@@ -411,15 +411,33 @@ func TestTornAndDamaged(t *testing.T) {
 	}
 }
 
-// endOf is where the next batch of a store's first file will lie.
-func endOf(t *testing.T, j *Journaled) int64 {
+// endOf is where the next batch of a store's first file will lie. The store runs on: a
+// copy of what it has written is read.
+func endOf(t *testing.T, j *Journaled, path string) (end int64) {
 	t.Helper()
-	end := int64(0)
-	err := j.log.Replay(0, func(_ uint64, at journal.Place, body []byte) error {
+	copied := t.TempDir()
+	names, err := filepath.Glob(filepath.Join(JournalDir(path), "segment-*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(copied, filepath.Base(name)), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	log, err := journal.Open(journal.Config{Dir: copied, ID: j.log.ID(), Segment: 256 << 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = log.Replay(0, func(_ uint64, at journal.Place, body []byte) error {
 		end = (at.Offset + int64(len(body)) + 4095) / 4096 * 4096
 		return nil
 	})
-	if err != nil {
+	if err := errors.Join(err, log.Close()); err != nil {
 		t.Fatal(err)
 	}
 	return end
