@@ -38,8 +38,8 @@ func (s *spares) begin(produce func(number int) (string, error)) {
 			}
 			// What cannot be made ahead is made when it is needed, by a caller
 			// who can say why it could not.
-			if name, err := produce(number); err == nil {
-				s.put(name)
+			if name, err := produce(number); err == nil && !s.put(name) {
+				_ = os.Remove(name) // released ones have come in meanwhile
 			}
 		}
 	}()
