@@ -80,6 +80,7 @@ func TestFailedFileIsKept(t *testing.T) {
 	large := bytes.Repeat([]byte("x"), small-2*block)
 	*disk = fullDisk{write: true}
 	for range 10 {
+		awaitSpare(t, j)
 		if _, _, err := j.Append(framed(large)); err == nil {
 			t.Fatal("it was written")
 		}
@@ -90,6 +91,22 @@ func TestFailedFileIsKept(t *testing.T) {
 	}
 	if files, _ := filepath.Glob(filepath.Join(dir, "*")); len(files) > 5+keptFiles {
 		t.Errorf("%d files are left: %q", len(files), files)
+	}
+}
+
+// awaitSpare waits until a file is ready to be used.
+func awaitSpare(t *testing.T, j *Journal) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; runtime.Gosched() {
+		j.store.mu.Lock()
+		n := len(j.store.names)
+		j.store.mu.Unlock()
+		if n > 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("no file was made ahead")
+		}
 	}
 }
 
@@ -113,19 +130,7 @@ func TestShortFilesUntilOneIsFilled(t *testing.T) {
 	if n := size("segment-0000000000000001"); n != unfilled {
 		t.Fatalf("the first file has %d bytes", n)
 	}
-	deadline := time.Now().Add(20 * time.Second)
-	for {
-		j.store.mu.Lock()
-		n := len(j.store.names)
-		j.store.mu.Unlock()
-		if n > 0 {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("no file was made ahead")
-		}
-		runtime.Gosched()
-	}
+	awaitSpare(t, j)
 	for range 2 { // more than the short one takes
 		if _, _, err := j.Append(make([]byte, Head+unfilled*2/3)); err != nil {
 			t.Fatal(err)
