@@ -31,7 +31,7 @@ func listen(t *testing.T, address string) *net.UDPConn {
 	t.Helper()
 	c, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.ParseIP(address)})
 	if err != nil {
-		t.Skip("no address ", address, ": ", err)
+		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.Close() })
 	return c
@@ -59,6 +59,12 @@ func read(t *testing.T, s *socket, count, batch, room int) (all [][]byte, from [
 
 func TestSocketTakesDatagramsApart(t *testing.T) {
 	for _, address := range []string{"127.0.0.1", "::1"} {
+		if c, err := net.ListenUDP("udp6", &net.UDPAddr{IP: net.IPv6loopback}); err == nil {
+			_ = c.Close()
+		} else if address == "::1" {
+			t.Logf("this machine has no IPv6: %v", err)
+			continue
+		}
 		s, ok := Socket(listen(t, address), 2).(*socket)
 		if !ok {
 			t.Skip("this kernel puts nothing together")
