@@ -63,28 +63,12 @@ func (cmd *backupCmd) Run(ctx context.Context) (err error) {
 
 // writeBackup returns what the file says of itself.
 func writeBackup(ctx context.Context, s *authority.Store, out string, b authority.Backup) (*authority.Backup, error) {
-	f, err := os.CreateTemp(filepath.Dir(out), ".backup-*") // mode 0600
-	if err != nil {
-		return nil, err
-	}
-	defer os.Remove(f.Name())
-	err = s.Dump(ctx, f, b)
-	if err == nil {
-		err = f.Sync()
-	}
 	var written *authority.Backup
-	if err == nil {
-		if _, err = f.Seek(0, io.SeekStart); err == nil {
-			written, err = authority.ReadBackup(f)
-		}
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return nil, err
-	}
-	if err := os.Link(f.Name(), out); err != nil { // unlike a renaming, it replaces nothing
-		return nil, err
-	}
-	return written, syncDir(filepath.Dir(out))
+	err := daemon.WriteNew(out, func(w io.Writer) error { return s.Dump(ctx, w, b) }, func(r io.ReadSeeker) (err error) {
+		written, err = authority.ReadBackup(r)
+		return err
+	})
+	return written, err
 }
 
 // backupFiles reads the files that are there.
@@ -245,7 +229,7 @@ func (c *Config) restoreFiles(files []authority.BackupFile) error {
 			return err
 		}
 	}
-	return syncDir(c.Data)
+	return daemon.SyncDir(c.Data)
 }
 
 // last sorts chain.pem behind everything.

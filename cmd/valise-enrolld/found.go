@@ -18,6 +18,7 @@ import (
 	"valise/enroll/ceremony"
 	"valise/hsm"
 	"valise/identity"
+	"valise/internal/daemon"
 	"valise/internal/store/authority"
 	"valise/ledger"
 	"valise/manifest"
@@ -85,7 +86,7 @@ func (f *founder) found(ctx context.Context) error {
 	if err := os.Remove(f.cfg.path(unfinishedFile)); err != nil {
 		return err
 	}
-	return syncDir(f.cfg.Data)
+	return daemon.SyncDir(f.cfg.Data)
 }
 
 // certify makes the certificates of the authority and its officers.

@@ -71,40 +71,19 @@ func (c *Config) writeBackup(ctx context.Context, out string) (_ *relay.Backup, 
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(scratch)) }()
-	f, err := os.OpenFile(filepath.Join(scratch, "backup"), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
 	from := relay.Source{Path: filepath.Join(c.Data, relay.DatabaseName), Record: filepath.Join(c.Data, relay.RecordName), Domain: c.Domain, Scratch: scratch}
 	if _, err := os.Lstat(from.Record); errors.Is(err, fs.ErrNotExist) {
 		from.Record = ""
 	}
-	if _, err := relay.WriteBackup(ctx, from, f); err != nil {
-		return nil, err
-	}
-	if err := f.Sync(); err != nil {
-		return nil, err
-	}
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return nil, err
-	}
-	b, err := relay.ReadBackup(f)
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Link(f.Name(), out); err != nil { // unlike a renaming, it replaces nothing
-		return nil, err
-	}
-	return b, syncDir(filepath.Dir(out))
-}
-
-func syncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
+	var b *relay.Backup
+	err = daemon.WriteNew(out, func(w io.Writer) error {
+		_, err := relay.WriteBackup(ctx, from, w)
 		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	}, func(r io.ReadSeeker) (err error) {
+		b, err = relay.ReadBackup(r)
+		return err
+	})
+	return b, err
 }
 
 type restoreCommand struct {
