@@ -344,6 +344,9 @@ func (e *entry) deliver(sub *mailbox.Submission, i int, from *box, outcome *mail
 		sender: sub.Device, from: from.id, incarnation: sub.Incarnation, counter: sub.Counter, time: sub.Time.UnixMilli(),
 		to: make([]destination, 0, len(to)), live: len(to),
 	}
+	if isUrgent(sub, m.Kind) {
+		l.urgent = sub.Precedence
+	}
 	outcome.Placed = slices.Grow(outcome.Placed, len(to))
 	for _, d := range to {
 		b, err := e.box(d)

@@ -87,7 +87,7 @@ func (s *Shared) Close() error {
 // with its connection, as when the server is started anew.
 func (s *Shared) Tidy(ctx context.Context) error {
 	if s.alone == nil || s.alone.PingContext(ctx) == nil {
-		return nil
+		return s.tidyUrgent(ctx)
 	}
 	_ = s.alone.Close()
 	conn, err := s.db.Hold(ctx, aloneLock)

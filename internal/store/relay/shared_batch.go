@@ -25,6 +25,7 @@ type sharedBatch struct {
 	done   map[slotKey]*mailbox.Submission
 	met    map[mailbox.Device]int64 // kept for later when all this is committed
 	out    output
+	urgent urgentRows
 }
 
 type slotKey struct{ device, slot int64 }
@@ -321,6 +322,9 @@ func (b *sharedBatch) deliver(sub *mailbox.Submission, i int, from *state, outco
 		st := b.states[d]
 		st.last++
 		b.point(st, st.last, id, len(m.Payload))
+		if isUrgent(sub, m.Kind) {
+			b.urgent.add(st.id, sub.Precedence, st.last)
+		}
 		outcome.Placed = append(outcome.Placed, mailbox.Placed{Device: d, Number: st.last, Message: i})
 	}
 	return nil
@@ -384,6 +388,7 @@ func (b *sharedBatch) flush() error {
 		b.flow.Later(`INSERT INTO mailbox (device, number, message, size) SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[])`,
 			p.device, p.number, p.message, p.size)
 	}
+	b.urgent.flush(b.flow)
 	b.flushMarks()
 	b.flushStates()
 	return nil
