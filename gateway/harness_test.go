@@ -515,7 +515,12 @@ func (d *testDevice) must(s wire.Submission) {
 // listen opens the delivery stream.
 func (d *testDevice) listen(cursor uint64) {
 	d.t.Helper()
-	down, err := d.link.open(wire.StreamDelivery, &wire.Resume{Cursor: cursor})
+	d.resume(&wire.Resume{Cursor: cursor})
+}
+
+func (d *testDevice) resume(r *wire.Resume) {
+	d.t.Helper()
+	down, err := d.link.open(wire.StreamDelivery, r)
 	if err != nil {
 		d.t.Fatal(err)
 	}
