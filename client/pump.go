@@ -176,7 +176,7 @@ func (e *Engine) make(ctx context.Context, l *link, in *intent) (bool, error) {
 	case conv.State == stateBroken:
 		return false, nil
 	case in.Kind == intentFound:
-		return true, e.found(ctx, l, in, conv)
+		return e.found(ctx, l, in, conv)
 	case conv.State != stateActive:
 		return false, nil
 	}
@@ -193,6 +193,9 @@ func (e *Engine) make(ctx context.Context, l *link, in *intent) (bool, error) {
 	delete(e.want, string(conv.Group))
 	switch in.Kind {
 	case intentContent:
+		if old := e.tooOldToReturn(conv, g); old != nil {
+			return e.waitFresh(ctx, l, in, conv, old)
+		}
 		if did, err := e.clearFirst(ctx, l, in, conv, g); did || err != nil {
 			return true, err
 		}
@@ -204,7 +207,7 @@ func (e *Engine) make(ctx context.Context, l *link, in *intent) (bool, error) {
 		}
 		return true, e.seal(in, conv, g)
 	case intentAdd:
-		return true, e.add(ctx, l, in, conv)
+		return e.add(ctx, l, in, conv)
 	case intentRemove:
 		return true, e.remove(in, conv, g)
 	}

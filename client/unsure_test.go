@@ -4,6 +4,7 @@ package client
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -95,12 +96,13 @@ func TestUnavailableHoldsOneConversation(t *testing.T) {
 	}
 }
 
-// skips turns a device's clock to where it goes on, if it is online and waits.
+// skips turns a device's clock to where it goes on, if it is online and has nothing to do.
 func (d *device) skips(clock *dial) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	wait := d.hold.Sub(d.now())
-	if pause, ok := d.untilPauseEnds(); wait <= 0 && ok && d.slot == nil {
+	ready := slices.ContainsFunc(d.backlog.heads(), func(h head) bool { return !d.paused(d.conversations[h.conv]) })
+	if pause, ok := d.untilPauseEnds(); wait <= 0 && ok && d.slot == nil && !ready {
 		wait = pause
 	}
 	if d.link != nil && wait > 0 {
