@@ -30,10 +30,9 @@ func (s tables) Urgent(ctx context.Context, device mailbox.Device, precedence ui
 
 // urgentUpTo is readUpTo for one precedence.
 func (s tables) urgentUpTo(ctx context.Context, device mailbox.Device, precedence uint8, after, upTo uint64, count, bytes int) ([]mailbox.Entry, bool, error) {
-	return s.some(ctx, count, bytes, `SELECT b.number, m.kind, g.group_id, m.epoch, d.device, m.time, m.payload
+	return s.some(ctx, count, bytes, `SELECT m.number, m.kind, g.group_id, m.epoch, d.device, m.time, m.payload
 		FROM urgent u
-		JOIN mailbox b ON b.device = u.device AND b.number = u.number
-		JOIN messages m ON m.id = b.message
+		JOIN mail m ON m.device = u.device AND m.number = u.number
 		JOIN groups g ON g.id = m.grp
 		JOIN devices d ON d.id = m.sender
 		WHERE u.device = (SELECT o.id FROM devices o JOIN states s ON s.device = o.id WHERE o.device = $1 AND s.hold = 0)
