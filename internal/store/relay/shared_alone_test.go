@@ -63,7 +63,19 @@ func TestAloneEnds(t *testing.T) {
 	if o := apply(t, first, content(0, 4, "four", 1)); o.Verdict != mailbox.Done || o.Placed[0].Number != 3 {
 		t.Errorf("it does not go on: %+v", o)
 	}
-	if got := read(t, first, 1, 0); len(got) != 2 || string(got[0].Payload) != "other" {
+
+	endLock(t, first)
+	second = openAlone(t, database)
+	if o := apply(t, second, content(0, 5, "five", 1)); o.Verdict != mailbox.Done {
+		t.Errorf("the one that has it: %+v", o)
+	}
+	if err := errors.Join(second.Close(), first.Tidy(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	if o := apply(t, first, content(0, 5, "other", 1)); o.Verdict != mailbox.StateConflict {
+		t.Errorf("between two looks another gateway was there: %+v", o)
+	}
+	if got := read(t, first, 1, 0); len(got) != 3 || string(got[0].Payload) != "other" {
 		t.Errorf("%d entries", len(got))
 	}
 }
