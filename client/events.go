@@ -83,8 +83,7 @@ type FileInfo struct {
 	Size      uint64 `json:"size"`
 	SHA256    string `json:"sha256"`
 	MediaType string `json:"media_type,omitempty"`
-	Path      string `json:"path,omitempty"`    // where it was fetched to
-	Missing   string `json:"missing,omitempty"` // why it was not: see FileError
+	Path      string `json:"path,omitempty"` // where it was fetched to
 }
 
 // A Member is a device in a conversation.

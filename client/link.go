@@ -24,7 +24,8 @@ type link struct {
 	delivery transport.Stream
 	welcome  *wire.Welcome
 
-	wmu sync.Mutex // one writer at a time on control
+	wmu  sync.Mutex // one writer at a time on control
+	said wire.Last  // guarded by wmu; the last message written
 
 	fmu   sync.Mutex
 	files *line // guarded by fmu; a further connection, over TCP
@@ -214,7 +215,7 @@ func (l *link) ask(ctx context.Context, r wire.Request, times int, limit time.Du
 	frame, err := wire.Marshal(r)
 	if err == nil {
 		l.wmu.Lock()
-		_, err = l.control.Write(bytes.Repeat(frame, times))
+		_, err = l.control.Write(bytes.Repeat(l.said.Shorten(frame, 0), times))
 		l.wmu.Unlock()
 	}
 	if err != nil {

@@ -33,8 +33,9 @@ const (
 func (e *Engine) receive(ctx context.Context, l *link) error {
 	stop := context.AfterFunc(ctx, func() { l.fail(context.Cause(ctx)) })
 	defer stop()
+	var last wire.Last
 	for {
-		f, err := wire.Read(l.delivery)
+		f, err := last.Read(l.delivery)
 		if err != nil {
 			return l.fail(err)
 		}

@@ -22,7 +22,7 @@ type delivery struct {
 	moved  chan struct{} // acknowledgements arrived
 	before uint64        // the last number that was stored before Resume
 	second second        // run's
-	ahead  *ahead        // run's; nil: the device does not know of it
+	last   wire.Last     // run's; the last delivery written
 
 	mu     sync.Mutex
 	sent   uint64 // guarded by mu; the last number sent
@@ -79,7 +79,6 @@ func (s *session) serveDelivery(stream transport.Stream) {
 	// What the device has persisted is as good as acknowledged.
 	start := max(resume.Cursor, s.standing.Acknowledged)
 	d.sent, d.acked = start, start
-	d.ahead = newAhead(resume)
 	s.g.box.Ack(s.device.ID, start)
 	s.streams.Go(func() { d.readAcks(in) })
 	s.g.duties.nudge()    // somebody may be waited for
@@ -137,7 +136,7 @@ func (d *delivery) run() {
 func (d *delivery) push() (int, error) {
 	after, count, bytes := d.window()
 	if count == 0 {
-		return 0, d.onlyAhead(after)
+		return 0, nil
 	}
 	if err := d.s.stillAdmitted(); err != nil {
 		return 0, err
@@ -227,17 +226,17 @@ func (d *delivery) write(entries []mailbox.Entry) error {
 	var deliver wire.Deliver
 	for i := range entries {
 		e := &entries[i]
-		var err error
-		if len(buffer) == 0 {
-			if buffer, err = d.goAhead(buffer, endOfWrite(entries[i:])); err != nil {
-				return err
-			}
+		deliver = wire.Deliver{
+			Number: e.Number, Kind: wire.DeliveryKind(e.Kind), Group: e.Group, Epoch: e.Epoch,
+			Sender: e.Sender, Time: uint64(e.Time), Payload: e.Payload,
 		}
-		deliver = delivered(e, wire.DeliveryKind(e.Kind))
+		var err error
+		at := len(buffer)
 		if buffer, err = wire.Append(buffer, &deliver); err != nil {
 			d.s.unavailable("a stored message cannot be delivered", err)
 			return err
 		}
+		buffer = d.last.Shorten(buffer, at)
 		d.note(e.Number, len(e.Payload))
 		if len(buffer) >= coalesce || i == len(entries)-1 {
 			if _, err := d.stream.Write(buffer); err != nil {
@@ -247,13 +246,6 @@ func (d *delivery) write(entries []mailbox.Entry) error {
 		}
 	}
 	return nil
-}
-
-func delivered(e *mailbox.Entry, kind wire.DeliveryKind) wire.Deliver {
-	return wire.Deliver{
-		Number: e.Number, Kind: kind, Group: e.Group, Epoch: e.Epoch,
-		Sender: e.Sender, Time: uint64(e.Time), Payload: e.Payload,
-	}
 }
 
 // window says from where and how much may be sent now. One delivery always

@@ -23,6 +23,7 @@ type frames struct {
 	in     *bufio.Reader // nil while nothing is read ahead
 	begun  []byte        // of first, what in has not taken yet
 	first  [16]byte
+	last   wire.Last // of those that raw has read
 }
 
 // readers are for frames that have begun: a connection that waits for the next one
@@ -94,5 +95,5 @@ func (f *frames) raw() (wire.Frame, []byte, error) {
 	if err := f.next(); err != nil {
 		return nil, nil, err
 	}
-	return wire.ReadRaw(f.in)
+	return f.last.ReadRaw(f.in)
 }

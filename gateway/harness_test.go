@@ -278,6 +278,7 @@ type link struct {
 	control    transport.Stream
 	down       transport.Stream
 	welcome    *wire.Welcome
+	said       wire.Last // guarded by mu; the last message written
 	deliveries chan *wire.Deliver
 	notices    chan wire.NoticeCode
 	leases     chan *wire.Lease
@@ -463,7 +464,11 @@ func (l *link) start(r wire.Request) chan wire.Answer {
 	l.lastID++
 	r.SetRequestID(l.lastID)
 	l.waiting[l.lastID] = c
-	if err := wire.Write(l.control, r); err != nil {
+	frame, err := wire.Marshal(r)
+	if err == nil {
+		_, err = l.control.Write(l.said.Shorten(frame, 0))
+	}
+	if err != nil {
 		delete(l.waiting, l.lastID)
 		close(c)
 	}
@@ -515,12 +520,7 @@ func (d *testDevice) must(s wire.Submission) {
 // listen opens the delivery stream.
 func (d *testDevice) listen(cursor uint64) {
 	d.t.Helper()
-	d.resume(&wire.Resume{Cursor: cursor})
-}
-
-func (d *testDevice) resume(r *wire.Resume) {
-	d.t.Helper()
-	down, err := d.link.open(wire.StreamDelivery, r)
+	down, err := d.link.open(wire.StreamDelivery, &wire.Resume{Cursor: cursor})
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -528,8 +528,9 @@ func (d *testDevice) resume(r *wire.Resume) {
 	l := d.link
 	go func() {
 		defer close(l.deliveries)
+		var last wire.Last
 		for n := int64(0); ; {
-			frame, err := wire.Read(down)
+			frame, err := last.Read(down)
 			if err != nil {
 				return
 			}

@@ -30,11 +30,13 @@ const (
 	TypePing           Type = 0x1b
 	TypeGetRecord      Type = 0x1c
 	TypeRecord         Type = 0x1d
+	TypeSendNext       Type = 0x1e // a Send's short form, see Last
 	TypeResult         Type = 0x1f
 	TypeResume         Type = 0x20
 	TypeDeliver        Type = 0x21
 	TypeAck            Type = 0x22
 	TypeNotice         Type = 0x23
+	TypeDeliverNext    Type = 0x24 // a Deliver's short form, see Last
 	TypeBlobPut        Type = 0x30
 	TypeBlobGet        Type = 0x31
 	TypeBlobReady      Type = 0x32
@@ -156,14 +158,15 @@ func Read(r io.Reader) (Frame, error) {
 
 // ReadSmall is Read where only frames of at most MaxSmall bytes are expected.
 func ReadSmall(r io.Reader) (Frame, error) {
-	f, _, err := readRaw(r, MaxSmall)
+	f, _, err := readRaw(r, MaxSmall, nil)
 	return f, err
 }
 
 // ReadRaw is Read that also returns the body, to which the frame refers.
-func ReadRaw(r io.Reader) (Frame, []byte, error) { return readRaw(r, MaxFrame) }
+func ReadRaw(r io.Reader) (Frame, []byte, error) { return readRaw(r, MaxFrame, nil) }
 
-func readRaw(r io.Reader, most int) (Frame, []byte, error) {
+// readRaw reads one frame; its short form only with a Last.
+func readRaw(r io.Reader, most int, last *Last) (Frame, []byte, error) {
 	t, n, err := readHead(r)
 	if err != nil {
 		return nil, nil, err
@@ -171,14 +174,24 @@ func readRaw(r io.Reader, most int) (Frame, []byte, error) {
 	if n > most {
 		return nil, nil, malformed(fmt.Sprintf("frame: %d bytes, at most %d are allowed", n, most))
 	}
-	if builder(t) == nil {
-		return nil, nil, malformed(fmt.Sprintf("frame: unknown type %#02x", uint8(t)))
+	var body []byte
+	if long := longOf(t); long != 0 {
+		t = long
+		body, err = last.read(r, t, n)
+	} else if builder(t) == nil {
+		err = malformed(fmt.Sprintf("frame: unknown type %#02x", uint8(t)))
+	} else {
+		body, err = readBody(r, nil, n)
 	}
-	body, err := readBody(r, n)
 	if err != nil {
 		return nil, nil, err
 	}
 	f, err := Parse(t, body)
+	if err == nil && last != nil {
+		if p, ok := split(t, body); ok {
+			last.keep(t, &p)
+		}
+	}
 	return f, body, err
 }
 
@@ -203,12 +216,13 @@ func readHead(r io.Reader) (Type, int, error) {
 	return Type(head[0]), int(binary.BigEndian.Uint32(head[:]) & 0xffffff), nil
 }
 
-// readBody grows its buffer with what really arrives, so that a header that
-// promises 8 MiB costs its sender 8 MiB.
-func readBody(r io.Reader, n int) ([]byte, error) {
+// readBody reads n bytes behind begin. It grows its buffer with what really arrives, so
+// that a header that promises 8 MiB costs its sender 8 MiB.
+func readBody(r io.Reader, begin []byte, n int) ([]byte, error) {
 	const step = 64 << 10
+	n += len(begin)
 	body := make([]byte, min(n, step))
-	for at := 0; ; {
+	for at := copy(body, begin); ; {
 		if _, err := io.ReadFull(r, body[at:]); err != nil {
 			return nil, unexpected(err)
 		}

@@ -73,6 +73,11 @@ const (
 	// MaxBlob bounds one file: 2 GiB, and room for the chunks' tags.
 	MaxBlob = 2<<30 + 16<<20
 
+	// MaxSame is how many bytes of a sealed message may be left out because the one
+	// before it had them too: what anybody can read of one, with a label of usual size.
+	// Each end of a connection holds so many for a stream that has carried messages.
+	MaxSame = 512
+
 	// MaxPending is how many requests a device may have unanswered on its
 	// control stream; the gateway stops reading beyond it.
 	MaxPending = 256
@@ -87,10 +92,6 @@ const (
 	// MaxUndelivered is how many submissions one notice of undelivered mail names;
 	// more of them make more notices.
 	MaxUndelivered = 1024
-
-	// MaxAhead is how many deliveries the gateway sends ahead of a backlog before the
-	// first of them has been acknowledged in its place: as many as Resume can name.
-	MaxAhead = 48
 
 	// DeliveryWindow is how many deliveries the gateway sends before the first
 	// of them is acknowledged, and DeliveryWindowBytes how many bytes of them:

@@ -85,6 +85,11 @@ func TestSpecVectors(t *testing.T) {
 	for name, f := range sampleFrames() {
 		frames[name] = mustMarshal(t, f)
 	}
+	for name, pair := range shortSamples() {
+		var l Last
+		first := l.Shorten(mustMarshal(t, pair[0]), 0)
+		frames[name] = l.Shorten(append(first, mustMarshal(t, pair[1])...), len(first))
+	}
 	messages := map[string][]byte{}
 	for name, m := range sampleMessages() {
 		messages[name], _ = m.Marshal()

@@ -24,6 +24,8 @@ type Conn struct {
 	down    *quic.Stream
 	mail    *bufio.Reader
 	ack     []byte
+	said    wire.Last         // the last message written
+	kind    wire.DeliveryKind // of the last delivery
 }
 
 // Connect dials, says Hello and waits for Welcome.
@@ -83,8 +85,12 @@ func (c *Conn) Append(b []byte, s wire.Submission) ([]byte, error) {
 	c.device.counter++
 	s.SetRequestID(uint32(c.device.counter))
 	s.SetSubmissionCounter(c.device.counter)
-	frame, err := wire.Marshal(s)
-	return append(b, frame...), err
+	at := len(b)
+	b, err := wire.Append(b, s)
+	if err != nil {
+		return b, err
+	}
+	return c.said.Shorten(b, at), nil
 }
 
 // numbers is where id and counter stand in the frame of a submission.
@@ -98,7 +104,7 @@ func (c *Conn) AppendSealed(b, frame []byte) []byte {
 	b = append(b, frame...)
 	binary.BigEndian.PutUint32(b[at:], uint32(c.device.counter))
 	binary.BigEndian.PutUint64(b[at+4:], c.device.counter)
-	return b
+	return c.said.Shorten(b, at-numbers)
 }
 
 // Frame encodes a message for AppendSealed.
@@ -160,18 +166,21 @@ func (c *Conn) Receive() (messages int, err error) {
 		if err != nil {
 			return messages, err
 		}
-		if kind == wire.TypeDeliver {
+		if kind == wire.TypeDeliver || kind == wire.TypeDeliverNext && c.kind != 0 {
 			taken = true
 			body, err := c.mail.Peek(9)
 			if err != nil {
 				return messages, err
+			}
+			if kind == wire.TypeDeliver { // the short form has the kind of the one before
+				c.kind = wire.DeliveryKind(body[8])
 			}
 			number := binary.BigEndian.Uint64(body)
 			if number != c.device.cursor+1 {
 				return messages, fmt.Errorf("delivery %d after %d", number, c.device.cursor)
 			}
 			c.device.cursor = number
-			if wire.DeliveryKind(body[8]) == wire.DeliverContent {
+			if c.kind == wire.DeliverContent {
 				messages++
 			}
 		} else if kind != wire.TypeNotice {
