@@ -66,6 +66,9 @@ func (b *backlog) removal(conv ConversationID) uint64 {
 	return 0
 }
 
+// waiting are the intents of a conversation, oldest first.
+func (b *backlog) waiting(conv ConversationID) []uint64 { return slices.Clone(b.numbers[conv]) }
+
 // A head is the oldest intent of a conversation.
 type head struct {
 	number uint64

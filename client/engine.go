@@ -74,6 +74,7 @@ type Engine struct {
 	failed        map[ConversationID]int       // resyncs that were not possible
 	foundAt       map[ConversationID]time.Time // when this device founds a successor
 	hold          time.Time                    // nothing refused is offered again before
+	unsure        unsure                       // of a submission that the gateway cannot do
 	stock         int                          // one-time KeyPackages at the gateway
 	filling       bool                         // the stock is being filled up
 	drained       bool                         // all stored deliveries of this connection are in

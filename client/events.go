@@ -83,7 +83,8 @@ type FileInfo struct {
 	Size      uint64 `json:"size"`
 	SHA256    string `json:"sha256"`
 	MediaType string `json:"media_type,omitempty"`
-	Path      string `json:"path,omitempty"` // where it was fetched to
+	Path      string `json:"path,omitempty"`    // where it was fetched to
+	Missing   string `json:"missing,omitempty"` // why it was not: see FileError
 }
 
 // A Member is a device in a conversation.

@@ -18,15 +18,19 @@ import (
 // found prepares a conversation's first group: a KeyPackage of every device of the
 // people named, and of our own other devices, then a group of one at the gateway.
 // The others are added by the first commit; see settleCreate.
-func (e *Engine) found(ctx context.Context, l *link, in *intent, conv *conversation) error {
+// It returns false if it has to wait.
+func (e *Engine) found(ctx context.Context, l *link, in *intent, conv *conversation) (bool, error) {
 	if in.Packages == nil {
 		packages, err := e.gather(ctx, l, in.Addresses)
 		if err != nil {
-			return e.unable(in, conv, err)
+			return true, e.unable(in, conv, err)
 		}
 		in.Packages = packages
 	}
-	return e.create(in, conv)
+	if may, did, err := e.letIn(ctx, l, in, conv, nil); !may {
+		return did, err
+	}
+	return true, e.create(in, conv)
 }
 
 // create makes a group of one and has the gateway register it.
@@ -83,19 +87,27 @@ func (e *Engine) settleCreate(s *slot) error {
 	})
 }
 
-// add brings people's devices into a conversation.
-func (e *Engine) add(ctx context.Context, l *link, in *intent, conv *conversation) error {
+// add brings people's devices into a conversation. It returns false if that has to wait.
+func (e *Engine) add(ctx context.Context, l *link, in *intent, conv *conversation) (bool, error) {
 	if in.Packages == nil {
 		packages, err := e.gatherNew(ctx, l, conv, in.Addresses)
 		if err != nil {
-			return e.unable(in, conv, err)
+			return true, e.unable(in, conv, err)
 		}
 		in.Packages = packages
 	}
 	g, err := e.group(conv.Group) // the deliveries went on meanwhile
 	if err != nil {
-		return stopped(err)
+		return true, stopped(err)
 	}
+	if may, did, err := e.letIn(ctx, l, in, conv, g); !may {
+		return did, err
+	}
+	return true, e.addNow(in, conv, g)
+}
+
+// addNow makes the commit that brings in those whose KeyPackages an intent has.
+func (e *Engine) addNow(in *intent, conv *conversation, g *mls.Group) error {
 	inside, err := e.members(g)
 	if err != nil {
 		return stopped(err)
@@ -210,6 +222,11 @@ func (e *Engine) settleCommit(s *slot) error {
 		if conv.State == stateBroken && s.Intent != 0 && conv.Founding == s.Intent {
 			return e.founded(c, conv)
 		}
+		if s.adds() {
+			if err := e.released(c, conv.ID); err != nil {
+				return err
+			}
+		}
 		for _, ev := range s.Events {
 			ev.Time, ev.Name = e.now(), conv.Name
 			if err := e.note(c, conv, ev); err != nil {
@@ -218,6 +235,11 @@ func (e *Engine) settleCommit(s *slot) error {
 		}
 		return nil
 	})
+}
+
+// adds says whether a submission brings people in.
+func (s *slot) adds() bool {
+	return s.Intent != 0 && slices.ContainsFunc(s.Events, func(ev Event) bool { return ev.Kind == EventAdded })
 }
 
 // unable deals with an error while KeyPackages were gathered: a broken link is tried

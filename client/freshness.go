@@ -56,23 +56,32 @@ func (e *Engine) levels() int {
 	return e.law.bundle.Set.Levels()
 }
 
-// An Outdated says that a message is not sent, because the authority's newest bulletin is
-// too old for it.
+// An Outdated says that a message is not sent, or somebody not let in, because the
+// authority's newest bulletin is too old for it.
 type Outdated struct {
 	Marking string // empty: unlabelled
 	Reason  string // a reason code
 	Age     time.Duration
+	Adding  bool // it is not about a message: nobody is let into a conversation that may carry Marking
 }
 
 func (o *Outdated) Error() string {
-	what := "an unlabelled message"
-	if o.Marking != "" {
-		what = o.Marking
-	}
 	if o.Reason == reasonNoBulletin {
-		return fmt.Sprintf("%s is not sent: the gateway has never shown a list of standings (%s)", what, o.Reason)
+		return fmt.Sprintf("%s: the gateway has never shown a list of standings (%s)", o.what(), o.Reason)
 	}
-	return fmt.Sprintf("%s is not sent: the newest list of standings that the gateway shows is %s old (%s)", what, o.Age.Round(time.Minute), o.Reason)
+	return fmt.Sprintf("%s: the newest list of standings that the gateway shows is %s old (%s)", o.what(), o.Age.Round(time.Minute), o.Reason)
+}
+
+func (o *Outdated) what() string {
+	switch {
+	case o.Adding && o.Marking != "":
+		return "nobody is let into a conversation in which all are cleared for " + o.Marking
+	case o.Adding:
+		return "nobody is let into a conversation"
+	case o.Marking != "":
+		return o.Marking + " is not sent"
+	}
+	return "an unlabelled message is not sent"
 }
 
 // Hint says what to do.
@@ -89,10 +98,7 @@ func (e *Engine) tooOld(m mark) *Outdated {
 	if !t.On() {
 		return nil
 	}
-	out := &Outdated{Reason: reasonStaleBulletin, Age: age}
-	if age == bulletin.Never {
-		out.Reason = reasonNoBulletin
-	}
+	out := &Outdated{Reason: reasonOf(age), Age: age}
 	if len(m.Label) == 0 || e.law.bundle == nil {
 		if t.Refuses(age, 0, 0) {
 			return out

@@ -165,6 +165,14 @@ const (
 	// refused for a passing reason: a full mailbox, a rate.
 	retryRefused = 5 * time.Second
 
+	// unsureTries is how often the same bytes are offered that the gateway cannot do, the
+	// first time unsureStep after another, then twice that and so on, before a new
+	// connection is made to learn whether they were done; unsurePause is the least time
+	// between two such connections. Where nothing at all is taken it doubles up to restMost.
+	unsureTries = 3
+	unsureStep  = time.Second
+	unsurePause = 10 * time.Second
+
 	// restMost bounds the pause of one conversation, which doubles: a mailbox that stays
 	// full is asked about a dozen times an hour. tellAfter is the pause at which its
 	// person is told, where that is not done at once. ratePause is what everything else

@@ -17,8 +17,12 @@ func (e *Engine) lifetime() mls.Lifetime {
 
 // publish keeps a stock of this device's KeyPackages at the gateway, a last-resort
 // one first. A batch is small, because the card signs twice for each package and
-// people's messages go before the next batch.
+// people's messages go before the next batch. What was refused of them rests under the
+// conversation that there is not.
 func (e *Engine) publish() (bool, error) {
+	if e.now().Before(e.pauses[ConversationID{}].until) {
+		return false, nil
+	}
 	if e.now().Sub(time.Unix(e.meta.LastResort, 0)) > lastResortAge {
 		return true, e.offer(1, true)
 	}
@@ -76,4 +80,41 @@ func (e *Engine) offer(n int, lastResort bool) error {
 		e.stock += n
 	}
 	return nil
+}
+
+// unpublished drops KeyPackages that the gateway did not take, so that nobody was given one
+// of them. New ones are made after a while.
+func (e *Engine) unpublished(s *slot, code wire.Code) error {
+	e.pause(ConversationID{}, code)
+	f, err := s.frame()
+	if err != nil {
+		return err
+	}
+	put, ok := f.(*wire.PutKeyPackages)
+	if !ok {
+		return e.putBack(s)
+	}
+	err = e.update(func(c *change) error {
+		if put.LastResort {
+			c.meta.LastResort = 0
+		}
+		for _, message := range put.Packages {
+			kp, err := mls.ParseKeyPackage(message)
+			if err != nil {
+				return err
+			}
+			ref, err := kp.Ref()
+			if err != nil {
+				return err
+			}
+			if err := c.Delete(tablePackage, nil, ref); err != nil {
+				return err
+			}
+		}
+		return c.emptySlot(true)
+	})
+	if err == nil && !put.LastResort {
+		e.stock -= len(put.Packages)
+	}
+	return err
 }

@@ -176,7 +176,7 @@ func (e *Engine) make(ctx context.Context, l *link, in *intent) (bool, error) {
 	case conv.State == stateBroken:
 		return false, nil
 	case in.Kind == intentFound:
-		return true, e.found(ctx, l, in, conv)
+		return e.found(ctx, l, in, conv)
 	case conv.State != stateActive:
 		return false, nil
 	}
@@ -193,6 +193,9 @@ func (e *Engine) make(ctx context.Context, l *link, in *intent) (bool, error) {
 	delete(e.want, string(conv.Group))
 	switch in.Kind {
 	case intentContent:
+		if old := e.tooOldToReturn(conv, g); old != nil {
+			return e.waitFresh(ctx, l, in, conv, old)
+		}
 		if did, err := e.clearFirst(ctx, l, in, conv, g); did || err != nil {
 			return true, err
 		}
@@ -204,7 +207,7 @@ func (e *Engine) make(ctx context.Context, l *link, in *intent) (bool, error) {
 		}
 		return true, e.seal(in, conv, g)
 	case intentAdd:
-		return true, e.add(ctx, l, in, conv)
+		return e.add(ctx, l, in, conv)
 	case intentRemove:
 		return true, e.remove(in, conv, g)
 	}
@@ -233,8 +236,8 @@ func (e *Engine) giveUp(c *change, in *intent, conv *conversation, why error) er
 	switch in.Kind {
 	case intentContent:
 		return errors.Join(c.outcome(in, OutcomeRefused, why), e.noteFailed(c, in, conv, why))
-	case intentFound:
-		if conv == nil {
+	case intentFound, intentAdd:
+		if conv == nil || in.Kind == intentAdd && !e.begins(conv) {
 			return nil
 		}
 		failed := conv.edit()
@@ -242,6 +245,16 @@ func (e *Engine) giveUp(c *change, in *intent, conv *conversation, why error) er
 		return c.put(failed)
 	}
 	return nil
+}
+
+// begins says whether nobody was added to a conversation yet: what is written into it
+// would be for nobody.
+func (e *Engine) begins(conv *conversation) bool {
+	if conv.State != stateActive {
+		return false
+	}
+	g, err := e.group(conv.Group)
+	return err == nil && g.Epoch() == 0 && len(g.Members()) == 1
 }
 
 // seal encrypts a content for the present epoch. Ciphertext, ratchet state, counter
@@ -346,11 +359,12 @@ func (e *Engine) submit(ctx context.Context, l *link, s *slot) error {
 	}
 	switch r.Code {
 	case wire.OK:
+		e.unsure.taken()
 		err = e.settle(s)
 	case wire.StaleEpoch:
 		err = e.stale(s, r.Detail)
 	case wire.Unavailable:
-		e.hold = e.now().Add(time.Second) // the same bytes again
+		return e.unavailable(s)
 	case wire.RateLimited:
 		e.hold = e.now().Add(ratePause)
 		err = e.postpone(s, r)
@@ -408,8 +422,7 @@ func (e *Engine) postpone(s *slot, r *wire.Result) error {
 	case s.Duty:
 		return e.dutyRefused(s, r)
 	case e.conversations[s.Conversation] == nil: // KeyPackages
-		e.hold = e.now().Add(retryRefused)
-		return e.putBack(s)
+		return e.unpublished(s, r.Code)
 	}
 	return e.setAside(s, r)
 }

@@ -89,7 +89,7 @@ func (e *Engine) wake() {
 // tellAtOnce are the reasons for which a conversation is said to wait at its first
 // refusal; for others only when it has waited for as long as tellAfter: they mostly pass
 // by themselves.
-var tellAtOnce = map[wire.Code]bool{wire.MailboxFull: true, wire.StandingsStale: true}
+var tellAtOnce = map[wire.Code]bool{wire.MailboxFull: true, wire.StandingsStale: true, wire.Unavailable: true}
 
 // setAside keeps a message that was refused for a reason that passes, with the bytes
 // that were refused, and lets other conversations go on. Its person is told.
@@ -212,6 +212,7 @@ func HeldText(reason string) string {
 		"standings_stale": "the gateway has heard nothing from the authority for too long",
 		"removal_due":     "somebody has to be removed from it first, and nobody shows an officer's word for that",
 		"rate_limited":    "the gateway takes no more from this device at present",
+		"unavailable":     "something is wrong with it at the gateway, which does not take it at present",
 
 		reasonStaleBulletin: "the gateway shows no newer list of standings",
 		reasonNoBulletin:    "the gateway shows no list of standings",
@@ -228,6 +229,7 @@ var heldHint = map[string]string{
 	"standings_stale": "it goes out by itself once the gateway hears from the authority again; a lower classification may pass now: tell your operator",
 	"removal_due":     "it goes out by itself once the removal is done; if it stays, ask a security officer",
 	"rate_limited":    "it goes out by itself, in a while",
+	"unavailable":     "it goes out by itself once the gateway takes it: tell your operator; valise withdraw takes it back",
 
 	reasonStaleBulletin: staleHint,
 	reasonNoBulletin:    staleHint,

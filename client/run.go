@@ -54,7 +54,7 @@ func (e *Engine) Run(ctx context.Context) error {
 			e.cfg.Log.Error("engine stopped", "error", err)
 			return err
 		}
-		if errors.Is(err, errBehind) || errors.Is(err, errUDPPasses) {
+		if errors.Is(err, errBehind) || errors.Is(err, errUDPPasses) || errors.Is(err, errUnsure) {
 			continue
 		}
 		e.cfg.Log.Info("connection ended", "error", err)
@@ -174,7 +174,7 @@ func (e *Engine) admit(l *link, hello *wire.Hello) error {
 		done-- // the slot's submission may or may not have arrived
 	}
 	if w.Counter >= done && e.meta.Begun {
-		return nil
+		return stopped(e.sureBy(w))
 	}
 	err := e.update(func(c *change) error {
 		c.meta.Begun = true

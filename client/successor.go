@@ -272,7 +272,7 @@ func (e *Engine) goOn(ctx context.Context, l *link, conv *conversation) (bool, e
 	case in == nil:
 		return true, stopped(e.update(func(c *change) error { return e.foundAgain(c, conv) }))
 	case in.Kind == intentAdd:
-		return true, e.add(ctx, l, in, conv)
+		return e.add(ctx, l, in, conv)
 	}
 	if in.Packages == nil {
 		packages, err := e.gatherReachable(ctx, l, in.Addresses, e.now().Unix() < conv.Patient)

@@ -309,7 +309,7 @@ func blobReady(s transport.Stream) (*wire.BlobReady, error) {
 
 // Fetch brings the file of an event into a folder and returns its path. It goes on
 // through broken connections until ctx ends. Asked again for the same folder it
-// returns the same file, as long as that is there.
+// returns the same file, as long as that is there. A file that will not come is a *FileError.
 func (e *Engine) Fetch(ctx context.Context, cursor, dir string, progress file.Progress) (string, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -329,7 +329,7 @@ func (e *Engine) Fetch(ctx context.Context, cursor, dir string, progress file.Pr
 			return path, e.keepFetched(r.ID, dir, path)
 		}
 		if !errors.Is(err, ErrOffline) && !errors.Is(err, errBroken) {
-			return "", err
+			return "", fileError(err)
 		}
 		timer := time.NewTimer(retryRefused)
 		select {
@@ -364,7 +364,7 @@ func (e *Engine) fetchOnce(ctx context.Context, ref *wire.FileReference, dir str
 		var code wire.Code
 		switch {
 		case errors.As(err, &code) && code == wire.NotFound:
-			err = errors.New("the gateway does not have the file any more: ask for it to be sent again")
+			err = file.ErrGone
 		case errors.As(err, &code) && code != wire.Unavailable && code != wire.RateLimited:
 			err = refusal(code)
 		case err != nil:
@@ -416,7 +416,7 @@ func (e *Engine) fileEvent(ctx context.Context, cursor string) (*eventRecord, *w
 		return nil, nil, fmt.Errorf("no file came with event %.40q", cursor)
 	}
 	ref, err := wire.ParseFileReference(r.Reference)
-	return r, ref, err
+	return r, ref, fileError(err)
 }
 
 func (e *Engine) fetched(ctx context.Context, id MessageID, dir string) (string, error) {

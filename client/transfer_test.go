@@ -5,6 +5,7 @@ package client
 import (
 	"bytes"
 	"context"
+	"errors"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -112,5 +113,62 @@ func TestFileChangedBeforeUpload(t *testing.T) {
 	bob.gets("first", "after")
 	if bob.fileEvent() != nil {
 		t.Fatal("a changed file was announced")
+	}
+}
+
+// A file that is not what its sender sealed, or that the gateway has no more, will not
+// come: who asks for it is told so at once, and can go on.
+func TestFileThatWillNotCome(t *testing.T) {
+	w := newWorld(t)
+	alice, bob := w.device("alice").reachable(), w.device("bob").reachable()
+	conv := alice.with(t, bob)
+	path, _ := randomFile(t, 100)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	id, err := alice.SendFile(ctx, Draft{Conversation: conv}, path, nil)
+	if err == nil {
+		err = alice.Wait(ctx, id)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	bob.until("hears of the file", func() bool { return bob.fileEvent() != nil })
+	cursor := bob.fileEvent().Cursor
+	if _, err := bob.Fetch(ctx, cursor, t.TempDir(), nil); err != nil {
+		t.Fatal(err)
+	}
+	blobs, err := filepath.Glob(filepath.Join(w.dir, "blobs", "*"))
+	if err != nil || len(blobs) != 1 {
+		t.Fatalf("the gateway has the files %q, %v", blobs, err)
+	}
+	for want, spoil := range map[string]func() error{
+		FileAltered: func() error {
+			data, err := os.ReadFile(blobs[0])
+			if err != nil {
+				return err
+			}
+			data[50] ^= 1
+			return errors.Join(os.Chmod(blobs[0], 0o600), os.WriteFile(blobs[0], data, 0o600))
+		},
+		FileGone: func() error { return os.Remove(blobs[0]) },
+	} {
+		t.Run(want, func(t *testing.T) {
+			kept, err := os.ReadFile(blobs[0])
+			if err == nil {
+				err = spoil()
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer os.WriteFile(blobs[0], kept, 0o600)
+			var final *FileError
+			dir := t.TempDir()
+			if _, err := bob.Fetch(ctx, cursor, dir, nil); !errors.As(err, &final) || final.Reason != want || !IsFileReason(final.ErrorCode()) {
+				t.Errorf("fetched: %v", err)
+			}
+			if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+				t.Errorf("what is left: %v, %v", left, err)
+			}
+		})
 	}
 }

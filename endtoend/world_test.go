@@ -292,7 +292,7 @@ func (p *person) follow() error {
 type event struct {
 	Kind, ID, From, Device, Text, Reason, Conversation, Name string
 	Members                                                  []struct{ Address, Device string }
-	File                                                     *struct{ Name, Path, SHA256 string }
+	File                                                     *struct{ Name, Path, SHA256, Missing string }
 }
 
 // events reads what has been written down completely.

@@ -22,6 +22,7 @@ type delivery struct {
 	moved  chan struct{} // acknowledgements arrived
 	before uint64        // the last number that was stored before Resume
 	second second        // run's
+	ahead  *ahead        // run's; nil: the device does not know of it
 	last   wire.Last     // run's; the last delivery written
 
 	mu     sync.Mutex
@@ -79,6 +80,7 @@ func (s *session) serveDelivery(stream transport.Stream) {
 	// What the device has persisted is as good as acknowledged.
 	start := max(resume.Cursor, s.standing.Acknowledged)
 	d.sent, d.acked = start, start
+	d.ahead = newAhead(resume)
 	s.g.box.Ack(s.device.ID, start)
 	s.streams.Go(func() { d.readAcks(in) })
 	s.g.duties.nudge()    // somebody may be waited for
@@ -136,7 +138,7 @@ func (d *delivery) run() {
 func (d *delivery) push() (int, error) {
 	after, count, bytes := d.window()
 	if count == 0 {
-		return 0, nil
+		return 0, d.onlyAhead(after)
 	}
 	if err := d.s.stillAdmitted(); err != nil {
 		return 0, err
@@ -226,11 +228,13 @@ func (d *delivery) write(entries []mailbox.Entry) error {
 	var deliver wire.Deliver
 	for i := range entries {
 		e := &entries[i]
-		deliver = wire.Deliver{
-			Number: e.Number, Kind: wire.DeliveryKind(e.Kind), Group: e.Group, Epoch: e.Epoch,
-			Sender: e.Sender, Time: uint64(e.Time), Payload: e.Payload,
-		}
 		var err error
+		if len(buffer) == 0 {
+			if buffer, err = d.goAhead(buffer, endOfWrite(entries[i:])); err != nil {
+				return err
+			}
+		}
+		deliver = delivered(e, wire.DeliveryKind(e.Kind))
 		at := len(buffer)
 		if buffer, err = wire.Append(buffer, &deliver); err != nil {
 			d.s.unavailable("a stored message cannot be delivered", err)
@@ -246,6 +250,13 @@ func (d *delivery) write(entries []mailbox.Entry) error {
 		}
 	}
 	return nil
+}
+
+func delivered(e *mailbox.Entry, kind wire.DeliveryKind) wire.Deliver {
+	return wire.Deliver{
+		Number: e.Number, Kind: kind, Group: e.Group, Epoch: e.Epoch,
+		Sender: e.Sender, Time: uint64(e.Time), Payload: e.Payload,
+	}
 }
 
 // window says from where and how much may be sent now. One delivery always

@@ -464,11 +464,7 @@ func (l *link) start(r wire.Request) chan wire.Answer {
 	l.lastID++
 	r.SetRequestID(l.lastID)
 	l.waiting[l.lastID] = c
-	frame, err := wire.Marshal(r)
-	if err == nil {
-		_, err = l.control.Write(l.said.Shorten(frame, 0))
-	}
-	if err != nil {
+	if err := l.write(r); err != nil {
 		delete(l.waiting, l.lastID)
 		close(c)
 	}
@@ -520,7 +516,12 @@ func (d *testDevice) must(s wire.Submission) {
 // listen opens the delivery stream.
 func (d *testDevice) listen(cursor uint64) {
 	d.t.Helper()
-	down, err := d.link.open(wire.StreamDelivery, &wire.Resume{Cursor: cursor})
+	d.resume(&wire.Resume{Cursor: cursor})
+}
+
+func (d *testDevice) resume(r *wire.Resume) {
+	d.t.Helper()
+	down, err := d.link.open(wire.StreamDelivery, r)
 	if err != nil {
 		d.t.Fatal(err)
 	}

@@ -252,6 +252,11 @@ const (
 	drains   = 16
 	turnTime = 100 * time.Millisecond
 
+	// maxAheadBytes bounds, with wire.MaxAhead, the copies that are sent ahead of a
+	// backlog and are not acknowledged in their places: each is sent twice. Those below
+	// flash take half of both at most, so that there is room for one.
+	maxAheadBytes = 1 << 20
+
 	// drainBuffer is what the mail of one look into the store mostly fits.
 	drainBuffer = 96 << 10
 )

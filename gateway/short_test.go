@@ -51,6 +51,15 @@ func testShortForms(t *testing.T, by network) {
 	gw.audit.wantCount(t, eventClosedConnection, "malformed_frame", before+1)
 }
 
+// write sends a request in its short form, if it has one; l.mu is held.
+func (l *link) write(r wire.Request) error {
+	frame, err := wire.Marshal(r)
+	if err == nil {
+		_, err = l.control.Write(l.said.Shorten(frame, 0))
+	}
+	return err
+}
+
 // raw encodes a request as the next one on the control stream; its answer is waited for
 // by nobody.
 func (l *link) raw(t *testing.T, r wire.Request) []byte {

@@ -68,6 +68,22 @@ func (r *Resolved) Rank() (rank, of int) {
 	return rank, len(levels)
 }
 
+// Rank is Resolved.Rank of a classification by its name, in the edition in force; 0 of one
+// that this does not have.
+func (s *Set) Rank(policy OID, classification string, at time.Time) (rank, of int) {
+	l := s.lattices[policy]
+	if l == nil {
+		return 0, 0
+	}
+	e := l.current(at)
+	for _, c := range e.classes {
+		if c.Name == classification {
+			return (&Resolved{edition: e, class: c}).Rank()
+		}
+	}
+	return 0, len(e.levels())
+}
+
 func (e *edition) levels() (levels []int) {
 	for _, c := range e.classes {
 		if !slices.Contains(levels, c.Hierarchy) {

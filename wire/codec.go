@@ -34,6 +34,9 @@ type field interface {
 	// list visits a vector of at most max elements behind a 3-byte length.
 	// grow adds an element when parsing; each visits element i.
 	list(n int, max int, grow func(), each func(i int))
+	// more visits what only newer peers say at the end: when parsing it tells whether
+	// anything follows.
+	more(present *bool)
 	// check refuses a structure whose fields do not fit together.
 	check(ok bool)
 }
@@ -61,6 +64,8 @@ func (r *reader) flag(v *bool) {
 	r.check(b <= 1)
 	*v = b == 1
 }
+
+func (r *reader) more(present *bool) { *present = r.ok && !r.s.Empty() }
 
 func (r *reader) vector(max int, out *cryptobyte.String) {
 	if !r.ok {
@@ -131,6 +136,8 @@ func (w *writer) flag(v *bool) {
 	}
 	w.b = append(w.b, b)
 }
+
+func (w *writer) more(*bool) {}
 
 // length appends n in as many bytes as a vector of at most max needs.
 func (w *writer) length(n, max int) {

@@ -4,15 +4,36 @@ package wire
 
 // Resume is the first frame on the delivery stream.
 //
-//	struct { uint64 cursor; } Resume;
+//	struct {
+//	    uint64 cursor;
+//	    select (what follows) {
+//	        case nothing: struct {};
+//	        case more:    uint64 taken<0..384>;
+//	    };
+//	} Resume;
 type Resume struct {
-	Cursor uint64 // deliver what comes after this number
+	Cursor uint64   // deliver what comes after this number
+	Ahead  bool     // this device knows DeliverAhead
+	Taken  []uint64 // of Ahead: numbers beyond Cursor that it has taken ahead, rising
 }
 
 // Type implements Frame.
 func (*Resume) Type() Type { return TypeResume }
 
-func (r *Resume) fields(f field) { f.u64(&r.Cursor) }
+func (r *Resume) fields(f field) {
+	f.u64(&r.Cursor)
+	f.more(&r.Ahead)
+	if !r.Ahead {
+		f.check(len(r.Taken) == 0)
+		return
+	}
+	last := r.Cursor
+	f.list(len(r.Taken), MaxAhead, func() { r.Taken = append(r.Taken, 0) }, func(i int) {
+		f.u64(&r.Taken[i])
+		f.check(r.Taken[i] > last)
+		last = r.Taken[i]
+	})
+}
 
 // A DeliveryKind says what a Deliver carries.
 type DeliveryKind uint8
@@ -28,11 +49,14 @@ const (
 	DeliverRestored    DeliveryKind = 6 // RestoredMail: the gateway was put back into an earlier state
 	DeliverWithheld    DeliveryKind = 7 // ExpiredMail: what this device may not have any more
 	DeliverForbidden   DeliveryKind = 8 // UndeliveredMail: what another may not have of this one's
+
+	DeliverAhead DeliveryKind = 9 // a PrivateMessage that comes again, as DeliverContent, in its place
 )
 
 // A Deliver carries one message to one device. Numbers are the device's own,
 // rise by one and begin at 1; a DeliverExpired, a DeliverWithheld and a
-// DeliverRestored have several.
+// DeliverRestored have several. A DeliverAhead stands outside that order, under the
+// number that it has in it.
 //
 //	struct {
 //	    uint64 number;
@@ -59,7 +83,7 @@ func (*Deliver) Type() Type { return TypeDeliver }
 func (d *Deliver) fields(f field) {
 	f.u64(&d.Number)
 	f.u8((*uint8)(&d.Kind))
-	f.check(d.Kind >= DeliverContent && d.Kind <= DeliverForbidden && d.Number > 0)
+	f.check(d.Kind >= DeliverContent && d.Kind <= DeliverAhead && d.Number > 0)
 	f.opaque(&d.Group, 1, 255)
 	f.u64(&d.Epoch)
 	f.fixed(d.Sender[:])

@@ -93,6 +93,10 @@ const (
 	// more of them make more notices.
 	MaxUndelivered = 1024
 
+	// MaxAhead is how many deliveries the gateway sends ahead of a backlog before the
+	// first of them has been acknowledged in its place: as many as Resume can name.
+	MaxAhead = 48
+
 	// DeliveryWindow is how many deliveries the gateway sends before the first
 	// of them is acknowledged, and DeliveryWindowBytes how many bytes of them:
 	// what a device must be ready to hold, and what a drain holds in memory.

@@ -57,7 +57,8 @@ func TestSendByHand(t *testing.T) {
 func TestMalformedFrames(t *testing.T) {
 	good := mustMarshal(t, &Send{submission: submission{id{7}, 42}, Group: []byte("g"), Epoch: 3, Message: []byte{1, 2, 3}})
 	hello := mustMarshal(t, sampleFrames()["hello"])
-	for _, honest := range [][]byte{good, hello} {
+	deliver := mustMarshal(t, sampleFrames()["deliver-ahead"])
+	for _, honest := range [][]byte{good, hello, deliver, mustMarshal(t, sampleFrames()["resume-taken"])} {
 		if _, err := Read(bytes.NewReader(honest)); err != nil {
 			t.Fatalf("the honest control is refused: %v", err)
 		}
@@ -70,6 +71,10 @@ func TestMalformedFrames(t *testing.T) {
 	for name, bad := range map[string][]byte{
 		"unknown type":         change(good, 0, 0x7f),
 		"counter zero":         change(good, 15, 0),
+		"taken twice":          append([]byte{0x20, 0, 0, 27, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 16}, []byte{0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 9}...),
+		"taken already":        {0x20, 0, 0, 19, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 6},
+		"half a number taken":  {0x20, 0, 0, 15, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 4, 0, 0, 0, 9},
+		"no such kind":         change(deliver, 4+8, 10),
 		"empty group":          {0x16, 0, 0, 5, 0, 0, 0, 9, 0},
 		"left over byte":       append(change(good, 3, good[3]+1), 0),
 		"length past the end":  change(good, 3, good[3]-1),
@@ -98,6 +103,9 @@ func TestMarshalRefusesWhatParseWould(t *testing.T) {
 		"too many devices": &GetKeyPackages{Address: "a@b.example", Devices: make([][32]byte, MaxDevices+1)},
 		"newline in agent": &Hello{Version: 1, Agent: "a\nb"},
 		"chain of nothing": &Directory{Chains: [][][]byte{{}}},
+		"taken unasked":    &Resume{Taken: []uint64{1}},
+		"taken falling":    &Resume{Ahead: true, Taken: []uint64{2, 1}},
+		"taken too much":   &Resume{Ahead: true, Taken: make([]uint64, MaxAhead+1)},
 		"no such part":     &GetRecord{Part: 6},
 		"part and subject": &GetRecord{Part: PartGrowth, Subject: filled(1)},
 		"part and size":    &GetRecord{Part: PartManifest, Size: 1},
@@ -147,8 +155,12 @@ func TestReadGrowsWithWhatArrives(t *testing.T) {
 // largest of each kind that comes there is read.
 func TestReadSmall(t *testing.T) {
 	group := bytes.Repeat([]byte{1}, 255)
+	full := make([]uint64, MaxAhead)
+	for i := range full {
+		full[i] = uint64(i) + 1
+	}
 	for _, f := range []Frame{
-		&Hello{Version: Version, Agent: strings.Repeat("a", 64)}, &Resume{}, &Ack{}, &Attach{}, &BlobGet{}, &BlobPut{Group: group, Size: 1},
+		&Hello{Version: Version, Agent: strings.Repeat("a", 64)}, &Resume{}, &Resume{Ahead: true, Taken: full}, &Ack{}, &Attach{}, &BlobGet{}, &BlobPut{Group: group, Size: 1},
 	} {
 		b, err := Marshal(f)
 		if err != nil {

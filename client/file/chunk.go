@@ -20,6 +20,10 @@ var (
 	ErrAltered = errors.New("the file that arrived is not what was sent")
 	// ErrReference: a file reference contradicts itself.
 	ErrReference = errors.New("the message's description of the file is not valid")
+	// ErrGone: an OpenFunc's error that says that the file is nowhere any more.
+	ErrGone = errors.New("the gateway does not have the file any more: ask for it to be sent again")
+	// ErrNames: a folder has a file under each name that this one could be given.
+	ErrNames = errors.New("too many files of this name: move some away")
 	// ErrTooLarge: over MaxSize.
 	ErrTooLarge = fmt.Errorf("the file is larger than %d MiB, the most that can be sent", MaxSize>>20)
 )

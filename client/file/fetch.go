@@ -43,8 +43,8 @@ func Fetch(ctx context.Context, ref *wire.FileReference, dir string, open OpenFu
 	if err == nil && !bytes.Equal(sum, ref.PlainHash[:]) {
 		err = fmt.Errorf("%w: its SHA-256 differs", ErrAltered)
 	}
-	if errors.Is(err, ErrAltered) {
-		// Nothing of it can be used; the next attempt begins afresh.
+	if errors.Is(err, ErrAltered) || errors.Is(err, ErrGone) {
+		// Nothing of it can be used; another attempt begins afresh.
 		return "", errors.Join(err, f.Close(), os.Remove(part))
 	}
 	if err != nil {
@@ -155,7 +155,7 @@ func settle(part, want string) (string, error) {
 			return "", err
 		}
 	}
-	return "", fmt.Errorf("%s: too many files of this name: move some away", want)
+	return "", fmt.Errorf("%s: %w", want, ErrNames)
 }
 
 // place moves part to path unless there is something. A hard link does it in one

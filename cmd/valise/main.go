@@ -51,6 +51,7 @@ type cli struct {
 	Lock          LockCmd          `cmd:"" help:"Lock: forget keys, disconnect, make the card ask for its PIN again."`
 	Status        StatusCmd        `cmd:"" help:"Show this device, its card, its certificate and its connection."`
 	Send          SendCmd          `cmd:"" help:"Send a text or a file and wait until the gateway has it."`
+	Withdraw      WithdrawCmd      `cmd:"" help:"Take back what waits on this device and was not sent."`
 	Receive       ReceiveCmd       `cmd:"" help:"Print what came, and fetch files."`
 	Chat          ChatCmd          `cmd:"" help:"Write and read line by line."`
 	Contacts      ContactsCmd      `cmd:"" help:"List who can be written to."`

@@ -112,6 +112,9 @@ func describe(ev *client.Event) string {
 		if ev.File.Path != "" {
 			text += ", saved as " + line(ev.File.Path)
 		}
+		if ev.File.Missing != "" {
+			text += ", not fetched (" + ev.File.Missing + ")"
+		}
 		return text
 	case client.EventOther:
 		return fmt.Sprintf("%s %s%s: a message of type %s, which this version does not show", at, ev.From, where, line(ev.MediaType))

@@ -92,7 +92,12 @@ func (r *reader) take(ctx context.Context, c *local.Client, ev *client.Event) er
 	}
 	if ev.File != nil && !ev.Outgoing && r.cmd.Dir != "" {
 		path, err := fetch(ctx, c, ev, r.cmd.Dir)
-		if err != nil {
+		var final *local.Error
+		switch {
+		case errors.As(err, &final) && client.IsFileReason(final.Code):
+			ev.File.Missing = final.Code
+			warn("%s: %v", line(ev.File.Name), err)
+		case err != nil:
 			return err
 		}
 		ev.File.Path = path

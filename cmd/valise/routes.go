@@ -167,6 +167,7 @@ func (a *agent) routes() http.Handler {
 		return s.engine.Verify(ctx, who)
 	}))
 	local.Handle(mux, "/members", with(a, members))
+	local.Handle(mux, "/withdraw", with(a, withdraw))
 	return mux
 }
 

@@ -2,6 +2,13 @@
 
 package mailbox
 
+// The precedences that are urgent, as wire.Header has them: the store finds what came with
+// them without looking at the rest of a mailbox.
+const (
+	Immediate uint8 = 2
+	Flash     uint8 = 3
+)
+
 // order puts what is urgent before what waits for the same write, and so gives it the
 // lower numbers in its recipients' mailboxes. Nothing passes a commit: what stands on
 // one side of it belongs to another epoch. Nothing passes a submission of its own

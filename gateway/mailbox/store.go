@@ -271,6 +271,11 @@ type Store interface {
 	// and, beyond the first, at most so many bytes of payload.
 	Read(ctx context.Context, device Device, after uint64, count, bytes int) ([]Entry, error)
 
+	// Urgent is Read of the content alone that came with one precedence, Immediate or
+	// Flash. It does not look at what else is there, and costs nothing where there is
+	// nothing urgent.
+	Urgent(ctx context.Context, device Device, precedence uint8, after uint64, count, bytes int) ([]Entry, error)
+
 	// TakeKeyPackages removes and returns one unexpired one-time KeyPackage of
 	// each device, or returns its last resort; nothing of a device that is held.
 	// left tells how many remain.

@@ -4,6 +4,7 @@ package mailbox
 
 import (
 	"context"
+	"math"
 	"sync"
 )
 
@@ -21,6 +22,8 @@ type Subscription struct {
 	spare  []Entry // guarded by mu; empty memory
 	bytes  int     // guarded by mu; payload in recent
 	last   uint64  // guarded by mu; the highest number that is committed
+	// What is urgent, by precedence: see Pressing.
+	pressing [Flash - Immediate + 1]struct{ turn, upTo uint64 } // guarded by mu
 	// More may be committed than last says, after a transaction of unknown
 	// fate: the store is asked until it has nothing more.
 	doubts, settled uint64 // guarded by mu
@@ -43,6 +46,10 @@ func (b *Box) Subscribe(ctx context.Context, device Device) (*Subscription, uint
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.last = max(s.last, last)
+	for i := range s.pressing { // what there is of it is not known
+		s.pressing[i].turn++
+		s.pressing[i].upTo = max(s.pressing[i].upTo, last)
+	}
 	return s, last, nil
 }
 
@@ -57,6 +64,31 @@ func (s *Subscription) Close() {
 
 // Wake receives after mail has been committed for the device.
 func (s *Subscription) Wake() <-chan struct{} { return s.wake }
+
+// Pressing says up to which number there may be content of an urgent precedence. turn is
+// another one whenever there may be more of it than before.
+func (s *Subscription) Pressing(precedence uint8) (turn, upTo uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := &s.pressing[precedence-Immediate]
+	return p.turn, p.upTo
+}
+
+// press notes that there may be urgent content up to a number.
+func (s *Subscription) press(precedence uint8, upTo uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := &s.pressing[precedence-Immediate]
+	p.turn++
+	p.upTo = max(p.upTo, upTo)
+}
+
+// Urgent returns content of an urgent precedence after a number, from the store.
+func (s *Subscription) Urgent(ctx context.Context, precedence uint8, after uint64, count, bytes int) ([]Entry, error) {
+	return s.box.cfg.Store.Urgent(ctx, s.device, precedence, after, count, bytes)
+}
+
+func (s *Submission) urgent() bool { return s.Precedence >= Immediate && s.Precedence <= Flash }
 
 // A borrower is a Store that can put payloads into memory of the caller: a drain of
 // many mailboxes makes no garbage then.
@@ -193,6 +225,9 @@ func (b *Box) hand(batch []item, outcomes []Outcome) {
 			Number: h.placed.Number, Kind: m.Kind, Group: m.Group, Epoch: m.Epoch,
 			Sender: h.submission.Device, Time: h.submission.Time.UnixMilli(), Payload: m.Payload,
 		})
+		if h.submission.urgent() {
+			h.reader.press(h.submission.Precedence, h.placed.Number)
+		}
 		if !h.reader.listed {
 			h.reader.listed = true
 			b.woken = append(b.woken, h.reader)
@@ -211,7 +246,21 @@ func (b *Box) hand(batch []item, outcomes []Outcome) {
 func (b *Box) handAgain(sub *Submission) {
 	for i := range sub.Messages {
 		for _, d := range sub.Messages[i].To {
+			if sub.urgent() {
+				b.press(d, sub.Precedence)
+			}
 			b.Wake(d)
 		}
+	}
+}
+
+// press lets a device that is connected here look for urgent content whose number is not
+// known.
+func (b *Box) press(d Device, precedence uint8) {
+	b.mu.Lock()
+	reader := b.readers[d]
+	b.mu.Unlock()
+	if reader != nil {
+		reader.press(precedence, math.MaxUint64)
 	}
 }

@@ -108,7 +108,7 @@ url = %q
 
 // certify carries the request to the authority and its certificate back.
 func (g *Gateway) certify(ctx context.Context, authority *Authority) error {
-	request, err := Output(ctx, g.Token.Env, g.stage.command("valise-gatewayd"), "csr", "--config", g.config)
+	request, err := g.Command(ctx, "csr")
 	if err != nil {
 		return err
 	}
@@ -130,6 +130,11 @@ func (g *Gateway) Start(ctx context.Context) (err error) {
 		return err
 	}
 	return g.process.accepts(ctx, g.admin)
+}
+
+// Command runs another command of the daemon's, with its configuration.
+func (g *Gateway) Command(ctx context.Context, name string, args ...string) (string, error) {
+	return Output(ctx, g.Token.Env, g.stage.command("valise-gatewayd"), append([]string{name, "--config", g.config}, args...)...)
 }
 
 // LayDown gives the gateway a policy bundle that officers signed.

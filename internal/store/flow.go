@@ -23,6 +23,7 @@ type Flow struct {
 	conn    *pgx.Conn
 	waiting []waiting
 	begun   bool  // the server has answered that there is a transaction
+	whole   bool  // all of it may go out together, the commit too
 	failed  error // of a statement that waited: nothing is sent after it
 }
 
@@ -30,8 +31,9 @@ type Flow struct {
 type waiting struct {
 	sql    string
 	args   []any
-	change bool  // it must change exactly one row
-	demand error // what is returned if it does not, or breaks a constraint; nil: what it fails with
+	each   func(scan func(...any) error) error // takes the rows; nil: there are none
+	change bool                                // it must change exactly one row
+	demand error                               // what is returned if it does not, or breaks a constraint; nil: what it fails with
 }
 
 // ErrUnchanged is returned when a statement given to Flow.Change did not change
@@ -52,6 +54,31 @@ func (f *Flow) Exec(query string, args ...any) (int64, error) {
 // commit. What it fails with comes back there.
 func (f *Flow) Later(query string, args ...any) {
 	f.waiting = append(f.waiting, waiting{sql: query, args: args})
+}
+
+// LaterRows is Later for a statement that answers with rows. each is called for every
+// one, before that returns which the statement waits for.
+func (f *Flow) LaterRows(each func(scan func(...any) error) error, query string, args ...any) {
+	f.waiting = append(f.waiting, waiting{sql: query, args: args, each: each})
+}
+
+// take reads the answer to a statement that waited.
+func (w *waiting) take(results pgx.BatchResults) error {
+	if w.each == nil {
+		_, err := results.Exec()
+		return err
+	}
+	rows, err := results.Query()
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := w.each(rows.Scan); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
 }
 
 // Change is Later for a statement that must change exactly one row: if it does not,
@@ -84,7 +111,7 @@ func (f *Flow) Query(query string, args ...any) (pgx.Rows, error) {
 	batch.Queue(query, args...)
 	results := f.conn.SendBatch(f.ctx, batch)
 	for i, w := range f.waiting {
-		_, err := results.Exec()
+		err := w.take(results)
 		if err == nil {
 			f.begun = f.begun || i == 0
 			continue
@@ -173,18 +200,55 @@ func (db *DB) flow(ctx context.Context, isolation string, locks []string, f func
 	}
 	// The error is Raw's, too; a connection that is of no use any more is found out when it is asked for again.
 	defer func() { _ = conn.Close() }()
-	return conn.Raw(func(driver any) error {
-		c, ok := driver.(*stdlib.Conn)
-		if !ok {
-			return fmt.Errorf("store: the driver's connection is a %T", driver)
-		}
-		flow := &Flow{ctx: ctx, conn: c.Conn()}
+	return raw(conn, func(c *pgx.Conn) error {
+		flow := &Flow{ctx: ctx, conn: c}
 		flow.Later("BEGIN ISOLATION LEVEL " + isolation)
 		for _, lock := range locks {
 			flow.Later(lock)
 		}
 		return flow.run(f)
 	})
+}
+
+// raw calls f with the driver's connection.
+func raw(conn *sql.Conn, f func(*pgx.Conn) error) error {
+	return conn.Raw(func(driver any) error {
+		c, ok := driver.(*stdlib.Conn)
+		if !ok {
+			return fmt.Errorf("store: the driver's connection is a %T", driver)
+		}
+		return f(c.Conn())
+	})
+}
+
+// UpdateOn is UpdateRows on the connection that held returns, one of Hold: what runs on
+// it runs under its lock, without asking, and so no row has to be locked against those
+// who ask for the same lock. A transaction that asks nothing is sent as a whole, with its
+// commit: when the connection ends meanwhile, it may have happened. With repeat it is run
+// once more then, and has to find out by itself.
+func (db *DB) UpdateOn(ctx context.Context, held func(context.Context) (*sql.Conn, error), repeat bool, f func(*Flow) error) error {
+	return db.retry(ctx, func() error {
+		conn, err := held(ctx)
+		if err != nil {
+			return err
+		}
+		return raw(conn, func(c *pgx.Conn) error {
+			flow := &Flow{ctx: ctx, conn: c, whole: true}
+			flow.Later("BEGIN ISOLATION LEVEL READ COMMITTED")
+			return flow.run(f)
+		})
+	}, func(err error) bool { return repeat && lost(err) })
+}
+
+// Alive reports whether a connection of Hold has not ended, as far as is known without
+// asking the server.
+func Alive(conn *sql.Conn) bool {
+	alive := false
+	err := raw(conn, func(c *pgx.Conn) error {
+		alive = !c.IsClosed()
+		return nil
+	})
+	return err == nil && alive
 }
 
 func (f *Flow) run(do func(*Flow) error) (err error) {
@@ -195,7 +259,7 @@ func (f *Flow) run(do func(*Flow) error) (err error) {
 		}
 	}()
 	err = do(f)
-	if err == nil && !f.begun {
+	if err == nil && !f.begun && !f.whole {
 		// A transaction that is sent as a whole may have happened, or not, when the
 		// connection ends; so the commit is never sent with the beginning.
 		_, err = f.Exec("SELECT 1")
@@ -242,13 +306,7 @@ func (db *DB) Ask(ctx context.Context, questions ...Question) error {
 			return err
 		}
 		defer func() { _ = conn.Close() }()
-		return conn.Raw(func(driver any) error {
-			c, ok := driver.(*stdlib.Conn)
-			if !ok {
-				return fmt.Errorf("store: the driver's connection is a %T", driver)
-			}
-			return ask(ctx, c.Conn(), questions)
-		})
+		return raw(conn, func(c *pgx.Conn) error { return ask(ctx, c, questions) })
 	}, lost)
 }
 

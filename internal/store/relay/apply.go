@@ -171,6 +171,11 @@ func (b *batch) deliver(sub *mailbox.Submission, i int, from *state, outcome *ma
 		if _, err := point.ExecContext(b.ctx, st.id, int64(st.last), id); err != nil {
 			return err
 		}
+		if isUrgent(sub, m.Kind) {
+			if err := b.noteUrgent(st.id, sub.Precedence, st.last); err != nil {
+				return err
+			}
+		}
 		outcome.Placed = append(outcome.Placed, mailbox.Placed{Device: d, Number: st.last, Message: i})
 	}
 	return nil

@@ -98,8 +98,8 @@ func dueOf(ctx context.Context, tx *store.Tx, span dueSpan, before int64, limit 
 		n := 0
 		over := false
 		err := func() error {
-			rows, err := tx.QueryContext(ctx, `SELECT b.number, m.kind, m.time FROM mailbox b JOIN messages m ON m.id = b.message
-				WHERE b.device = $1 AND b.number > $2 ORDER BY b.number LIMIT $3`, span.id, after, portion)
+			rows, err := tx.QueryContext(ctx, `SELECT number, kind, time FROM mail
+				WHERE device = $1 AND number > $2 ORDER BY number LIMIT $3`, span.id, after, portion)
 			if err != nil {
 				return err
 			}
@@ -185,11 +185,11 @@ func runLength(all []aged) int {
 }
 
 const (
-	selectAged = `SELECT b.number, m.id, m.refs, m.grp, g.group_id, d.device, m.epoch, m.time, length(m.payload), m.incarnation, m.counter
-		FROM mailbox b JOIN messages m ON m.id = b.message JOIN groups g ON g.id = m.grp JOIN devices d ON d.id = m.sender
-		WHERE b.device = $1 AND b.number >= $2 AND b.number <= $3 AND m.kind = $4 AND m.time < $5 ORDER BY b.number`
-	selectExpired = `SELECT m.id, m.refs, m.payload FROM mailbox b JOIN messages m ON m.id = b.message JOIN devices d ON d.id = m.sender
-		WHERE b.device = $1 AND b.number = $2 AND m.kind = $3 AND m.grp = $4 AND d.device = $5`
+	selectAged = `SELECT m.number, m.message, m.refs, m.grp, g.group_id, d.device, m.epoch, m.time, length(m.payload), m.incarnation, m.counter
+		FROM mail m JOIN groups g ON g.id = m.grp JOIN devices d ON d.id = m.sender
+		WHERE m.device = $1 AND m.number >= $2 AND m.number <= $3 AND m.kind = $4 AND m.time < $5 ORDER BY m.number`
+	selectExpired = `SELECT m.message, m.refs, m.payload FROM mail m JOIN devices d ON d.id = m.sender
+		WHERE m.device = $1 AND m.number = $2 AND m.kind = $3 AND m.grp = $4 AND d.device = $5`
 )
 
 // A scanner is a row, of either database's.

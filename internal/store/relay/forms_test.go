@@ -33,7 +33,8 @@ var forms = []struct {
 	{"sqlite", sqlitePlace},
 	{"journal", func(t testing.TB) place { return journalPlace(t, 0) }},
 	{"small journal", func(t testing.TB) place { return journalPlace(t, 64<<10) }},
-	{"postgresql", sharedPlace},
+	{"postgresql", func(t testing.TB) place { return sharedPlace(t, false) }},
+	{"postgresql alone", func(t testing.TB) place { return sharedPlace(t, true) }},
 }
 
 // onEachForm runs a test on every form of the store.
@@ -66,14 +67,22 @@ func openJournaled(t testing.TB, cfg Config) *Journaled {
 	return j
 }
 
-func sharedPlace(t testing.TB) place {
+// sharedPlace is for a store on PostgreSQL, that of a gateway if it is to be alone.
+func sharedPlace(t testing.TB, alone bool) place {
 	database := testenv.Postgres(t).DSN
-	return place{open: func(t testing.TB, q mailbox.Quota) mailbox.Store { return openShared(t, database, q) }}
+	return place{open: func(t testing.TB, q mailbox.Quota) mailbox.Store {
+		return openConfigured(t, SharedConfig{Database: database, Quota: q, Alone: alone})
+	}}
 }
 
 func openShared(t testing.TB, database string, q mailbox.Quota) *Shared {
 	t.Helper()
-	s, err := OpenShared(t.Context(), SharedConfig{Database: database, Quota: q})
+	return openConfigured(t, SharedConfig{Database: database, Quota: q})
+}
+
+func openConfigured(t testing.TB, cfg SharedConfig) *Shared {
+	t.Helper()
+	s, err := OpenShared(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -74,6 +74,10 @@ type Journaled struct {
 	moving  bool                    // guarded by mu; the mover has been started
 	ending  bool                    // guarded by mu
 
+	door      sync.Mutex  // may be taken while commit is held
+	arrivals  []*arriving // guarded by door; in the order in which they came
+	receiving bool        // guarded by door; somebody takes them in
+
 	done chan struct{} // closed when the mover has ended
 }
 

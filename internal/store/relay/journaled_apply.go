@@ -17,17 +17,17 @@ import (
 // entry is what becomes one batch in the journal, and then of what is in memory. It
 // implements ground.
 type entry struct {
-	ctx     context.Context
-	j       *Journaled
-	buf     []byte // with journal.Head bytes left free
-	changed []*box // to be published
-	newLife *box   // of them, the one that begins an incarnation
-	letters []*letter
-	offsets []int // of the letters' payloads in buf
-	news    map[string]*group
-	stepped []*group
-	heavy   []heavyWork
-	adding  map[stockKey]int
+	ctx      context.Context
+	j        *Journaled
+	buf      []byte // with journal.Head bytes left free
+	changed  []*box // to be published
+	newLives []*box // of them, those that begin an incarnation
+	letters  []*letter
+	offsets  []int // of the letters' payloads in buf
+	news     map[string]*group
+	stepped  []*group
+	heavy    []heavyWork
+	adding   map[stockKey]int
 }
 
 type stockKey struct {
@@ -97,17 +97,20 @@ func (e *entry) box(d mailbox.Device) (*box, error) {
 
 // fetch brings a device from the database into memory.
 func (j *Journaled) fetch(ctx context.Context, d mailbox.Device) (*box, error) {
-	b := &box{device: d}
-	err := j.db.db.View(ctx, func(tx *store.Tx) error {
-		st, err := scanState(tx.QueryRowContext(ctx, stateQuery, d[:]))
-		if err == nil && st != nil {
-			b.cur = *st
-		}
+	var st *state
+	err := j.db.db.View(ctx, func(tx *store.Tx) (err error) {
+		st, err = scanState(tx.QueryRowContext(ctx, stateQuery, d[:]))
 		return err
 	})
-	if b.id = b.cur.id; err != nil || b.id == 0 {
+	if err != nil || st == nil || st.id == 0 {
 		return nil, err
 	}
+	return j.remember(d, st), nil
+}
+
+// remember keeps a device in memory that the database has.
+func (j *Journaled) remember(d mailbox.Device, st *state) *box {
+	b := &box{id: st.id, device: d, cur: *st}
 	b.saved, b.swept, b.top = b.cur.counter, b.cur.acked, b.cur.last
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -115,7 +118,7 @@ func (j *Journaled) fetch(ctx context.Context, d mailbox.Device) (*box, error) {
 		j.forget()
 	}
 	j.boxes[d], j.byID[b.id] = b, b
-	return b, nil
+	return b
 }
 
 // forget drops the boxes that the database has; mu and commit are held.
@@ -344,6 +347,9 @@ func (e *entry) deliver(sub *mailbox.Submission, i int, from *box, outcome *mail
 		sender: sub.Device, from: from.id, incarnation: sub.Incarnation, counter: sub.Counter, time: sub.Time.UnixMilli(),
 		to: make([]destination, 0, len(to)), live: len(to),
 	}
+	if isUrgent(sub, m.Kind) {
+		l.urgent = sub.Precedence
+	}
 	outcome.Placed = slices.Grow(outcome.Placed, len(to))
 	for _, d := range to {
 		b, err := e.box(d)
@@ -405,7 +411,7 @@ func (e *entry) commit() error {
 	if j.failed = err; err != nil {
 		return err
 	}
-	if b := e.newLife; b != nil {
+	for _, b := range e.newLives {
 		b.hashes, b.saved = nil, 0
 	}
 	for _, b := range e.changed {

@@ -8,66 +8,190 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 
 	"valise/gateway/mailbox"
 	"valise/internal/store"
 )
 
+// An arriving device waits for the group that it comes to the disk with.
+type arriving struct {
+	mailbox.Arrival
+	ctx  context.Context
+	done chan struct{} // closed when standing and err are set
+
+	absent bool   // the database does not have it
+	stored *state // as the database has it; nil: it was not asked
+	box    *box
+	item   *arrivalItem
+	card   [32]byte
+
+	standing mailbox.Standing
+	err      error
+}
+
 // Arrive implements mailbox.Store. A device that comes back as it was changes
-// nothing on disk but the time at which it was last seen, and that later.
+// nothing on disk but the time at which it was last seen, and that later. Those
+// that come while others are being written to the disk are written together.
 func (j *Journaled) Arrive(ctx context.Context, a mailbox.Arrival) (mailbox.Standing, error) {
-	j.commit.Lock()
-	defer j.commit.Unlock()
-	standing, err := j.arrive(ctx, a)
+	w := &arriving{Arrival: a, ctx: ctx, done: make(chan struct{})}
+	j.door.Lock()
+	j.arrivals = append(j.arrivals, w)
+	if !j.receiving {
+		j.receiving = true
+		go j.receive()
+	}
+	j.door.Unlock()
+	err := ctx.Err()
+	select {
+	case <-w.done:
+		err = w.err
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
 	if err != nil {
 		return mailbox.Standing{}, fmt.Errorf("relay store: arrival: %w", err)
 	}
-	return standing, nil
+	return w.standing, nil
 }
 
-func (j *Journaled) arrive(ctx context.Context, a mailbox.Arrival) (mailbox.Standing, error) {
-	if err := j.room(ctx); err != nil {
-		return mailbox.Standing{}, err
+// receive takes in groups of devices until none waits.
+func (j *Journaled) receive() {
+	for {
+		j.commit.Lock()
+		group := j.nextArrivals()
+		if len(group) > 0 {
+			j.takeIn(group)
+		}
+		j.commit.Unlock()
+		if len(group) == 0 {
+			return
+		}
+		for _, w := range group {
+			close(w.done)
+		}
 	}
-	chain, err := marshalChain(a.Chain)
+}
+
+// nextArrivals takes those off the queue that go to the disk together: the first
+// ones, up to a device that is among them already.
+func (j *Journaled) nextArrivals() []*arriving {
+	j.door.Lock()
+	defer j.door.Unlock()
+	n, among := 0, make(map[mailbox.Device]bool)
+	for n < len(j.arrivals) && n < maxArrivals && !among[j.arrivals[n].Device] {
+		among[j.arrivals[n].Device] = true
+		n++
+	}
+	group := j.arrivals[:n:n]
+	if j.arrivals = j.arrivals[n:]; len(j.arrivals) == 0 {
+		j.arrivals = nil
+	}
+	j.receiving = n > 0
+	return group
+}
+
+// takeIn makes one entry of a group. Who has gone meanwhile is left out, and what is
+// wrong with one is not the others' fault; commit is held.
+func (j *Journaled) takeIn(group []*arriving) {
+	ctx := context.Background() // the work is everybody's
+	err := j.room(ctx)
+	if err == nil {
+		err = j.lookUp(ctx, group)
+	}
 	if err != nil {
-		return mailbox.Standing{}, err
+		for _, w := range group {
+			w.err = err
+		}
+		return
 	}
 	e := j.begin(ctx)
-	b, err := e.box(a.Device)
-	if err != nil {
-		return mailbox.Standing{}, err
-	}
-	item := &arrivalItem{device: a.Device, address: a.Address, chain: chain, time: a.Time.Unix()}
-	card := item.card()
-	same := false
-	if b != nil {
-		if same, err = j.sameCard(ctx, b, card); err != nil {
-			return mailbox.Standing{}, err
+	for _, w := range group {
+		if w.err = w.ctx.Err(); w.err == nil {
+			w.err = e.arrive(w)
 		}
-		if item.began, err = j.begins(ctx, b, a); err != nil {
-			return mailbox.Standing{}, err
+	}
+	err = e.commit()
+	for _, w := range group {
+		if w.err == nil {
+			w.err = err
+		}
+		if w.err == nil {
+			w.standing, w.err = j.greet(ctx, w)
+		}
+	}
+}
+
+// lookUp reads what the database has of devices that are not in memory, in one
+// transaction.
+func (j *Journaled) lookUp(ctx context.Context, group []*arriving) error {
+	known := func(w *arriving) bool { return j.boxes[w.Device] != nil } // nobody else writes it while commit is held
+	if !slices.ContainsFunc(group, func(w *arriving) bool { return !known(w) }) {
+		return nil
+	}
+	return j.db.db.View(ctx, func(tx *store.Tx) error {
+		for _, w := range group {
+			if known(w) {
+				continue
+			}
+			var err error
+			if w.stored, err = scanState(tx.QueryRowContext(ctx, stateQuery, w.Device[:])); err != nil {
+				return err
+			}
+			w.absent = w.stored == nil
+		}
+		return nil
+	})
+}
+
+// arrive puts one of a group into the entry.
+func (e *entry) arrive(w *arriving) error {
+	chain, err := marshalChain(w.Chain)
+	if err != nil {
+		return err
+	}
+	if e.j.boxes[w.Device] == nil && w.stored != nil {
+		e.j.remember(w.Device, w.stored)
+	}
+	if !w.absent {
+		if w.box, err = e.box(w.Device); err != nil {
+			return err
+		}
+	}
+	item := &arrivalItem{device: w.Device, address: w.Address, chain: chain, time: w.Time.Unix()}
+	w.item, w.card = item, item.card()
+	same := false
+	if w.box != nil {
+		if same, err = e.j.sameCard(e.ctx, w.box, w.card); err != nil {
+			return err
+		}
+		if item.began, err = e.j.begins(e.ctx, w.box, w.Arrival); err != nil {
+			return err
 		}
 	} else {
-		b, item.first = e.newBox(a.Device), true
-		item.began = a.Begin && a.Incarnation != [16]byte{}
+		w.box, item.first = e.newBox(w.Device), true
+		item.began = w.Begin && w.Incarnation != [16]byte{}
 	}
 	if item.began {
-		item.incarnation = a.Incarnation
+		item.incarnation = w.Incarnation
 	}
 	if !same || item.began {
-		if err := e.arrived(b, item); err != nil {
-			return mailbox.Standing{}, err
-		}
+		e.arrived(w.box, item)
 	}
+	return nil
+}
+
+// greet is for a device whose group is on disk.
+func (j *Journaled) greet(ctx context.Context, w *arriving) (mailbox.Standing, error) {
+	b := w.box
 	j.mu.Lock()
-	b.card = card
+	b.card = w.card
 	if len(j.active) < j.cfg.noticed || j.active[b] { // else it is known as of an earlier day
-		b.seen = a.Time.Unix()
+		b.seen = w.item.time
 		j.active[b] = true
 	}
 	j.mu.Unlock()
-	return j.standing(ctx, b, item.began, a.Time.Unix())
+	return j.standing(ctx, b, w.item.began, w.item.time)
 }
 
 // newBox makes a device that nobody sees before the entry is committed.
@@ -79,17 +203,16 @@ func (e *entry) newBox(d mailbox.Device) *box {
 	return b
 }
 
-// arrived commits an arrival.
-func (e *entry) arrived(b *box, item *arrivalItem) error {
+// arrived adds an arrival to the entry.
+func (e *entry) arrived(b *box, item *arrivalItem) {
 	item.id = b.id
 	if item.began {
 		b.work.incarnation, b.work.counter = item.incarnation, 0
-		e.newLife = b
+		e.newLives = append(e.newLives, b)
 	}
 	e.buf = item.append(e.buf)
 	e.touch(b)
 	e.heavy = append(e.heavy, arrivalWork(b, item))
-	return e.commit()
 }
 
 func (a *arrivalItem) card() [32]byte {

@@ -29,6 +29,7 @@ type box struct {
 	// Guarded by Journaled.mu. cur is written with commit held as well.
 	cur     state
 	index   []pointer  // mail that is in the journal only, in order
+	urgent  *pressing  // what of it is urgent; nil: nothing
 	hashes  [][32]byte // of the counters saved+1, saved+2, …
 	saved   uint64     // hashes up to this counter are in the database, or forgotten
 	swept   uint64     // no mail up to this number is in the database
@@ -53,6 +54,7 @@ type letter struct {
 	place       journal.Place
 	size        int
 	kind        mailbox.Kind
+	urgent      uint8 // its precedence; 0: it is not urgent
 	group       *group
 	epoch       uint64
 	sender      mailbox.Device
@@ -188,7 +190,7 @@ func saveHashes(ctx context.Context, tx *store.Tx, device int64, saved uint64, h
 
 // append adds a letter to a batch, and says where its payload begins.
 func (l *letter) append(b, payload []byte) ([]byte, int) {
-	b = appendMessage(b, l.kind, l.group.name, l.epoch, len(l.to))
+	b = appendMessage(b, l.kind, l.urgent, l.group.name, l.epoch, len(l.to))
 	for _, d := range l.to {
 		b = binary.AppendUvarint(binary.AppendUvarint(b, uint64(d.box.id)), d.number)
 	}
@@ -202,6 +204,7 @@ func (b *box) take() {
 	for _, l := range b.given {
 		number++
 		b.index = append(b.index, pointer{number, l})
+		b.press(pointer{number, l})
 	}
 	b.given = nil
 }

@@ -292,6 +292,11 @@ func (b *batch) store(m *moved) error {
 		if _, err := point.ExecContext(b.ctx, d.box.id, int64(d.number), id); err != nil {
 			return err
 		}
+		if l.urgent > 0 {
+			if err := b.noteUrgent(d.box.id, l.urgent, d.number); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
@@ -493,6 +498,7 @@ func (b *box) cut(n int) {
 	if b.index = b.index[n:]; len(b.index) == 0 {
 		b.index = nil
 	}
+	b.unpress()
 }
 
 // whole runs f, which changes the database by itself, while nothing else changes:

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"valise/gateway/mailbox"
@@ -69,8 +70,18 @@ func (j *Journaled) Read(ctx context.Context, device mailbox.Device, after uint6
 
 // ReadInto is Read that puts payloads into the free part of into while they fit.
 func (j *Journaled) ReadInto(ctx context.Context, device mailbox.Device, after uint64, count, bytes int, into []byte) ([]mailbox.Entry, error) {
+	return j.find(ctx, device, 0, after, count, bytes, into)
+}
+
+// Urgent implements mailbox.Store.
+func (j *Journaled) Urgent(ctx context.Context, device mailbox.Device, precedence uint8, after uint64, count, bytes int) ([]mailbox.Entry, error) {
+	return j.find(ctx, device, max(precedence, 1), after, count, bytes, nil)
+}
+
+// find reads all mail, or that of one precedence if it is not 0.
+func (j *Journaled) find(ctx context.Context, device mailbox.Device, precedence uint8, after uint64, count, bytes int, into []byte) ([]mailbox.Entry, error) {
 	for {
-		entries, err := j.read(ctx, device, after, count, bytes, into)
+		entries, err := j.read(ctx, device, precedence, after, count, bytes, into)
 		if errors.Is(err, journal.ErrReleased) {
 			continue // it has been moved to the database meanwhile
 		}
@@ -83,7 +94,7 @@ func (j *Journaled) ReadInto(ctx context.Context, device mailbox.Device, after u
 
 // read takes what the database has and then what is in the journal: the numbers
 // there are the higher ones.
-func (j *Journaled) read(ctx context.Context, device mailbox.Device, after uint64, count, bytes int, into []byte) (entries []mailbox.Entry, err error) {
+func (j *Journaled) read(ctx context.Context, device mailbox.Device, precedence uint8, after uint64, count, bytes int, into []byte) (entries []mailbox.Entry, err error) {
 	var waiting []pointer
 	var first uint64
 	stored, held, waits := false, false, false
@@ -92,13 +103,18 @@ func (j *Journaled) read(ctx context.Context, device mailbox.Device, after uint6
 		after = max(after, b.cur.acked)
 		first = b.first()
 		stored = b.cur.held > int64(len(b.index)) && after+1 < first
-		waiting = b.waitingAfter(after, count, bytes)
+		if precedence == 0 {
+			waiting = b.waitingAfter(after, count, bytes)
+		} else {
+			waiting = b.urgentAfter(precedence, after, count, bytes)
+		}
 	})
 	if held {
 		return nil, nil
 	}
+	stored = stored || !found
 	if !found {
-		return j.db.Read(ctx, device, after, count, bytes)
+		first = math.MaxInt64
 	}
 	if stored && waits { // the end of a quarantine, it may be
 		if err := j.settle(ctx); err != nil {
@@ -107,7 +123,12 @@ func (j *Journaled) read(ctx context.Context, device mailbox.Device, after uint6
 	}
 	if stored {
 		var more bool
-		if entries, more, err = j.db.readUpTo(ctx, device, after, first-1, count, bytes); err != nil || more {
+		if precedence == 0 {
+			entries, more, err = j.db.readUpTo(ctx, device, after, first-1, count, bytes)
+		} else {
+			entries, more, err = j.db.urgentUpTo(ctx, device, precedence, after, first-1, count, bytes)
+		}
+		if err != nil || more {
 			return entries, err
 		}
 	}
@@ -142,8 +163,14 @@ func (b *box) waitingAfter(after uint64, count, bytes int) (list []pointer) {
 	if len(b.index) > 0 && after >= b.index[0].number {
 		from = int(min(after-b.index[0].number+1, uint64(len(b.index)))) // numbers rise by one
 	}
+	return upToBytes(b.index[from:], count, bytes)
+}
+
+// upToBytes copies pointers, at most so many and, beyond the first, with at most so many
+// bytes of payload.
+func upToBytes(index []pointer, count, bytes int) (list []pointer) {
 	total := 0
-	for _, p := range b.index[from:] {
+	for _, p := range index {
 		if total += p.letter.size; len(list) >= count || len(list) > 0 && total > bytes {
 			break
 		}

@@ -29,7 +29,7 @@ const (
 	tagArrival    itemTag = 1 // id, device[32], address, chain, time, began, incarnation[16]
 	tagSubmission itemTag = 2 // device id, counter, hash[32], time, incarnation[16]
 	tagStep       itemTag = 3 // create, row, group, from, to, info, count, {key, present, value}
-	tagMessage    itemTag = 4 // kind, group, epoch, count, {device id, number}, payload
+	tagMessage    itemTag = 4 // kind + 16 * urgent precedence, group, epoch, count, {device id, number}, payload
 	tagPackage    itemTag = 5 // suite, last resort, expires, package
 	tagState      itemTag = 6 // device id, counter, last, acked, held, bytes
 	tagHold       itemTag = 7 // device id, hold
@@ -109,6 +109,7 @@ func (s *stepItem) append(b []byte) []byte {
 // messageItem is a message with the numbers that it got.
 type messageItem struct {
 	kind    mailbox.Kind
+	urgent  uint8
 	group   []byte
 	epoch   uint64
 	to      []numbered
@@ -123,8 +124,8 @@ type numbered struct {
 }
 
 // appendMessage begins a message; recipients and payload follow.
-func appendMessage(b []byte, kind mailbox.Kind, group []byte, epoch uint64, to int) []byte {
-	b = appendBytes(append(b, byte(tagMessage), byte(kind)), group)
+func appendMessage(b []byte, kind mailbox.Kind, urgent uint8, group []byte, epoch uint64, to int) []byte {
+	b = appendBytes(append(b, byte(tagMessage), byte(kind)|urgent<<4), group)
 	return binary.AppendUvarint(binary.AppendUvarint(b, epoch), uint64(to))
 }
 
@@ -307,7 +308,9 @@ func (c *cursor) stepItem() *stepItem {
 }
 
 func (c *cursor) messageItem() *messageItem {
-	m := &messageItem{kind: mailbox.Kind(c.byte()), group: c.bytes(), epoch: c.uvarint()}
+	kind := c.byte()
+	m := &messageItem{kind: mailbox.Kind(kind & 15), urgent: kind >> 4, group: c.bytes(), epoch: c.uvarint()}
+	c.bad = c.bad || m.urgent > mailbox.Flash || m.urgent != 0 && (m.urgent < mailbox.Immediate || m.kind != mailbox.Content)
 	for range c.count(2) {
 		m.to = append(m.to, numbered{c.id(), c.uvarint()})
 	}

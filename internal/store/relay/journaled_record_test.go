@@ -38,7 +38,7 @@ func (w *writer) step(s *stepItem) error {
 }
 
 func (w *writer) message(m *messageItem) error {
-	w.b = appendMessage(w.b, m.kind, m.group, m.epoch, len(m.to))
+	w.b = appendMessage(w.b, m.kind, m.urgent, m.group, m.epoch, len(m.to))
 	for _, n := range m.to {
 		w.b = binary.AppendUvarint(binary.AppendUvarint(w.b, uint64(n.device)), n.number)
 	}

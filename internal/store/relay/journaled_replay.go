@@ -177,7 +177,7 @@ func (r *replay) message(m *messageItem) error {
 	}
 	r.part++
 	l := &letter{
-		seq: r.seq, part: r.part, place: r.at.Plus(m.offset), size: len(m.payload), kind: m.kind, group: g, epoch: m.epoch,
+		seq: r.seq, part: r.part, place: r.at.Plus(m.offset), size: len(m.payload), kind: m.kind, urgent: m.urgent, group: g, epoch: m.epoch,
 		sender: r.from.device, from: r.from.id, incarnation: r.sub.incarnation, counter: r.sub.counter, time: r.sub.time,
 		live: len(m.to),
 	}
@@ -195,6 +195,7 @@ func (r *replay) message(m *messageItem) error {
 			return fmt.Errorf("mail %d of a device follows %d: %w", n.number, b.index[k-1].number, errRecord)
 		}
 		b.index = append(b.index, pointer{n.number, l})
+		b.press(pointer{n.number, l})
 		l.to = append(l.to, destination{b, n.number})
 	}
 	if !moved {

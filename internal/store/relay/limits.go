@@ -26,6 +26,10 @@ const (
 	// that arrive together cost one transaction.
 	heavyPause = 50 * time.Millisecond
 
+	// maxArrivals bounds the devices whose arrival is one batch of the journal, and so how
+	// long messages wait for them: some 2 KiB each, and a look into the database.
+	maxArrivals = 64
+
 	// maxNoticed bounds the devices that stay in memory only because the database does
 	// not know yet when they came last: more of them would crowd out what the cache is
 	// for, and be looked through at each device that is fetched.

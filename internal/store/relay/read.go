@@ -30,15 +30,20 @@ func (s tables) Read(ctx context.Context, device mailbox.Device, after uint64, c
 // readUpTo reads the mail after one number and up to another. more says that there is
 // some that count or bytes left out.
 func (s tables) readUpTo(ctx context.Context, device mailbox.Device, after, upTo uint64, count, bytes int) (entries []mailbox.Entry, more bool, err error) {
+	return s.some(ctx, count, bytes, `SELECT m.number, m.kind, g.group_id, m.epoch, d.device, m.time, m.payload
+		FROM mail m
+		JOIN groups g ON g.id = m.grp
+		JOIN devices d ON d.id = m.sender
+		WHERE m.device = (SELECT o.id FROM devices o JOIN states s ON s.device = o.id WHERE o.device = $1 AND s.hold = 0) AND m.number > $2 AND m.number <= $3
+		ORDER BY m.number LIMIT $4`, device[:], int64(after), int64(upTo), count)
+}
+
+// some returns the entries that a query finds, at most count and, beyond the first, at
+// most so many bytes of payload.
+func (s tables) some(ctx context.Context, count, bytes int, query string, args ...any) (entries []mailbox.Entry, more bool, err error) {
 	err = s.db.View(ctx, func(tx *store.Tx) error {
 		entries, more = nil, false
-		rows, err := tx.QueryContext(ctx, `SELECT b.number, m.kind, g.group_id, m.epoch, d.device, m.time, m.payload
-			FROM mailbox b
-			JOIN messages m ON m.id = b.message
-			JOIN groups g ON g.id = m.grp
-			JOIN devices d ON d.id = m.sender
-			WHERE b.device = (SELECT o.id FROM devices o JOIN states s ON s.device = o.id WHERE o.device = $1 AND s.hold = 0) AND b.number > $2 AND b.number <= $3
-			ORDER BY b.number LIMIT $4`, device[:], int64(after), int64(upTo), count)
+		rows, err := tx.QueryContext(ctx, query, args...)
 		if err != nil {
 			return err
 		}
@@ -197,7 +202,7 @@ func (s tables) devices(ctx context.Context, query, address string) (devices []m
 func (s tables) Totals(ctx context.Context) (t mailbox.Totals, err error) {
 	err = s.db.View(ctx, func(tx *store.Tx) error {
 		return tx.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM devices), (SELECT count(*) FROM groups),
-			(SELECT count(*) FROM messages), (SELECT count(*) FROM mailbox),
+			(SELECT count(*) FROM messages) + (SELECT count(*) FROM mailbox WHERE message IS NULL), (SELECT count(*) FROM mailbox),
 			(SELECT count(*) FROM key_packages), (SELECT count(*) FROM blobs)`).
 			Scan(&t.Devices, &t.Groups, &t.Messages, &t.Pointers, &t.KeyPackages, &t.Blobs)
 	})

@@ -146,7 +146,12 @@ func takeLock(path string) (*os.File, error) {
 func (s *Store) Close() error { return errors.Join(s.db.Close(), s.lock.Close()) }
 
 // Tidy moves the write-ahead log into the database file, off the commit path.
-func (s *Store) Tidy(ctx context.Context) error { return s.db.Checkpoint(ctx) }
+func (s *Store) Tidy(ctx context.Context) error {
+	if err := s.tidyUrgent(ctx); err != nil {
+		return err
+	}
+	return s.db.Checkpoint(ctx)
+}
 
 // statements of the commit path, compiled once on the writing connection.
 type statements struct {

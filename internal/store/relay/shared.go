@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"sync"
 
 	"valise/gateway/mailbox"
@@ -19,14 +18,22 @@ import (
 // every transaction locks the rows of the devices that it is about, in the order of
 // their keys, then those of the groups, then the counts of pointers, and decides on
 // what it then reads. Nothing that can change is kept in memory between two of them.
+//
+// One that is alone keeps in memory what it decides on, as a Store does, and asks for
+// nothing that it knows: a batch goes to the server as a whole, with its commit. All of
+// its transactions run on the connection that holds the lock, so that none takes place
+// after another process has got that.
 type Shared struct {
 	tables
-	alone *sql.Conn // holds the lock of Config.Alone; nil: not asked for
+	owner bool // Config.Alone
 
-	mu    sync.Mutex
-	judge judge                    // guarded by mu
-	keys  map[mailbox.Device]int64 // guarded by mu; rows of devices, which never change
-	block messageBlock             // guarded by mu
+	mu     sync.Mutex
+	alone  *sql.Conn                // guarded by mu; holds the lock of an owner
+	judge  judge                    // guarded by mu
+	keys   map[mailbox.Device]int64 // guarded by mu; rows of devices, which never change
+	block  messageBlock             // guarded by mu
+	cache  cache                    // of an owner
+	groups map[string]groupRow      // guarded by mu; of an owner
 }
 
 var _ mailbox.Store = (*Shared)(nil)
@@ -57,7 +64,10 @@ func OpenShared(ctx context.Context, cfg SharedConfig) (*Shared, error) {
 	if err != nil {
 		return nil, fmt.Errorf("relay store: %w", err)
 	}
-	s := &Shared{tables: tables{db: db}, judge: judge{quota: withDefaults(cfg.Quota)}, keys: make(map[mailbox.Device]int64)}
+	s := &Shared{
+		tables: tables{db: db}, owner: cfg.Alone, judge: judge{quota: withDefaults(cfg.Quota)},
+		keys: make(map[mailbox.Device]int64), cache: newCache(), groups: make(map[string]groupRow),
+	}
 	if cfg.Alone {
 		if s.alone, err = db.Hold(ctx, aloneLock); err != nil {
 			if errors.Is(err, store.ErrHeld) {
@@ -77,6 +87,8 @@ const aloneLock = 0x56414c4700000001
 
 // Close ends all connections.
 func (s *Shared) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.alone != nil {
 		_ = s.alone.Close() // it may have ended long ago
 	}
@@ -86,19 +98,56 @@ func (s *Shared) Close() error {
 // Tidy finds out whether this is still the only gateway on the database: the lock ends
 // with its connection, as when the server is started anew.
 func (s *Shared) Tidy(ctx context.Context) error {
-	if s.alone == nil || s.alone.PingContext(ctx) == nil {
+	if s.owner {
+		if err := s.tidyLock(ctx); err != nil {
+			return fmt.Errorf("relay store: %w", err)
+		}
+	}
+	return s.tidyUrgent(ctx)
+}
+
+func (s *Shared) tidyLock(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.alone.PingContext(ctx) == nil {
 		return nil
 	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return s.takeLock(ctx)
+}
+
+// takeLock takes the lock again. Another process may have had it meanwhile.
+func (s *Shared) takeLock(ctx context.Context) error {
 	_ = s.alone.Close()
+	s.forget()
 	conn, err := s.db.Hold(ctx, aloneLock)
 	if errors.Is(err, store.ErrHeld) {
 		err = ErrInUse
 	}
 	if err != nil {
-		return fmt.Errorf("relay store: %w", err)
+		return err
 	}
 	s.alone = conn
 	return nil
+}
+
+// held returns the connection that holds the lock.
+func (s *Shared) held(ctx context.Context) (*sql.Conn, error) {
+	if !store.Alive(s.alone) {
+		if err := s.takeLock(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return s.alone, nil
+}
+
+// forget drops what is in memory and can change.
+func (s *Shared) forget() {
+	s.cache.reset()
+	clear(s.groups)
+	s.block = messageBlock{} // whether its keys are in use may be unknown
 }
 
 // A messageBlock is a row of keys for messages, drawn by one process.
@@ -109,35 +158,51 @@ const blockSize = 4096
 
 // change runs f in a transaction.
 func (s *Shared) change(ctx context.Context, f func(b *sharedBatch) error) error {
+	return s.transact(ctx, false, f)
+}
+
+// transact is change. With repeat, f is run once more where it is not known whether it
+// has happened.
+func (s *Shared) transact(ctx context.Context, repeat bool, f func(b *sharedBatch) error) (err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var b *sharedBatch
-	err := s.db.UpdateRows(ctx, func(flow *store.Flow) error {
+	once := func(flow *store.Flow) error {
+		if b != nil {
+			s.forget()
+		}
 		b = newSharedBatch(s, flow)
 		if err := f(b); err != nil {
 			return err
 		}
 		return b.flush()
-	})
+	}
+	if s.owner {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		// A statement that is cut off ends its connection, and with it the lock.
+		err = s.db.UpdateOn(context.WithoutCancel(ctx), s.held, repeat, once)
+	} else {
+		err = s.db.UpdateRows(ctx, once)
+	}
 	if err != nil {
-		s.block = messageBlock{} // whether its keys are in use may be unknown
+		s.forget()
 		return err
 	}
-	if len(s.keys)+len(b.met) > maxCached {
-		clear(s.keys)
-	}
-	maps.Copy(s.keys, b.met)
+	b.remember()
 	return nil
 }
 
 // Apply implements mailbox.Store.
 func (s *Shared) Apply(ctx context.Context, submissions []*mailbox.Submission, acks []mailbox.Ack) (outcomes []mailbox.Outcome, err error) {
-	err = s.change(ctx, func(b *sharedBatch) error {
+	// Whether a submission was done is what its mark says: a batch may be run again.
+	err = s.transact(ctx, true, func(b *sharedBatch) error {
 		outcomes = make([]mailbox.Outcome, len(submissions))
 		if err := b.lockFor(submissions, acks); err != nil {
 			return err
 		}
-		if err := b.acknowledge(acks); err != nil {
+		if err := b.note(acks); err != nil {
 			return err
 		}
 		for i, sub := range submissions {
@@ -157,6 +222,13 @@ func (s *Shared) Apply(ctx context.Context, submissions []*mailbox.Submission, a
 // submit judges and does one submission.
 func (b *sharedBatch) submit(sub *mailbox.Submission) (mailbox.Outcome, error) {
 	from, refusal, err := b.s.judge.decide(b, sub)
+	if err == nil && refusal != nil && refusal.Verdict == mailbox.MailboxFull && len(b.freed) > 0 {
+		// What this batch has acknowledged may be the room that is missing.
+		if err := b.dropNoted(); err != nil {
+			return mailbox.Outcome{}, err
+		}
+		from, refusal, err = b.s.judge.decide(b, sub)
+	}
 	if err != nil {
 		return mailbox.Outcome{}, err
 	}

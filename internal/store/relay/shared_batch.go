@@ -3,11 +3,9 @@
 package relay
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 
 	"valise/gateway/mailbox"
 	"valise/internal/store"
@@ -21,28 +19,40 @@ type sharedBatch struct {
 	flow   *store.Flow
 	states map[mailbox.Device]*state // locked; nil: never arrived
 	dirty  map[int64]*state
-	groups map[string]*groupRow // locked; nil: there is none
-	done   map[slotKey]*mailbox.Submission
+	groups map[string]*groupRow     // locked; nil: there is none
+	done   map[int64]*newMarks      // by device
+	freed  []numbers                // acknowledged; to be dropped
 	met    map[mailbox.Device]int64 // kept for later when all this is committed
 	out    output
-}
-
-type slotKey struct{ device, slot int64 }
-
-// output is what a transaction will write, column by column.
-type output struct {
-	messages struct {
-		id, kind, group, epoch, sender, time, refs, counter []int64
-		payload, incarnation                                [][]byte
-	}
-	shared   struct{ message, n []int64 } // those with several pointers
-	pointers struct{ device, number, message, size []int64 }
+	urgent urgentRows
 }
 
 func newSharedBatch(s *Shared, flow *store.Flow) *sharedBatch {
 	return &sharedBatch{
 		s: s, flow: flow, states: make(map[mailbox.Device]*state), dirty: make(map[int64]*state),
-		groups: make(map[string]*groupRow), done: make(map[slotKey]*mailbox.Submission), met: make(map[mailbox.Device]int64),
+		groups: make(map[string]*groupRow), done: make(map[int64]*newMarks), met: make(map[mailbox.Device]int64),
+	}
+}
+
+// remember keeps what was committed.
+func (b *sharedBatch) remember() {
+	s := b.s
+	if !s.owner {
+		if len(s.keys)+len(b.met) > maxCached {
+			clear(s.keys)
+		}
+		maps.Copy(s.keys, b.met)
+		return
+	}
+	maps.DeleteFunc(b.states, func(_ mailbox.Device, st *state) bool { return st == nil })
+	s.cache.put(b.states)
+	if len(s.groups)+len(b.groups) > maxCached {
+		clear(s.groups)
+	}
+	for id, g := range b.groups {
+		if g != nil {
+			s.groups[id] = *g
+		}
 	}
 }
 
@@ -75,8 +85,12 @@ func (b *sharedBatch) lockFor(submissions []*mailbox.Submission, acks []mailbox.
 }
 
 // lockDevices locks and reads the rows of devices, in the order of their keys. It is
-// called once in a transaction, before anything else is locked.
+// called once in a transaction, before anything else is locked. Who is alone reads those
+// that are not in memory.
 func (b *sharedBatch) lockDevices(devices func(func(mailbox.Device) bool)) error {
+	if b.s.owner {
+		return b.readDevices(devices)
+	}
 	var keys []int64
 	var strangers [][]byte
 	byKey := make(map[int64]mailbox.Device)
@@ -116,6 +130,38 @@ func (b *sharedBatch) lockDevices(devices func(func(mailbox.Device) bool)) error
 	return rows.Err()
 }
 
+// readDevices finds the states of devices, in memory or in the database.
+func (b *sharedBatch) readDevices(devices func(func(mailbox.Device) bool)) error {
+	var unknown [][]byte
+	for d := range devices {
+		b.states[d] = nil
+		if st, ok := b.s.cache.get(d); ok {
+			b.states[d] = &st
+		} else {
+			unknown = append(unknown, d[:])
+		}
+	}
+	if len(unknown) == 0 {
+		return nil
+	}
+	rows, err := b.flow.Query(`SELECT d.device, s.device, s.incarnation, s.counter, s.last, s.acked, s.held, s.bytes, s.hold
+		FROM devices d JOIN states s ON s.device = d.id WHERE d.device = ANY($1)`, unknown)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		st := new(state)
+		var device, incarnation []byte
+		if err := rows.Scan(&device, &st.id, &incarnation, &st.counter, &st.last, &st.acked, &st.held, &st.bytes, &st.hold); err != nil {
+			return err
+		}
+		copy(st.incarnation[:], incarnation)
+		b.states[mailbox.Device(device)] = st
+	}
+	return rows.Err()
+}
+
 // meet finds the keys of devices that this process has not met.
 func (b *sharedBatch) meet(devices [][]byte, byKey map[int64]mailbox.Device) (keys []int64, err error) {
 	rows, err := b.flow.Query(`SELECT id, device FROM devices WHERE device = ANY($1)`, devices)
@@ -138,13 +184,21 @@ func (b *sharedBatch) meet(devices [][]byte, byKey map[int64]mailbox.Device) (ke
 }
 
 // lockGroups locks and reads groups, in the order of their keys: one that is stepped
-// against everybody, the others against being stepped.
+// against everybody, the others against being stepped. Who is alone reads those that are
+// not in memory.
 func (b *sharedBatch) lockGroups(groups map[string]bool) error {
 	var all [][]byte
 	mode := "FOR SHARE"
+	if b.s.owner {
+		mode = ""
+	}
 	for id, stepped := range groups {
+		if g, ok := b.s.groups[id]; ok {
+			b.groups[id] = &g
+			continue
+		}
 		all, b.groups[id] = append(all, []byte(id)), nil
-		if stepped {
+		if stepped && !b.s.owner {
 			mode = "FOR UPDATE" // for all: two modes would be two orders
 		}
 	}
@@ -187,25 +241,21 @@ func (b *sharedBatch) group(id []byte) (*groupRow, error) {
 
 // recall implements ground.
 func (b *sharedBatch) recall(from *state, counter uint64) (hash [32]byte, err error) {
-	slot := int64(counter % mailbox.KeptHashes)
-	if sub := b.done[slotKey{from.id, slot}]; sub != nil {
-		if sub.Counter != counter {
-			return hash, mailbox.ErrNotFound
-		}
-		return sub.Hash, nil
+	if counter+mailbox.KeptHashes <= from.counter {
+		return hash, mailbox.ErrNotFound
 	}
-	rows, err := b.flow.Query(`SELECT hash FROM submissions WHERE device = $1 AND slot = $2 AND counter = $3`, from.id, slot, int64(counter))
+	if hash, ok := b.done[from.id].find(counter); ok {
+		return hash, nil
+	}
+	rows, err := b.flow.Query(selectMark, from.id, int64(counter))
 	if err != nil {
 		return hash, err
 	}
 	defer rows.Close()
-	var stored []byte
 	if !rows.Next() {
 		return hash, orNotFound(rows.Err())
 	}
-	err = rows.Scan(&stored)
-	copy(hash[:], stored)
-	return hash, err
+	return scanMark(rows, counter)
 }
 
 // stock implements ground. What was published before in this transaction has been
@@ -242,7 +292,7 @@ func (b *sharedBatch) changed(st *state) { b.dirty[st.id] = st }
 func (b *sharedBatch) write(sub *mailbox.Submission, from *state) (mailbox.Outcome, error) {
 	from.counter = sub.Counter
 	b.changed(from)
-	b.done[slotKey{from.id, int64(sub.Counter % mailbox.KeptHashes)}] = sub
+	b.mark(from, sub)
 	if sub.Step != nil {
 		if err := b.step(sub.Step); err != nil {
 			return mailbox.Outcome{}, err
@@ -313,47 +363,27 @@ func (b *sharedBatch) deliver(sub *mailbox.Submission, i int, from *state, outco
 	if g == nil {
 		return fmt.Errorf("message for an unknown group: %w", mailbox.ErrNotFound)
 	}
-	id, err := b.putMessage(m.Kind, g.id, m.Epoch, from.id, sub.Time.UnixMilli(), len(to), m.Payload, sub.Incarnation[:], sub.Counter)
-	if err != nil {
-		return err
+	mail := body{m.Kind, g.id, m.Epoch, from.id, sub.Time.UnixMilli(), sub.Counter, m.Payload, sub.Incarnation[:]}
+	id := int64(0)
+	if len(to) > 1 {
+		if id, err = b.putShared(&mail, len(to)); err != nil {
+			return err
+		}
 	}
 	for _, d := range to {
 		st := b.states[d]
 		st.last++
-		b.point(st, st.last, id, len(m.Payload))
+		if len(to) > 1 {
+			b.point(st, st.last, id, len(m.Payload))
+		} else {
+			b.put(st, st.last, &mail)
+		}
+		if isUrgent(sub, m.Kind) {
+			b.urgent.add(st.id, sub.Precedence, st.last)
+		}
 		outcome.Placed = append(outcome.Placed, mailbox.Placed{Device: d, Number: st.last, Message: i})
 	}
 	return nil
-}
-
-func (b *sharedBatch) putMessage(kind mailbox.Kind, group int64, epoch uint64, sender, time int64, refs int, payload, incarnation []byte, counter uint64) (int64, error) {
-	if b.s.block.next == b.s.block.end {
-		n, err := b.number(`SELECT nextval('message_blocks')`)
-		if err != nil {
-			return 0, err
-		}
-		b.s.block = messageBlock{n * blockSize, (n + 1) * blockSize}
-	}
-	id := b.s.block.next
-	b.s.block.next++
-	m := &b.out.messages
-	m.id, m.kind, m.group, m.epoch = append(m.id, id), append(m.kind, int64(kind)), append(m.group, group), append(m.epoch, int64(epoch))
-	m.sender, m.time, m.refs, m.counter = append(m.sender, sender), append(m.time, time), append(m.refs, int64(refs)), append(m.counter, int64(counter))
-	m.payload, m.incarnation = append(m.payload, full(payload)), append(m.incarnation, full(incarnation))
-	if refs > 1 {
-		b.out.shared.message, b.out.shared.n = append(b.out.shared.message, id), append(b.out.shared.n, int64(refs))
-	}
-	return id, nil
-}
-
-// point puts a message into a mailbox.
-func (b *sharedBatch) point(st *state, number uint64, message int64, size int) {
-	p := &b.out.pointers
-	p.device, p.number = append(p.device, st.id), append(p.number, int64(number))
-	p.message, p.size = append(p.message, message), append(p.size, int64(size))
-	st.held++
-	st.bytes += int64(size)
-	b.changed(st)
 }
 
 func (b *sharedBatch) publish(sub *mailbox.Submission, owner *state) {
@@ -368,70 +398,4 @@ func (b *sharedBatch) publish(sub *mailbox.Submission, owner *state) {
 		b.flow.Later(`INSERT INTO key_packages (device, suite, last_resort, expires, package) VALUES ($1, $2, $3, $4, $5)`,
 			owner.id, int64(kp.Suite), kp.LastResort, kp.Expires, full(kp.Package))
 	}
-}
-
-// flush gives the server everything that was noted; it goes out with the commit.
-func (b *sharedBatch) flush() error {
-	if m := &b.out.messages; len(m.id) > 0 {
-		b.flow.Later(`INSERT INTO messages (id, kind, grp, epoch, sender, time, refs, counter, payload, incarnation)
-			SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bytea[], $10::bytea[])`,
-			m.id, m.kind, m.group, m.epoch, m.sender, m.time, m.refs, m.counter, m.payload, m.incarnation)
-	}
-	if r := &b.out.shared; len(r.message) > 0 {
-		b.flow.Later(`INSERT INTO refs (message, n) SELECT * FROM unnest($1::bigint[], $2::bigint[])`, r.message, r.n)
-	}
-	if p := &b.out.pointers; len(p.device) > 0 {
-		b.flow.Later(`INSERT INTO mailbox (device, number, message, size) SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[])`,
-			p.device, p.number, p.message, p.size)
-	}
-	b.flushMarks()
-	b.flushStates()
-	return nil
-}
-
-func (b *sharedBatch) flushMarks() {
-	if len(b.done) == 0 {
-		return
-	}
-	keys := slices.SortedFunc(maps.Keys(b.done), func(x, y slotKey) int {
-		if x.device != y.device {
-			return int(min(1, max(-1, x.device-y.device)))
-		}
-		return int(x.slot - y.slot)
-	})
-	var devices, slots, counters []int64
-	var hashes [][]byte
-	for _, k := range keys {
-		sub := b.done[k]
-		devices, slots = append(devices, k.device), append(slots, k.slot)
-		counters, hashes = append(counters, int64(sub.Counter)), append(hashes, bytes.Clone(sub.Hash[:]))
-	}
-	b.flow.Later(`INSERT INTO submissions (device, slot, counter, hash) SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bytea[])
-		ON CONFLICT (device, slot) DO UPDATE SET counter = excluded.counter, hash = excluded.hash`, devices, slots, counters, hashes)
-}
-
-func (b *sharedBatch) flushStates() {
-	if len(b.dirty) == 0 {
-		return
-	}
-	var devices, counters, lasts, acked, held, size, holds []int64
-	var incarnations [][]byte
-	for _, id := range slices.Sorted(maps.Keys(b.dirty)) {
-		st := b.dirty[id]
-		devices, counters, lasts = append(devices, id), append(counters, int64(st.counter)), append(lasts, int64(st.last))
-		acked, held, size, holds = append(acked, int64(st.acked)), append(held, st.held), append(size, st.bytes), append(holds, int64(st.hold))
-		incarnations = append(incarnations, incarnationOf(st))
-	}
-	b.flow.Later(`UPDATE states s SET incarnation = u.incarnation, counter = u.counter, last = u.last, acked = u.acked, held = u.held, bytes = u.bytes, hold = u.hold
-		FROM unnest($1::bigint[], $2::bytea[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[])
-		AS u(device, incarnation, counter, last, acked, held, bytes, hold) WHERE s.device = u.device`,
-		devices, incarnations, counters, lasts, acked, held, size, holds)
-}
-
-// incarnationOf is how a state's incarnation is stored: one that never was is empty.
-func incarnationOf(st *state) []byte {
-	if st.incarnation == [16]byte{} {
-		return []byte{}
-	}
-	return bytes.Clone(st.incarnation[:])
 }

@@ -156,10 +156,6 @@ func (b *sharedBatch) putNotice(st *state, number uint64, n notice) error {
 	if err != nil {
 		return err
 	}
-	id, err := b.putMessage(n.kind, n.group, n.epoch, about.id, n.time, 1, n.payload, nil, 0)
-	if err != nil {
-		return err
-	}
-	b.point(st, number, id, len(n.payload))
+	b.put(st, number, &body{n.kind, n.group, n.epoch, about.id, n.time, 0, n.payload, nil})
 	return nil
 }

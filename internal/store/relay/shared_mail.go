@@ -16,15 +16,19 @@ import (
 // their keys: another process may be at the same messages for other devices. Numbers
 // have a lower bound because what was deleted before stands in the index until a
 // vacuum, and would be looked at each time.
-const dropMail = `WITH a AS (SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS a(device, after, number)),
+const (
+	dropMail = `WITH ` + dropping + ` SELECT device, n, size FROM freed`
+
+	dropping = `a AS (SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS a(device, after, number)),
 	gone AS (DELETE FROM mailbox m USING a WHERE m.device = a.device AND m.number > a.after AND m.number <= a.number RETURNING m.device, m.message, m.size),
-	per AS (SELECT message, count(*) AS n FROM gone GROUP BY message),
+	per AS (SELECT message, count(*) AS n FROM gone WHERE message IS NOT NULL GROUP BY message),
 	locked AS MATERIALIZED (SELECT r.message, r.n AS had, per.n AS less FROM refs r JOIN per ON per.message = r.message ORDER BY r.message FOR UPDATE OF r),
 	fewer AS (UPDATE refs r SET n = r.n - l.less FROM locked l WHERE r.message = l.message AND l.had > l.less),
 	none AS (DELETE FROM refs r USING locked l WHERE r.message = l.message AND l.had <= l.less),
 	dead AS (SELECT per.message FROM per LEFT JOIN locked l ON l.message = per.message WHERE l.message IS NULL OR l.had <= l.less),
-	buried AS (DELETE FROM messages m USING dead WHERE m.id = dead.message)
-	SELECT device, count(*), sum(size)::bigint FROM gone GROUP BY device`
+	buried AS (DELETE FROM messages m USING dead WHERE m.id = dead.message),
+	freed AS (SELECT device, count(*) AS n, sum(size)::bigint AS size FROM gone GROUP BY device)`
+)
 
 // numbers are what goes out of one mailbox: after one number, up to another.
 type numbers struct {
@@ -32,10 +36,10 @@ type numbers struct {
 	after, upTo uint64
 }
 
-// acknowledge removes what devices have.
-func (b *sharedBatch) acknowledge(acks []mailbox.Ack) error {
+// note marks what devices have as acknowledged. It is dropped with what the batch
+// writes, or before somebody has to know how full a mailbox is.
+func (b *sharedBatch) note(acks []mailbox.Ack) error {
 	at := make(map[*state]int)
-	var all []numbers
 	for _, a := range acks {
 		st, err := b.state(a.Device)
 		if err != nil {
@@ -45,15 +49,30 @@ func (b *sharedBatch) acknowledge(acks []mailbox.Ack) error {
 			continue
 		}
 		if i, ok := at[st]; ok {
-			all[i].upTo = a.Number
+			b.freed[i].upTo = a.Number
 		} else {
-			at[st] = len(all)
-			all = append(all, numbers{st, st.acked, a.Number})
+			at[st] = len(b.freed)
+			b.freed = append(b.freed, numbers{st, st.acked, a.Number})
 		}
 		st.acked = a.Number
 		b.changed(st)
 	}
+	return nil
+}
+
+// dropNoted drops what was noted, now.
+func (b *sharedBatch) dropNoted() error {
+	all := b.freed
+	b.freed = nil
 	return b.drop(all)
+}
+
+// acknowledge removes what devices have.
+func (b *sharedBatch) acknowledge(acks []mailbox.Ack) error {
+	if err := b.note(acks); err != nil {
+		return err
+	}
+	return b.dropNoted()
 }
 
 // drop takes mail out of mailboxes.
@@ -62,11 +81,10 @@ func (b *sharedBatch) drop(all []numbers) error {
 		return nil
 	}
 	byKey := make(map[int64]*state, len(all))
-	devices, afters, upTos := make([]int64, len(all)), make([]int64, len(all)), make([]int64, len(all))
-	for i, n := range all {
-		devices[i], afters[i], upTos[i] = n.of.id, int64(n.after), int64(n.upTo)
+	for _, n := range all {
 		byKey[n.of.id] = n.of
 	}
+	devices, afters, upTos := columns(all)
 	rows, err := b.flow.Query(dropMail, devices, afters, upTos)
 	if err != nil {
 		return err
@@ -83,6 +101,15 @@ func (b *sharedBatch) drop(all []numbers) error {
 		b.changed(st)
 	}
 	return rows.Err()
+}
+
+// columns are what dropping asks for.
+func columns(all []numbers) (devices, afters, upTos []int64) {
+	devices, afters, upTos = make([]int64, len(all)), make([]int64, len(all)), make([]int64, len(all))
+	for i, n := range all {
+		devices[i], afters[i], upTos[i] = n.of.id, int64(n.after), int64(n.upTo)
+	}
+	return devices, afters, upTos
 }
 
 // Arrive implements mailbox.Store.
@@ -130,7 +157,7 @@ func (b *sharedBatch) begin(a mailbox.Arrival, st *state) (bool, error) {
 	if err != nil || n == 0 {
 		return false, err
 	}
-	b.flow.Later(`DELETE FROM submissions WHERE device = $1`, st.id)
+	b.flow.Later(`DELETE FROM marks WHERE device = $1`, st.id)
 	b.flow.Later(`DELETE FROM key_packages WHERE device = $1`, st.id)
 	st.incarnation, st.counter = a.Incarnation, 0
 	b.changed(st)
