@@ -3,12 +3,18 @@
 package gateway
 
 import (
+	"context"
+	"database/sql"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"valise/bulletin"
 	"valise/gateway/group"
+	"valise/gateway/mailbox"
 	"valise/identity"
 	"valise/internal/testenv/paper"
 	"valise/mls"
@@ -229,8 +235,8 @@ func TestIdleGroupsAreCleared(t *testing.T) {
 		}
 		asked[string(lease.Group)] = true
 	}
-	if n := within(t, walked); n != len(groups)+1 {
-		t.Errorf("a walk through %d groups, there are %d", n, len(groups)+1)
+	if n := within(t, walked); n != len(groups) {
+		t.Errorf("a walk through %d groups, carol is in %d", n, len(groups))
 	}
 	if n := len(gw.groups.Views()); n != 0 {
 		t.Errorf("%d groups are in memory after the walk", n)
@@ -246,8 +252,8 @@ func TestIdleGroupsAreCleared(t *testing.T) {
 	// Who is suspended is looked for once; somebody else, again.
 	gw.SetStandings(issue(t, 2, device(carol.id, bulletin.Suspended)))
 	gw.SetStandings(issue(t, 3, device(carol.id, bulletin.Suspended), device(bob.id, bulletin.Suspended)))
-	if n := within(t, walked); n != len(groups)+1 {
-		t.Errorf("the second walk: %d groups", n)
+	if n := within(t, walked); n != 2 {
+		t.Errorf("the second walk: %d groups, bob is in 2", n)
 	}
 	if gw.duties.idle() {
 		t.Error("nobody is asked to remove bob")
@@ -258,6 +264,73 @@ func TestIdleGroupsAreCleared(t *testing.T) {
 	}
 	if len(walked) > 0 {
 		t.Error("a walk for nothing")
+	}
+}
+
+// readings counts the groups that a gateway reads.
+type readings struct {
+	mailbox.Store
+	groups atomic.Int64
+}
+
+func (r *readings) Group(ctx context.Context, id []byte) (*mailbox.Group, error) {
+	r.groups.Add(1)
+	return r.Store.Group(ctx, id)
+}
+
+// Who is suspended costs a look at his groups, however many there are. Those of a store
+// from before, of which it is not known by device who stands in them, are read once.
+func TestSweepReadsTheirGroupsOnly(t *testing.T) {
+	authority, dir := newAuthority(t, "interieur.example"), t.TempDir()
+	gw := startGateway(t, gatewayOptions{dir: dir, authority: authority})
+	alice, bob, carol := newDevice(t, gw, "alice").ready(), newDevice(t, gw, "bob").ready(), newDevice(t, gw, "carol").ready()
+	const others, theirs = 9, 2
+	bob.publish(others, false)
+	for i := range others + theirs {
+		who := "bob"
+		if i < theirs {
+			who = "carol"
+		}
+		alice.add(alice.found(), alice.take(who)...)
+	}
+	gw.stop()
+	standings := issue(t, 1, device(carol.id, bulletin.Suspended))
+	walk := func(what string, visited, read int) {
+		t.Helper()
+		walked := make(chan int, 8)
+		r := new(readings)
+		gw := startGateway(t, gatewayOptions{
+			dir: dir, authority: authority, standings: standings, swept: walked,
+			wrap: func(s mailbox.Store) mailbox.Store { r.Store = s; return r },
+		})
+		if n := within(t, walked); n != visited || r.groups.Load() != int64(read) {
+			t.Errorf("%s: a walk through %d groups, %d read; want %d and %d", what, n, r.groups.Load(), visited, read)
+		}
+		gw.stop()
+	}
+	walk("carol is suspended", theirs, theirs)
+	forget(t, dir)
+	walk("of a store from before", others+theirs+theirs, others+theirs+theirs)
+	walk("once they are listed", theirs, theirs)
+}
+
+// forget takes from a stopped gateway's store who stands in which group, as if it were
+// from before this was kept.
+func forget(t *testing.T, dir string) {
+	t.Helper()
+	driver, source := "sqlite", filepath.Join(dir, "relay.db")
+	if strings.HasPrefix(t.Name(), onPostgreSQL) {
+		driver, source = "pgx", databases.dsn[dir]
+	}
+	db, err := sql.Open(driver, source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	for _, q := range []string{`DELETE FROM group_members`, `UPDATE groups SET listed = 0`} {
+		if _, err := db.Exec(q); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

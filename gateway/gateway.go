@@ -148,7 +148,7 @@ func New(cfg Config) (*Gateway, error) {
 		Changed: g.duties.look,
 		Join:    g.admitJoin,
 	})
-	g.sweep = &sweep{store: cfg.Store, groups: g.groups, set: g.Standings, room: g.duties.room, log: g.log, news: make(chan struct{}, 1), page: sweepPage}
+	g.sweep = &sweep{store: cfg.Store, groups: g.groups, set: g.Standings, denied: g.deniedNow, room: g.duties.room, log: g.log, news: make(chan struct{}, 1), page: sweepPage}
 	return g, nil
 }
 

@@ -25,7 +25,7 @@ func TestOnPostgreSQL(t *testing.T) {
 		"groups over a restart": TestGroupsSurviveRestart, "deliveries": TestDeliveryKeepsUntilAcknowledged, "full mailbox": TestFullMailboxRefuses,
 		"KeyPackages": TestKeyPackages, "files expire": TestFilesExpire, "repetition": TestRepetitionOutlivesEverything,
 		"pipelining": TestPipelining, "incarnations": TestIncarnations, "older state": TestOlderStateIsSeen,
-		"expiry": TestMailExpires, "quarantine": TestQuarantineRefusesWhatWasAdmitted,
+		"expiry": TestMailExpires, "the sweep": TestSweepReadsTheirGroupsOnly, "quarantine": TestQuarantineRefusesWhatWasAdmitted,
 	} {
 		t.Run(name, test)
 	}

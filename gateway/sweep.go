@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
+	"slices"
 	"time"
 
 	"valise/bulletin"
@@ -16,14 +18,16 @@ import (
 )
 
 // A sweep looks for the groups of devices that are out of good standing among those that
-// are not in memory, so that they are cleared too although nobody writes in them. It reads
-// the store page by page, takes a small part of one processor, and begins anew when
-// somebody is barred who was not when it began; after a restart, too.
+// are not in memory, so that they are cleared too although nobody writes in them. The store
+// knows them by device: who is suspended costs a look at his groups, not at all that there
+// are. It reads page by page, takes a small part of one processor, and looks for those who
+// are barred and were not when it looked last; after a restart, for all of them.
 type sweep struct {
 	store  mailbox.Store
 	groups *group.Registry
 	set    func() *bulletin.Set
-	room   func() bool // for more groups that wait for a removal
+	denied func() denyList // by the operator
+	room   func() bool     // for more groups that wait for a removal
 	log    *slog.Logger
 	news   chan struct{}
 	page   int
@@ -47,11 +51,11 @@ func (w *sweep) nudge() {
 
 // run walks whenever somebody new is barred, until ctx ends.
 func (w *sweep) run(ctx context.Context) error {
-	known := barredNow(bulletin.NewSet())
+	known, begun := barredNow(bulletin.NewSet(), nil), false
 	for ctx.Err() == nil {
-		now := barredNow(w.set())
-		if !now.within(known) {
-			err := w.walk(ctx)
+		now := barredNow(w.set(), w.denied())
+		if fresh := now.without(known); !begun || fresh.any() {
+			err := w.walk(ctx, fresh)
 			if ctx.Err() != nil {
 				return nil
 			}
@@ -61,7 +65,7 @@ func (w *sweep) run(ctx context.Context) error {
 				continue
 			}
 		}
-		known = now
+		known, begun = now, true
 		select {
 		case <-ctx.Done():
 		case <-w.news:
@@ -70,9 +74,48 @@ func (w *sweep) run(ctx context.Context) error {
 	return nil
 }
 
-// walk looks at every group in the store.
-func (w *sweep) walk(ctx context.Context) error {
-	began, all, damaged := time.Now(), 0, 0
+// A walk is one look at groups in the store.
+type walk struct {
+	*sweep
+	all, unreadable int
+}
+
+// walk looks at every group in the store of those who are barred; first, and once for
+// each, at groups of which the store does not know by device who stands in them.
+func (w *sweep) walk(ctx context.Context, barred barredThen) error {
+	began, on := time.Now(), &walk{sweep: w}
+	if err := on.pages(ctx, w.store.Unlisted, w.groups.List); err != nil || ctx.Err() != nil {
+		return err
+	}
+	devices := slices.Collect(maps.Keys(barred.devices))
+	for address := range barred.people {
+		arrived, err := w.store.Arrived(ctx, address.String())
+		if err != nil {
+			return err
+		}
+		for _, d := range arrived {
+			if !barred.devices[d] {
+				devices = append(devices, d)
+			}
+		}
+	}
+	for _, d := range devices {
+		of := func(ctx context.Context, after int64, limit int) ([][]byte, int64, error) {
+			return w.store.GroupsOf(ctx, d, after, limit)
+		}
+		if err := on.pages(ctx, of, w.groups.Visit); err != nil || ctx.Err() != nil {
+			return err
+		}
+	}
+	w.log.Info("idle groups were looked through for devices that are out of good standing", "devices", len(devices), "groups", on.all, "unreadable", on.unreadable, "took", time.Since(began).Round(time.Millisecond).String())
+	if w.swept != nil {
+		w.swept(on.all)
+	}
+	return nil
+}
+
+// pages has each group of a list dealt with. It returns nil when ctx has ended.
+func (w *walk) pages(ctx context.Context, list func(context.Context, int64, int) ([][]byte, int64, error), do func(context.Context, []byte) error) error {
 	for after := int64(0); ; {
 		for !w.room() {
 			pauseFor(ctx, holdPause)
@@ -80,34 +123,29 @@ func (w *sweep) walk(ctx context.Context) error {
 				return nil
 			}
 		}
-		ids, last, err := w.store.Groups(ctx, after, w.page)
+		ids, last, err := list(ctx, after, w.page)
 		if err != nil {
 			return err
 		}
 		for _, id := range ids {
 			start := time.Now()
-			err := w.groups.Visit(ctx, id)
+			err := do(ctx, id)
 			var refused *group.Refusal
 			switch {
 			case ctx.Err() != nil:
 				return nil
 			case errors.As(err, &refused) && refused.Code == wire.UnknownGroup:
 			case err != nil: // the others are not to wait for it
-				damaged++
+				w.unreadable++
 				w.log.Warn("a group could not be looked at", "group", hexOf(id), "error", err)
 			}
-			all++
+			w.all++
 			pauseFor(ctx, sweepRest*time.Since(start))
 		}
 		if after = last; len(ids) < w.page {
-			break
+			return nil
 		}
 	}
-	w.log.Info("idle groups were looked through for devices that are out of good standing", "groups", all, "unreadable", damaged, "took", time.Since(began).Round(time.Millisecond).String())
-	if w.swept != nil {
-		w.swept(all)
-	}
-	return nil
 }
 
 // pauseFor waits, at most until ctx ends.
@@ -120,8 +158,11 @@ func pauseFor(ctx context.Context, d time.Duration) {
 	}
 }
 
-func barredNow(set *bulletin.Set) barredThen {
-	out := barredThen{make(map[identity.DeviceID]bool), make(map[identity.Address]bool)}
+func barredNow(set *bulletin.Set, denied denyList) barredThen {
+	out := barredThen{maps.Clone(denied), make(map[identity.Address]bool)}
+	if out.devices == nil {
+		out.devices = make(map[identity.DeviceID]bool)
+	}
 	devices, people := set.Barred()
 	for _, id := range devices {
 		out.devices[id] = true
@@ -132,17 +173,20 @@ func barredNow(set *bulletin.Set) barredThen {
 	return out
 }
 
-// within tells whether all of them are among others.
-func (b barredThen) within(others barredThen) bool {
+// without are those who are not among others.
+func (b barredThen) without(others barredThen) barredThen {
+	out := barredThen{make(map[identity.DeviceID]bool), make(map[identity.Address]bool)}
 	for id := range b.devices {
 		if !others.devices[id] {
-			return false
+			out.devices[id] = true
 		}
 	}
 	for address := range b.people {
 		if !others.people[address] {
-			return false
+			out.people[address] = true
 		}
 	}
-	return true
+	return out
 }
+
+func (b barredThen) any() bool { return len(b.devices)+len(b.people) > 0 }

@@ -46,6 +46,7 @@ func (r *Registry) Commit(ctx context.Context, sub *mailbox.Submission, req *wir
 
 	sub.Step = &mailbox.Step{
 		Group: g.id, From: req.Epoch, To: after.Epoch, Records: toRecords(staged.Delta), Info: req.GroupInfo,
+		Joined: after.without(before), Left: before.without(after),
 	}
 	sub.Messages = []mailbox.Message{
 		{Kind: mailbox.Commit, Group: g.id, Epoch: req.Epoch, Payload: req.Commit, To: before.Others(sender)},

@@ -37,7 +37,7 @@ func (r *Registry) Create(ctx context.Context, sub *mailbox.Submission, req *wir
 		return mailbox.Outcome{}, refuse(wire.InvalidCommit, "not_the_founder", nil)
 	}
 	sub.Step = &mailbox.Step{
-		Group: id, Create: true, To: 0, Records: toRecords(public.State()), Info: req.GroupInfo,
+		Group: id, Create: true, To: 0, Records: toRecords(public.State()), Info: req.GroupInfo, Joined: []mailbox.Device{sub.Device},
 	}
 	outcome, err := r.cfg.Box.Do(ctx, sub)
 	if err == nil && outcome.Verdict == mailbox.Done {

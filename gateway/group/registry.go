@@ -128,16 +128,32 @@ func (r *Registry) Info(ctx context.Context, id []byte, device identity.DeviceID
 // Visit has Config.Changed told of a group as it is now, and leaves it in the store if it
 // was there alone.
 func (r *Registry) Visit(ctx context.Context, id []byte) error {
+	_, err := r.visit(ctx, id)
+	return err
+}
+
+func (r *Registry) visit(ctx context.Context, id []byte) (*View, error) {
 	g := r.hold(id)
 	defer g.mu.Unlock()
 	if g.public != nil {
-		return nil // told when it was read
+		return g.view.Load(), nil // told when it was read
 	}
 	if err := r.load(ctx, g); err != nil {
+		return nil, err
+	}
+	v := g.view.Load()
+	r.forget(g)
+	return v, nil
+}
+
+// List tells the store who stands in a group's tree, which is from before it kept that by
+// device. It visits the group for it.
+func (r *Registry) List(ctx context.Context, id []byte) error {
+	v, err := r.visit(ctx, id)
+	if err != nil {
 		return err
 	}
-	r.forget(g)
-	return nil
+	return r.cfg.Store.List(ctx, v.ID, v.Epoch, v.Others(identity.DeviceID{}))
 }
 
 // Views returns the views of all groups in memory. Others are told to Config.Changed

@@ -46,6 +46,16 @@ func (v *View) Others(but identity.DeviceID) []mailbox.Device {
 	return out
 }
 
+// without lists the devices that are not in another view.
+func (v *View) without(other *View) (out []mailbox.Device) {
+	for _, m := range v.Members {
+		if _, both := other.byDevice[m.Device.ID]; !both {
+			out = append(out, m.Device.ID)
+		}
+	}
+	return out
+}
+
 // NewView returns the view of a group with these members, at leaves 0 and up.
 func NewView(id []byte, epoch uint64, devices ...*identity.Device) *View {
 	v := &View{ID: id, Epoch: epoch, byDevice: make(map[identity.DeviceID]int)}

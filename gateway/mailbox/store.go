@@ -72,6 +72,8 @@ type Step struct {
 	To      uint64
 	Records []Record // of the public state; a nil value deletes
 	Info    []byte   // GroupInfo of the new epoch
+	Joined  []Device // that stand in the tree from now on
+	Left    []Device // that stood in it until now
 }
 
 // A Record is one piece of a group's public state.
@@ -295,10 +297,19 @@ type Store interface {
 	// was.
 	Group(ctx context.Context, id []byte) (*Group, error)
 
-	// Groups lists the ids of groups, at most limit of them, in an order of their own in
-	// which new ones come last: those that follow after. It begins after 0, and last is
-	// where it goes on.
-	Groups(ctx context.Context, after int64, limit int) (ids [][]byte, last int64, err error)
+	// GroupsOf lists the ids of the groups in whose trees a device stands and that go on,
+	// at most limit of them, in an order of their own in which new ones come last: those
+	// that follow after. It begins after 0, and last is where it goes on. Groups that are
+	// unlisted may be missing.
+	GroupsOf(ctx context.Context, device Device, after int64, limit int) (ids [][]byte, last int64, err error)
+
+	// Unlisted lists, as GroupsOf does, groups of which it is not known by device who
+	// stands in them: they are from before this was kept.
+	Unlisted(ctx context.Context, after int64, limit int) (ids [][]byte, last int64, err error)
+
+	// List says who stands in an unlisted group's tree at an epoch. It does nothing if the
+	// group is at another epoch by now.
+	List(ctx context.Context, group []byte, epoch uint64, members []Device) error
 
 	// Quarantine lays a hold on a device, or lifts it: its mail is kept, and Read
 	// finds none of it; its KeyPackages are offered to nobody; what it submits is

@@ -122,6 +122,9 @@ func (b *batch) step(step *mailbox.Step) error {
 		}
 	}
 	g.epoch = step.To
+	if err := b.keepMembers(g.id, step); err != nil {
+		return err
+	}
 	return b.keepRecords(g.id, step.Records)
 }
 

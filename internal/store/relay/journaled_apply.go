@@ -321,7 +321,7 @@ func (e *entry) step(step *mailbox.Step) error {
 	}
 	g.work.epoch = step.To
 	e.stepped = append(e.stepped, g)
-	item := &stepItem{row: g.id, step: *step}
+	item := &stepItem{row: g.id, step: *step, lists: true}
 	e.buf = item.append(e.buf)
 	e.heavy = append(e.heavy, stepWork(item.kept()))
 	return nil

@@ -53,11 +53,15 @@ func stepWork(s *stepItem) heavyWork {
 	for _, r := range s.step.Records {
 		size += len(r.Key) + len(r.Value)
 	}
+	size += len(mailbox.Device{}) * (len(s.step.Joined) + len(s.step.Left))
 	return heavyWork{size: size, do: func(b *batch) error {
-		_, err := b.tx.ExecContext(b.ctx, `INSERT INTO groups (id, group_id, epoch, info) VALUES ($1, $2, $3, $4)
-			ON CONFLICT (id) DO UPDATE SET epoch = excluded.epoch, info = excluded.info`,
-			s.row, s.step.Group, int64(s.step.To), s.step.Info)
+		_, err := b.tx.ExecContext(b.ctx, `INSERT INTO groups (id, group_id, epoch, info, listed) VALUES ($1, $2, $3, $4, $5)
+			ON CONFLICT (id) DO UPDATE SET epoch = excluded.epoch, info = excluded.info, listed = min(listed, excluded.listed)`,
+			s.row, s.step.Group, int64(s.step.To), s.step.Info, s.lists)
 		if err != nil {
+			return err
+		}
+		if err := b.keepMembers(s.row, &s.step); err != nil {
 			return err
 		}
 		return b.keepRecords(s.row, s.step.Records)

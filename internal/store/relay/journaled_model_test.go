@@ -198,6 +198,8 @@ func (m *model) submission(n int, counters *[10]uint64, epochs *[3]uint64, made 
 		sub.Step = &mailbox.Step{Group: id, Create: !made[g], From: epochs[g], To: epochs[g] + 1, Info: []byte(text), Records: []mailbox.Record{
 			{Key: "a", Value: []byte(text)}, {Key: fmt.Sprint("k", m.r.IntN(4)), Value: []byte{}}, {Key: fmt.Sprint("k", m.r.IntN(4))},
 		}}
+		sub.Step.Joined = []mailbox.Device{device(m.r.IntN(10)), device(m.r.IntN(10))}
+		sub.Step.Left = []mailbox.Device{device(m.r.IntN(10))}
 		msg.Kind = mailbox.Commit
 		made[g] = true
 		epochs[g]++
@@ -249,6 +251,12 @@ func (m *model) everything() {
 	ctx := m.t.Context()
 	for d := range 10 {
 		m.same(fmt.Sprint("mail of ", d), func(s mailbox.Store) string { return say(s.Read(ctx, device(d), 0, 1000, 1<<30)) })
+	}
+	for d := range 10 {
+		m.same(fmt.Sprint("groups of ", d), func(s mailbox.Store) string {
+			ids, _, err := s.GroupsOf(ctx, device(d), 0, 10)
+			return say(ids, err)
+		})
 	}
 	m.same("holds", func(s mailbox.Store) string { return say(s.Holds(ctx)) })
 	m.same("totals", func(s mailbox.Store) string { return say(s.Totals(ctx)) })

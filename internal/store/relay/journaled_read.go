@@ -229,12 +229,29 @@ func (j *Journaled) Group(ctx context.Context, id []byte) (*mailbox.Group, error
 	return j.db.Group(ctx, id)
 }
 
-// Groups implements mailbox.Store.
-func (j *Journaled) Groups(ctx context.Context, after int64, limit int) ([][]byte, int64, error) {
+// GroupsOf implements mailbox.Store.
+func (j *Journaled) GroupsOf(ctx context.Context, device mailbox.Device, after int64, limit int) ([][]byte, int64, error) {
 	if err := j.settle(ctx); err != nil {
 		return nil, 0, err
 	}
-	return j.db.Groups(ctx, after, limit)
+	return j.db.GroupsOf(ctx, device, after, limit)
+}
+
+// Unlisted implements mailbox.Store.
+func (j *Journaled) Unlisted(ctx context.Context, after int64, limit int) ([][]byte, int64, error) {
+	if err := j.settle(ctx); err != nil {
+		return nil, 0, err
+	}
+	return j.db.Unlisted(ctx, after, limit)
+}
+
+// List implements mailbox.Store. Steps that the journal has and the database has not come
+// behind it there, each with what it changes.
+func (j *Journaled) List(ctx context.Context, group []byte, epoch uint64, members []mailbox.Device) error {
+	if err := j.settle(ctx); err != nil {
+		return err
+	}
+	return j.db.List(ctx, group, epoch, members)
 }
 
 // TakeKeyPackages implements mailbox.Store.

@@ -33,6 +33,7 @@ const (
 	tagPackage    itemTag = 5 // suite, last resort, expires, package
 	tagState      itemTag = 6 // device id, counter, last, acked, held, bytes
 	tagHold       itemTag = 7 // device id, hold
+	tagMembers    itemTag = 8 // as tagStep, then count, {device[32]} that joined, count, {device[32]} that left
 )
 
 // errRecord is returned for a batch that this program did not write.
@@ -88,12 +89,17 @@ func (s *submissionItem) append(b []byte) []byte {
 
 // stepItem founds a group, with the row that it gets in the database, or moves it on.
 type stepItem struct {
-	row  int64
-	step mailbox.Step
+	row   int64
+	step  mailbox.Step
+	lists bool // it says who joined and who left; journals did not always
 }
 
 func (s *stepItem) append(b []byte) []byte {
-	b = appendFlag(append(b, byte(tagStep)), s.step.Create)
+	tag := tagStep
+	if s.lists {
+		tag = tagMembers
+	}
+	b = appendFlag(append(b, byte(tag)), s.step.Create)
 	b = binary.AppendUvarint(b, uint64(s.row))
 	b = appendBytes(b, s.step.Group)
 	b = binary.AppendUvarint(binary.AppendUvarint(b, s.step.From), s.step.To)
@@ -102,6 +108,17 @@ func (s *stepItem) append(b []byte) []byte {
 	for _, r := range s.step.Records {
 		b = appendFlag(appendBytes(b, r.Key), r.Value != nil)
 		b = appendBytes(b, r.Value)
+	}
+	if !s.lists {
+		return b
+	}
+	return appendDevices(appendDevices(b, s.step.Joined), s.step.Left)
+}
+
+func appendDevices(b []byte, list []mailbox.Device) []byte {
+	b = binary.AppendUvarint(b, uint64(len(list)))
+	for i := range list {
+		b = append(b, list[i][:]...)
 	}
 	return b
 }
@@ -231,7 +248,7 @@ func parseRecord(data []byte, to items) error {
 	submitted := false
 	for c.at < len(c.data) && !c.bad {
 		tag := itemTag(c.byte())
-		belongs := tag >= tagStep && tag <= tagPackage
+		belongs := tag >= tagStep && tag <= tagPackage || tag == tagMembers
 		submitted = tag == tagSubmission || submitted && belongs
 		if belongs && !submitted {
 			return errRecord
@@ -254,8 +271,8 @@ func (c *cursor) item(tag itemTag, to items) error {
 	case tagSubmission:
 		s := submissionItem{device: c.id(), counter: c.uvarint(), hash: c.array32(), time: c.varint(), incarnation: c.array16()}
 		return c.pass(func() error { return to.submission(&s) })
-	case tagStep:
-		s := c.stepItem()
+	case tagStep, tagMembers:
+		s := c.stepItem(tag == tagMembers)
 		return c.pass(func() error { return to.step(s) })
 	case tagMessage:
 		m := c.messageItem()
@@ -288,8 +305,8 @@ func (c *cursor) suite() uint16 {
 	return uint16(v)
 }
 
-func (c *cursor) stepItem() *stepItem {
-	s := new(stepItem)
+func (c *cursor) stepItem(lists bool) *stepItem {
+	s := &stepItem{lists: lists}
 	s.step.Create = c.flag()
 	s.row = c.id()
 	s.step.Group = c.bytes()
@@ -304,7 +321,17 @@ func (c *cursor) stepItem() *stepItem {
 		c.bad = c.bad || !present && len(value) > 0
 		s.step.Records = append(s.step.Records, r)
 	}
+	if lists {
+		s.step.Joined, s.step.Left = c.devices(), c.devices()
+	}
 	return s
+}
+
+func (c *cursor) devices() (list []mailbox.Device) {
+	for range c.count(len(mailbox.Device{})) {
+		list = append(list, c.array32())
+	}
+	return list
 }
 
 func (c *cursor) messageItem() *messageItem {
@@ -334,5 +361,6 @@ func (c *cursor) count(least int) int {
 func (s *stepItem) kept() *stepItem {
 	k := *s
 	k.step.Group, k.step.Info = slices.Clone(s.step.Group), append([]byte{}, s.step.Info...)
+	k.step.Joined, k.step.Left = slices.Clone(s.step.Joined), slices.Clone(s.step.Left)
 	return &k
 }

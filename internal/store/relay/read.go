@@ -208,27 +208,3 @@ func (s tables) Totals(ctx context.Context) (t mailbox.Totals, err error) {
 	})
 	return t, err
 }
-
-// Groups implements mailbox.Store.
-func (s tables) Groups(ctx context.Context, after int64, limit int) (ids [][]byte, last int64, err error) {
-	err = s.db.View(ctx, func(tx *store.Tx) error {
-		ids, last = nil, after
-		rows, err := tx.QueryContext(ctx, `SELECT id, group_id FROM groups WHERE id > $1 ORDER BY id LIMIT $2`, after, limit)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			var id []byte
-			if err := rows.Scan(&last, &id); err != nil {
-				return err
-			}
-			ids = append(ids, id)
-		}
-		return rows.Err()
-	})
-	if err != nil {
-		return nil, 0, fmt.Errorf("relay store: list groups: %w", err)
-	}
-	return ids, last, nil
-}

@@ -323,6 +323,7 @@ func (b *sharedBatch) step(step *mailbox.Step) error {
 		b.flow.Change(`UPDATE groups SET epoch = $1, info = $2 WHERE id = $3 AND epoch = $4`, int64(step.To), full(step.Info), g.id, int64(step.From))
 	}
 	g.epoch = step.To
+	b.keepMembers(g.id, step)
 	var gone, kept []string
 	var values [][]byte
 	for _, r := range step.Records {

@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
-	"slices"
 	"testing"
 	"time"
 
@@ -446,49 +445,4 @@ func FuzzParseChain(f *testing.F) {
 			t.Errorf("%x became %x, %v", data, again, err)
 		}
 	})
-}
-
-// Groups are listed page by page, each once, and those that are new come last.
-func TestGroupsInPages(t *testing.T) { onEachForm(t, testGroupsInPages) }
-
-func testGroupsInPages(t *testing.T, p place) {
-	s := p.open(t, mailbox.Quota{})
-	populate(t, s, 1)
-	found := func(counter uint64, id string) {
-		t.Helper()
-		o := apply(t, s, &mailbox.Submission{
-			Device: device(0), Incarnation: incarnation, Counter: counter, Hash: [32]byte{byte(counter)}, Time: time.Now(),
-			Step: &mailbox.Step{Group: []byte(id), Create: true, Records: []mailbox.Record{{Key: "a", Value: []byte("1")}}, Info: []byte("info")},
-		})
-		if o.Verdict != mailbox.Done {
-			t.Fatalf("found %s: %+v", id, o)
-		}
-	}
-	for i, id := range []string{"f", "e", "d", "c"} {
-		found(uint64(i)+2, id)
-	}
-	var all []string
-	last := int64(0)
-	for page := 0; ; page++ {
-		ids, next, err := s.Groups(t.Context(), last, 2)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, id := range ids {
-			all = append(all, string(id))
-		}
-		last = next
-		if page == 1 {
-			found(6, "b")
-		}
-		if len(ids) < 2 {
-			break
-		}
-	}
-	if want := []string{"g", "f", "e", "d", "c", "b"}; !slices.Equal(all, want) {
-		t.Errorf("groups %q, want %q", all, want)
-	}
-	if ids, next, err := s.Groups(t.Context(), last, 2); len(ids) != 0 || next != last || err != nil {
-		t.Errorf("after the last one: %q, %d, %v", ids, next, err)
-	}
 }
