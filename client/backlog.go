@@ -17,10 +17,11 @@ type backlog struct {
 	numbers  map[ConversationID][]uint64 // ascending
 	of       map[uint64]ConversationID
 	removals map[uint64]bool // those that take somebody out
+	services map[uint64]bool // those that devices say to each other, and what is sent again
 }
 
 func newBacklog() backlog {
-	return backlog{numbers: map[ConversationID][]uint64{}, of: map[uint64]ConversationID{}, removals: map[uint64]bool{}}
+	return backlog{numbers: map[ConversationID][]uint64{}, of: map[uint64]ConversationID{}, removals: map[uint64]bool{}, services: map[uint64]bool{}}
 }
 
 func (b *backlog) add(in *intent) {
@@ -31,6 +32,9 @@ func (b *backlog) add(in *intent) {
 	b.of[number] = conv
 	if in.Kind == intentRemove {
 		b.removals[number] = true
+	}
+	if in.Service || in.Resend {
+		b.services[number] = true
 	}
 	list := b.numbers[conv]
 	at, _ := slices.BinarySearch(list, number)
@@ -44,6 +48,7 @@ func (b *backlog) remove(number uint64) {
 	}
 	delete(b.of, number)
 	delete(b.removals, number)
+	delete(b.services, number)
 	list := b.numbers[conv]
 	if at, found := slices.BinarySearch(list, number); found {
 		list = slices.Delete(list, at, at+1)
@@ -60,6 +65,20 @@ func (b *backlog) removal(conv ConversationID) uint64 {
 	}
 	for _, number := range b.numbers[conv] {
 		if b.removals[number] {
+			return number
+		}
+	}
+	return 0
+}
+
+// passing is the first of a conversation's intents that need not wait for a person's
+// message, 0 for none.
+func (b *backlog) passing(conv ConversationID) uint64 {
+	if len(b.removals)+len(b.services) == 0 {
+		return 0
+	}
+	for _, number := range b.numbers[conv] {
+		if b.removals[number] || b.services[number] {
 			return number
 		}
 	}

@@ -53,6 +53,10 @@ func (e *Engine) entered(c *change, conv *conversation, g *mls.Group, founder me
 	if err != nil {
 		return err
 	}
+	e.unhear(conv, list)
+	if err := c.put(conv); err != nil {
+		return err
+	}
 	ev := Event{Kind: EventSuccessor, Time: e.now(), From: founder.Address.String(), Device: founder.Device, Outgoing: own, Reason: conv.Broken}
 	for _, m := range list {
 		ev.Members = append(ev.Members, Member{Address: m.Address.String(), Device: m.Device})
@@ -77,7 +81,7 @@ func (e *Engine) entered(c *change, conv *conversation, g *mls.Group, founder me
 // announceSuccession queues the note that vouches for the successor and tells how far
 // this device's messages have come.
 func (e *Engine) announceSuccession(c *change, conv *conversation, own mls.LeafIndex, now []member) error {
-	if conv.Sequence == 0 && own >= vouchers {
+	if conv.Sequence == 0 && own >= vouchers && len(conv.Unheard) == 0 {
 		return nil
 	}
 	note := successorNote{Predecessor: conv.Predecessor, Since: conv.Sequence + 1}

@@ -67,6 +67,9 @@ func (e *Engine) untilRetry() time.Duration {
 	if founding, ok := e.untilFounding(); ok {
 		wait = min(wait, founding)
 	}
+	if heard, ok := e.untilHeard(); ok {
+		wait = min(wait, heard)
+	}
 	return wait
 }
 
@@ -193,11 +196,19 @@ func (e *Engine) make(ctx context.Context, l *link, in *intent) (bool, error) {
 	delete(e.want, string(conv.Group))
 	switch in.Kind {
 	case intentContent:
+		if in.Resend {
+			if ended, err := e.endUnentitled(in, g); ended || err != nil {
+				return true, err
+			}
+		}
 		if old := e.tooOldToReturn(conv, g); old != nil {
 			return e.waitFresh(ctx, l, in, conv, old)
 		}
 		if did, err := e.clearFirst(ctx, l, in, conv, g); did || err != nil {
 			return true, err
+		}
+		if who := e.unheard(conv, g); len(who) > 0 && !in.Service && !in.Resend {
+			return e.waitHeard(ctx, l, in, conv, who)
 		}
 		if e.law.missing {
 			return false, nil // what the officers changed is not known yet

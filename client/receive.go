@@ -322,6 +322,9 @@ func (m *arrival) check(r *mls.Received, d *wire.Deliver) (reason string, err er
 
 // accept records a message once, whatever happens to it on the way.
 func (e *Engine) accept(c *change, conv *conversation, g *mls.Group, m *arrival) error {
+	if err := e.heard(c, conv, m.from.Address.String()); err != nil {
+		return err
+	}
 	if m.content.MediaType == mediaSuccessor {
 		if err := e.noted(c, conv, m.from.Device, m.header.Sequence, m.content.Body); err != nil {
 			return err

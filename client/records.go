@@ -87,8 +87,14 @@ type conversation struct {
 	Founding    uint64         `json:"founding,omitempty"`    // of stateBroken: this device's intent to found a successor
 	Patient     int64          `json:"patient,omitempty"`     // until when, Unix seconds, a founder waits for members without KeyPackages
 	FoundAfter  int64          `json:"found_after,omitempty"` // of stateBroken: when, Unix seconds; others first
+	Unknowing   bool           `json:"unknowing,omitempty"`   // of a restored gateway: this device has seen nothing of what was forgotten
 	Of          ConversationID `json:"of,omitzero"`           // of stateCandidate: the conversation
 	Founder     member         `json:"founder,omitzero"`      // of stateCandidate
+
+	// Unheard are the people who have not been heard in this successor, for whom what is
+	// written in it waits, until UnheardUntil in Unix seconds if that is set.
+	Unheard      []string `json:"unheard,omitempty"`
+	UnheardUntil int64    `json:"unheard_until,omitempty"`
 }
 
 // A peer is another device in a conversation.

@@ -216,6 +216,7 @@ func HeldText(reason string) string {
 
 		reasonStaleBulletin: "the gateway shows no newer list of standings",
 		reasonNoBulletin:    "the gateway shows no list of standings",
+		reasonUnheard:       "the gateway was restored from a backup, and not everybody has been heard since: somebody who was removed may be in it again",
 	}[reason]
 	if text == "" {
 		text = "the gateway does not take it at present"
@@ -233,6 +234,7 @@ var heldHint = map[string]string{
 
 	reasonStaleBulletin: staleHint,
 	reasonNoBulletin:    staleHint,
+	reasonUnheard:       "it goes out by itself once everybody was heard; if those in it are the right people (valise conversations), valise confirm lets it go on now",
 }
 
 // codeIn is the gateway's code in an error, Unavailable if there is none.

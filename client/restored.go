@@ -42,7 +42,7 @@ func (e *Engine) restored(l *link, d *wire.Deliver) error {
 		for _, conv := range e.conversations {
 			if conv.State == stateActive || conv.State == stateResync {
 				waits := conv.edit()
-				waits.Patient = e.now().Add(foundPatience).Unix()
+				waits.Patient, waits.Unknowing = e.now().Add(foundPatience).Unix(), !knows
 				all = append(all, e.brick(c, waits, brokenRestored), e.giveWay(c, conv, knows))
 			}
 		}

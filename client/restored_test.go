@@ -5,9 +5,11 @@ package client
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -187,5 +189,192 @@ func TestRivalOfWhoWasAway(t *testing.T) {
 		if c.ID == conv && len(c.Members) != 3 {
 			t.Errorf("carol sees %+v", c.Members)
 		}
+	}
+}
+
+// Who was removed since the backup reads nothing of what is written after a restore,
+// although those who know of the removal are away, and somebody who does not has brought
+// him back: what is written waits for them, and goes to their successor.
+func TestRemovedReadsNothingAfterRestore(t *testing.T) {
+	w := newWorld(t)
+	alice, bob, carol, mallory := w.device("alice").reachable(), w.device("bob").reachable(), w.device("carol").reachable(), w.device("mallory").reachable()
+	conv := alice.with(t, bob, carol, mallory)
+	alice.says(conv, "before")
+	for _, d := range []*device{bob, carol, mallory} {
+		d.gets("before")
+	}
+	w.quiet()
+	restore := w.backsUp()
+	side := alice.with(t, carol)
+	alice.says(side, "seen by carol") // she knows something of what is forgotten, and not enough
+	carol.gets("before", "seen by carol")
+	carol.kill()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := alice.Remove(ctx, conv, mallory.address); err != nil {
+		t.Fatal(err)
+	}
+	mallory.until("is out", func() bool { return mallory.conversation(conv).State == stateLeft })
+	w.quiet(carol)
+	was := alice.conversation(conv).Group
+	alice.kill()
+	bob.kill()
+	w.stop()
+	restore()
+	w.start()
+	carol.start()
+	carol.until("has founded a successor", func() bool {
+		c := carol.conversation(conv)
+		return c.State == stateActive && !bytes.Equal(c.Group, was)
+	})
+	rival := carol.conversation(conv).Group
+	waits := carol.queue(conv, "not for mallory")[0]
+	carol.until("is told that it waits", func() bool { return count(carol.heldFor(), reasonUnheard) == 1 })
+	if o, err := carol.Outcome(ctx, waits); err != nil || o.State != OutcomeQueued || o.Hint == "" {
+		t.Errorf("what waits: %+v, %v", o, err)
+	}
+	for _, c := range carol.Conversations() {
+		if c.ID == conv && !slices.Contains(c.People, mallory.address.String()) {
+			t.Fatalf("mallory is not in the successor: %+v", c.Members)
+		}
+	}
+	var mu sync.Mutex
+	leaked := 0
+	carol.setCrash(func(point string) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if s := carol.slot; point == "submit" && s != nil && s.Kind == intentContent && bytes.Equal(s.Group, rival) {
+			if in, err := carol.intent(s.Intent); err != nil || in == nil || !in.Service {
+				leaked++
+			}
+		}
+		return nil
+	})
+	alice.start()
+	bob.start()
+	alice.gets("not for mallory")
+	bob.gets("before", "not for mallory")
+	if c := carol.conversation(conv); bytes.Equal(c.Group, rival) {
+		t.Error("carol has stayed in the successor with mallory")
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if leaked > 0 {
+		t.Error("what carol wrote was offered for the successor with mallory")
+	}
+	if got := mallory.texts(); slices.Contains(got, "not for mallory") {
+		t.Errorf("mallory read %q", got)
+	}
+}
+
+// Where nobody was removed and somebody does not come, a person's word lets the
+// conversation go on.
+func TestConfirmedAfterRestore(t *testing.T) {
+	w := newWorld(t)
+	alice, bob, carol := w.device("alice").reachable(), w.device("bob").reachable(), w.device("carol").reachable()
+	conv := alice.with(t, bob, carol)
+	alice.says(conv, "before")
+	bob.gets("before")
+	carol.gets("before")
+	restore := w.backsUp()
+	alice.says(conv, "forgotten")
+	bob.gets("before", "forgotten")
+	carol.gets("before", "forgotten")
+	w.quiet()
+	was := alice.conversation(conv).Group
+	carol.kill()
+	if err := alice.Confirm(t.Context(), conv); err != errNothingToConfirm {
+		t.Errorf("nothing to confirm: %v", err)
+	}
+	w.stop()
+	restore()
+	w.start()
+	for _, d := range []*device{alice, bob} {
+		d.until("goes on", func() bool {
+			c := d.conversation(conv)
+			return c.State == stateActive && !bytes.Equal(c.Group, was)
+		})
+	}
+	waits := alice.queue(conv, "after")[0]
+	alice.until("waits for carol alone", func() bool {
+		return slices.Equal(alice.conversation(conv).Unheard, []string{carol.address.String()}) && alice.conversation(conv).Held == reasonUnheard
+	})
+	if err := alice.Confirm(t.Context(), conv); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := alice.Wait(ctx, waits); err != nil {
+		t.Fatal(err)
+	}
+	bob.gets("before", "forgotten", "after")
+	carol.start()
+	carol.gets("before", "forgotten", "after")
+	carol.says(conv, "here")
+	bob.until("waits for nobody", func() bool { return len(bob.conversation(conv).Unheard) == 0 })
+	bob.says(conv, "all here")
+	alice.gets("here", "all here")
+}
+
+// What was asked for again goes only to those who could read it the first time: somebody
+// who came in while it waited ends it.
+func TestResendNotForNewcomers(t *testing.T) {
+	w := newWorld(t)
+	alice, bob, carol := w.device("alice").reachable(), w.device("bob").reachable(), w.device("carol").reachable()
+	conv := alice.with(t, bob)
+	alice.says(conv, "for bob")
+	bob.gets("for bob")
+	var mu sync.Mutex
+	sealed := 0
+	alice.setCrash(func(point string) error {
+		if point == "sealed" && alice.slot != nil && alice.slot.Kind == intentContent {
+			mu.Lock()
+			defer mu.Unlock()
+			sealed++
+		}
+		return nil
+	})
+	again := func() int {
+		t.Helper()
+		alice.mu.Lock()
+		var in *intent
+		err := alice.update(func(c *change) error {
+			sent, _, err := alice.sentTo(c, conv, 1)
+			if err != nil || sent == nil {
+				return errors.Join(err, errors.New("what was sent is not there"))
+			}
+			in = &intent{Kind: intentContent, Conversation: conv, Content: sent.Content, Mark: sent.Mark, Sequence: 1, Resend: true}
+			return c.queue(in)
+		})
+		alice.mu.Unlock()
+		if err != nil {
+			t.Fatal(err)
+		}
+		alice.until("is done with it", func() bool {
+			alice.mu.Lock()
+			defer alice.mu.Unlock()
+			_, waits := alice.backlog.of[in.Number]
+			return !waits
+		})
+		mu.Lock()
+		defer mu.Unlock()
+		return sealed
+	}
+	if n := again(); n != 1 {
+		t.Fatalf("control: sealed %d times for those who could read it", n)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := alice.Add(ctx, conv, carol.address); err != nil {
+		t.Fatal(err)
+	}
+	if n := again(); n != 1 {
+		t.Errorf("sealed %d times, the last one for somebody new", n)
+	}
+	alice.says(conv, "for all")
+	carol.gets("for all")
+	bob.gets("for bob", "for all")
+	if got := carol.texts(); len(got) != 1 {
+		t.Errorf("carol read %q", got)
 	}
 }

@@ -240,18 +240,14 @@ func (e *Engine) answerResend(c *change, conv *conversation, g *mls.Group, r *wi
 		}
 	}
 	for _, n := range r.Sequences {
-		sent, err := getJSON[sentRecord](c.Tx, tableSent, conv.ID[:], vault.Numbered(n))
+		sent, then, err := e.sentTo(c, conv.ID, n)
 		if err != nil {
 			return err
 		}
 		if sent == nil || queued[n] || e.now().Unix()-sent.Time > int64(resendPeriod.Seconds()) {
 			continue
 		}
-		then, err := getJSON[[]member](c.Tx, tableRoster, sent.Group, vault.Numbered(sent.Epoch))
-		if err != nil {
-			return err
-		}
-		if then == nil || !covers(*then, now) {
+		if then == nil || !covers(then, now) {
 			e.cfg.Log.Warn("not sent again: the conversation has new members", "sequence", n)
 			continue
 		}
@@ -261,6 +257,20 @@ func (e *Engine) answerResend(c *change, conv *conversation, g *mls.Group, r *wi
 		}
 	}
 	return nil
+}
+
+// sentTo finds a content of this device, and who was in the group when it was sent; nil if
+// that is not known any more.
+func (e *Engine) sentTo(c *change, conv ConversationID, n uint64) (*sentRecord, []member, error) {
+	sent, err := getJSON[sentRecord](c.Tx, tableSent, conv[:], vault.Numbered(n))
+	if err != nil || sent == nil {
+		return nil, nil, err
+	}
+	then, err := getJSON[[]member](c.Tx, tableRoster, sent.Group, vault.Numbered(sent.Epoch))
+	if err != nil || then == nil {
+		return sent, nil, err
+	}
+	return sent, *then, nil
 }
 
 // covers says whether everybody in now belongs to somebody in then.

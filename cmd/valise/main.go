@@ -57,6 +57,7 @@ type cli struct {
 	Contacts      ContactsCmd      `cmd:"" help:"List who can be written to."`
 	Labels        LabelsCmd        `cmd:"" help:"List labels, and to whom they may go."`
 	Conversations ConversationsCmd `cmd:"" help:"List conversations and who is in them."`
+	Confirm       ConfirmCmd       `cmd:"" help:"Say that the people in a conversation are the right ones, after the gateway was restored."`
 	Verify        VerifyCmd        `cmd:"" help:"Show the safety number to compare with somebody by voice."`
 	Add           AddCmd           `cmd:"" help:"Add people, or their new devices, to a conversation."`
 	Remove        RemoveCmd        `cmd:"" help:"Remove people from a conversation."`

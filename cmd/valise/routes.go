@@ -168,6 +168,7 @@ func (a *agent) routes() http.Handler {
 	}))
 	local.Handle(mux, "/members", with(a, members))
 	local.Handle(mux, "/withdraw", with(a, withdraw))
+	local.Handle(mux, "/confirm", with(a, confirm))
 	return mux
 }
 
