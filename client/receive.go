@@ -277,7 +277,7 @@ func (e *Engine) opened(ctx context.Context, l *link, d *wire.Deliver, conv *con
 		}
 		switch {
 		case reason == "":
-			return e.accept(c, conv, g, m)
+			return e.accept(c, conv, m)
 		case e.unjudged(reason):
 			return e.putOff(c, conv, from.Device, m.header.Sequence)
 		case mislabelled:
@@ -321,7 +321,7 @@ func (m *arrival) check(r *mls.Received, d *wire.Deliver) (reason string, err er
 }
 
 // accept records a message once, whatever happens to it on the way.
-func (e *Engine) accept(c *change, conv *conversation, g *mls.Group, m *arrival) error {
+func (e *Engine) accept(c *change, conv *conversation, m *arrival) error {
 	if err := e.heard(c, conv, m.from.Address.String()); err != nil {
 		return err
 	}
@@ -346,7 +346,7 @@ func (e *Engine) accept(c *change, conv *conversation, g *mls.Group, m *arrival)
 		if err != nil {
 			return e.note(c, conv, Event{Kind: EventRefused, Time: e.now(), From: m.from.Address.String(), Device: m.from.Device, Reason: reasonContent})
 		}
-		return e.answerResend(c, conv, g, r)
+		return e.answerResend(c, conv, r)
 	}
 	if m.content.MediaType == mediaSuccessor {
 		return nil

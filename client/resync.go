@@ -219,15 +219,11 @@ func (e *Engine) askAgain(c *change, conv *conversation, device identity.DeviceI
 }
 
 // answerResend queues again what a member could not open. Only who could read a
-// message when it was sent gets it: everybody in the group now must have been a
-// member then, or be another device of somebody who was.
-func (e *Engine) answerResend(c *change, conv *conversation, g *mls.Group, r *wire.ResendRequest) error {
+// message when it was sent gets it: everybody in the group must have been a member then,
+// or be another device of somebody who was. That is judged when it is sealed (entitled).
+func (e *Engine) answerResend(c *change, conv *conversation, r *wire.ResendRequest) error {
 	if identity.DeviceID(r.Sender) != e.self {
 		return nil
-	}
-	now, err := e.members(g)
-	if err != nil {
-		return err
 	}
 	queued := map[uint64]bool{}
 	waiting, err := listJSON[intent](c.Tx, tableIntent, nil)
@@ -244,11 +240,7 @@ func (e *Engine) answerResend(c *change, conv *conversation, g *mls.Group, r *wi
 		if err != nil {
 			return err
 		}
-		if sent == nil || queued[n] || e.now().Unix()-sent.Time > int64(resendPeriod.Seconds()) {
-			continue
-		}
-		if then == nil || !covers(then, now) {
-			e.cfg.Log.Warn("not sent again: the conversation has new members", "sequence", n)
+		if then == nil || queued[n] || e.now().Unix()-sent.Time > int64(resendPeriod.Seconds()) {
 			continue
 		}
 		in := &intent{Kind: intentContent, Conversation: conv.ID, Content: sent.Content, Mark: sent.Mark, Sequence: n, Resend: true}
