@@ -141,6 +141,9 @@ func (e *Engine) tellNext(c *change, conv *conversation, why error) error {
 // whom nobody would read a message. Who that would be is not asked: it may be anybody who
 // is cleared as this device is.
 func (e *Engine) tooOldToReturn(conv *conversation, g *mls.Group) *Outdated {
+	if len(conv.Cleared) == 0 {
+		return nil // no need to look at them
+	}
 	roster, err := e.members(g)
 	if err != nil || !e.deserted(conv, roster) {
 		return nil
