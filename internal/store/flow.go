@@ -9,6 +9,7 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/stdlib"
 )
 
@@ -283,6 +284,36 @@ func (f *Flow) run(do func(*Flow) error) (err error) {
 		return fmt.Errorf("store: commit: the server answers %s", tag)
 	}
 	return nil
+}
+
+// Rows are the answer to one statement on PostgreSQL.
+type Rows = pgx.Rows
+
+// Borrowed takes bytes of a row without a copy: they are there until the next row is
+// asked for.
+type Borrowed = pgtype.DriverBytes
+
+// Look asks PostgreSQL one question, without a transaction: what one statement sees is
+// one state. f reads the rows, and may be called again.
+func (db *DB) Look(ctx context.Context, f func(Rows) error, query string, args ...any) error {
+	if db.dialect != PostgreSQL {
+		return errors.New("store: only PostgreSQL is looked at without a transaction")
+	}
+	return db.retry(ctx, func() error {
+		conn, err := db.reader.Conn(ctx)
+		if err != nil {
+			return &beginError{err}
+		}
+		defer func() { _ = conn.Close() }()
+		return raw(conn, func(c *pgx.Conn) error {
+			rows, err := c.Query(ctx, query, args...)
+			if err != nil {
+				return err
+			}
+			defer rows.Close()
+			return f(rows)
+		})
+	}, lost)
 }
 
 // A Question is a statement and what reads its first row: Row is called in every

@@ -30,13 +30,16 @@ func (s tables) Read(ctx context.Context, device mailbox.Device, after uint64, c
 // readUpTo reads the mail after one number and up to another. more says that there is
 // some that count or bytes left out.
 func (s tables) readUpTo(ctx context.Context, device mailbox.Device, after, upTo uint64, count, bytes int) (entries []mailbox.Entry, more bool, err error) {
-	return s.some(ctx, count, bytes, `SELECT m.number, m.kind, g.group_id, m.epoch, d.device, m.time, m.payload
-		FROM mail m
-		JOIN groups g ON g.id = m.grp
-		JOIN devices d ON d.id = m.sender
-		WHERE m.device = (SELECT o.id FROM devices o JOIN states s ON s.device = o.id WHERE o.device = $1 AND s.hold = 0) AND m.number > $2 AND m.number <= $3
-		ORDER BY m.number LIMIT $4`, device[:], int64(after), int64(upTo), count)
+	return s.some(ctx, count, bytes, selectMail, device[:], int64(after), int64(upTo), count)
 }
+
+// selectMail is what a device that is Free has after one number, and up to another.
+const selectMail = `SELECT m.number, m.kind, g.group_id, m.epoch, d.device, m.time, m.payload
+	FROM mail m
+	JOIN groups g ON g.id = m.grp
+	JOIN devices d ON d.id = m.sender
+	WHERE m.device = (SELECT o.id FROM devices o JOIN states s ON s.device = o.id WHERE o.device = $1 AND s.hold = 0) AND m.number > $2 AND m.number <= $3
+	ORDER BY m.number LIMIT $4`
 
 // some returns the entries that a query finds, at most count and, beyond the first, at
 // most so many bytes of payload.
