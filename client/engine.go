@@ -237,7 +237,7 @@ func (e *Engine) group(id []byte) (*mls.Group, error) {
 		return nil, err
 	}
 	if err != nil {
-		return nil, fmt.Errorf("load a group: %w", err)
+		return nil, loadFailed(id, err)
 	}
 	e.groups[string(id)] = g
 	return g, nil

@@ -51,6 +51,9 @@ func (e *Engine) Run(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 		if errors.Is(err, ErrStopped) {
+			if mended, failed := e.mended(err); mended && failed == nil {
+				continue
+			}
 			e.cfg.Log.Error("engine stopped", "error", err)
 			return err
 		}

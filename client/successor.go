@@ -8,6 +8,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -125,7 +126,7 @@ func (e *Engine) view(tx *vault.Tx, group []byte) ([]member, uint64, error) {
 func (e *Engine) stored(tx *vault.Tx, group []byte) (*mls.Group, error) {
 	cells, err := tx.List(tableGroup, group)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", errVault, err)
 	}
 	if len(cells) == 0 {
 		return nil, errNoGroup
