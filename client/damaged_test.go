@@ -82,6 +82,38 @@ func TestDamagedConversation(t *testing.T) {
 	}
 }
 
+// Who came in and went out while a device was out of step is shown when it is back: it has
+// seen no commit that says so.
+func TestResyncShowsWhoIsThere(t *testing.T) {
+	w := newWorld(t)
+	alice, bob, carol, dave := w.device("alice").reachable(), w.device("bob").reachable(), w.device("carol").reachable(), w.device("dave").reachable()
+	conv := alice.with(t, bob, dave)
+	alice.says(conv, "one")
+	bob.gets("one")
+	bob.says(conv, "from bob")
+	alice.gets("from bob")
+	w.quiet()
+	bob.kill()
+	bob.spoils(bob.conversation(conv).Group)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := errors.Join(alice.Add(ctx, conv, carol.address), alice.Remove(ctx, conv, dave.address)); err != nil {
+		t.Fatal(err)
+	}
+	bob.start()
+	alice.says(conv, "two")
+	bob.gets("two")
+	shown := map[string]string{}
+	for _, ev := range bob.all() {
+		if ev.Reason == ReasonResynced && len(ev.Members) == 1 && ev.From == "" {
+			shown[ev.Kind] = ev.Members[0].Address
+		}
+	}
+	if shown[EventAdded] != carol.address.String() || shown[EventRemoved] != dave.address.String() || len(shown) != 2 {
+		t.Errorf("bob is shown %q", shown)
+	}
+}
+
 // A vault that does not give a group's state is not taken for a damaged group.
 func TestAlteredVaultIsNotMended(t *testing.T) {
 	id := []byte("group")

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"valise/client/vault"
 	"valise/identity"
@@ -131,6 +132,8 @@ func (e *Engine) settleResync(s *slot, conv *conversation, state mls.Delta) erro
 			if next, err = e.rename(c, conv, g); err != nil {
 				return err
 			}
+		} else if err := e.noteDrift(c, conv, g, others); err != nil {
+			return err
 		}
 		if err := errors.Join(c.DeleteAll(tableGroup, s.Group), putDelta(c.Tx, s.Group, state), c.put(next), c.emptySlot(false), c.putHealing(s.Group, nil)); err != nil {
 			return err
@@ -149,6 +152,40 @@ func (e *Engine) settleResync(s *slot, conv *conversation, state mls.Delta) erro
 		e.groups[string(s.Group)] = g
 	}
 	return err
+}
+
+// ReasonResynced is the reason in events of who came in or went out while this device was
+// out of step: it has seen no commit of a member that says so, only what the group is now.
+const ReasonResynced = "resynced"
+
+// noteDrift shows who is in a resynced group and was not before, and the other way round.
+// A gateway that gives out another group than the members are in cannot hide who is there.
+func (e *Engine) noteDrift(c *change, conv *conversation, g *mls.Group, now []member) error {
+	before, _, err := e.view(c.Tx, conv.Group)
+	if err != nil {
+		return err
+	}
+	if len(before) == 0 {
+		return e.noteJoined(c, conv, g, e.self)
+	}
+	without := func(some, others []member) (out []Member) {
+		for _, m := range some {
+			if !slices.Contains(others, m) {
+				out = append(out, Member{Address: m.Address.String(), Device: m.Device})
+			}
+		}
+		return out
+	}
+	for _, ev := range []Event{{Kind: EventAdded, Members: without(now, before)}, {Kind: EventRemoved, Members: without(before, now)}} {
+		if len(ev.Members) == 0 {
+			continue
+		}
+		ev.Time, ev.Reason, ev.Epoch = e.now(), ReasonResynced, g.Epoch()
+		if err := e.note(c, conv, ev); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // rename gives a conversation that was known by its group alone its name and id.

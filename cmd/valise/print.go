@@ -121,10 +121,16 @@ func describe(ev *client.Event) string {
 	case client.EventJoined:
 		return fmt.Sprintf("%s%s * you are in a conversation with %s", at, where, who())
 	case client.EventAdded:
+		if ev.Reason == client.ReasonResynced {
+			return fmt.Sprintf("%s%s * in this conversation now: %s; this device was out of step and has not seen who added them", at, where, who())
+		}
 		return fmt.Sprintf("%s%s * %s added %s", at, where, ev.From, who())
 	case client.EventRemoved:
 		if why := client.StandingText(ev.Reason); why != "" {
 			return fmt.Sprintf("%s%s * %s is out of this conversation: %s (%s)", at, where, who(), why, ev.Reason)
+		}
+		if ev.Reason == client.ReasonResynced {
+			return fmt.Sprintf("%s%s * no longer in this conversation: %s; this device was out of step and has not seen who removed them", at, where, who())
 		}
 		return fmt.Sprintf("%s%s * %s removed %s", at, where, ev.From, who())
 	case client.EventSuccessor:
