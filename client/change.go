@@ -36,6 +36,7 @@ func (e *Engine) update(f func(c *change) error) error {
 			return err
 		}
 		done = c
+		c.meta.Copies = beyond(c.meta.Copies, c.meta.Cursor)
 		return putJSON(tx, tableMeta, nil, []byte("meta"), c.meta)
 	})
 	if err != nil {

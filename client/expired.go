@@ -40,6 +40,9 @@ func (e *Engine) expired(l *link, d *wire.Deliver, kind string) error {
 		return l.fail(wire.ErrMalformed)
 	}
 	lost := d.Number - max(m.First-1, e.meta.Cursor)
+	if lost -= e.copiesUpTo(m.First, d.Number); lost == 0 {
+		return e.done(d, nil)
+	}
 	return e.done(d, func(c *change) error {
 		ev := Event{Kind: kind, Time: e.now(), Taken: time.UnixMilli(int64(d.Time)), Device: d.Sender, Count: int(min(lost, 1<<31-1))}
 		ev.From = e.addressIn(d.Group, d.Sender)

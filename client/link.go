@@ -82,7 +82,7 @@ func (e *Engine) dial(ctx context.Context, hello *wire.Hello) (*link, error) {
 // meet says Hello over a connection and waits for Welcome.
 func (e *Engine) meet(ctx context.Context, line *line, hello *wire.Hello) (*link, error) {
 	l := &link{line: line, waiting: make(map[uint32]chan wire.Answer), dead: make(chan struct{})}
-	err := l.greet(ctx, hello)
+	err := l.greet(ctx, hello, e.resume(hello))
 	e.answered(line.way, err)
 	if err != nil {
 		l.close()
@@ -130,7 +130,7 @@ func (l *link) forFiles(ctx context.Context) (transport.Conn, error) {
 // greet says Hello, and Resume behind it: what waits at the gateway arrives with its
 // Welcome, one round trip after the handshake. A device that is behind reads none of
 // it.
-func (l *link) greet(ctx context.Context, hello *wire.Hello) error {
+func (l *link) greet(ctx context.Context, hello *wire.Hello, resume *wire.Resume) error {
 	var err error
 	if l.control, err = l.line.OpenStream(ctx); err != nil {
 		return err
@@ -143,7 +143,7 @@ func (l *link) greet(ctx context.Context, hello *wire.Hello) error {
 	if l.delivery, err = l.line.OpenStream(ctx); err != nil {
 		return err
 	}
-	if err := sayFirst(l.delivery, wire.StreamDelivery, &wire.Resume{Cursor: hello.Cursor}); err != nil {
+	if err := sayFirst(l.delivery, wire.StreamDelivery, resume); err != nil {
 		return err
 	}
 	f, err := wire.Read(l.control)

@@ -55,6 +55,9 @@ func (e *Engine) receive(ctx context.Context, l *link) error {
 			if err := e.at("stored"); err != nil {
 				return stopped(err)
 			}
+			if f.Kind == wire.DeliverAhead {
+				continue // it is acknowledged in its place
+			}
 			if err := wire.Write(l.delivery, &wire.Ack{Number: e.cursor()}); err != nil {
 				return l.fail(err)
 			}
@@ -85,6 +88,12 @@ func (e *Engine) deliver(ctx context.Context, l *link, d *wire.Deliver) error {
 	defer e.mu.Unlock()
 	if d.Number <= e.meta.Cursor {
 		return nil // delivered again after a reconnect
+	}
+	switch {
+	case d.Kind == wire.DeliverAhead:
+		return e.ahead(ctx, l, d)
+	case e.taken(d):
+		return e.done(d, nil)
 	}
 	if err := e.await(ctx, l, d); err != nil {
 		return err

@@ -37,15 +37,16 @@ const (
 
 // meta is what the engine knows about itself.
 type meta struct {
-	Incarnation []byte `json:"incarnation"`     // 16 bytes
-	Begun       bool   `json:"begun"`           // the gateway knows this incarnation
-	Counter     uint64 `json:"counter"`         // last submission counter assigned
-	Cursor      uint64 `json:"cursor"`          // last delivery persisted
-	Ahead       bool   `json:"ahead,omitempty"` // the gateway has forgotten submissions of this device
-	Intents     uint64 `json:"intents"`         // number of the last intent
-	Events      uint64 `json:"events"`          // number of the last event
-	Lives       []life `json:"lives"`
-	LastResort  int64  `json:"last_resort"` // when the last-resort KeyPackage was made, Unix seconds
+	Incarnation []byte   `json:"incarnation"`      // 16 bytes
+	Begun       bool     `json:"begun"`            // the gateway knows this incarnation
+	Counter     uint64   `json:"counter"`          // last submission counter assigned
+	Cursor      uint64   `json:"cursor"`           // last delivery persisted
+	Copies      []copied `json:"copies,omitempty"` // deliveries beyond Cursor that were taken ahead, in order
+	Ahead       bool     `json:"ahead,omitempty"`  // the gateway has forgotten submissions of this device
+	Intents     uint64   `json:"intents"`          // number of the last intent
+	Events      uint64   `json:"events"`           // number of the last event
+	Lives       []life   `json:"lives"`
+	LastResort  int64    `json:"last_resort"` // when the last-resort KeyPackage was made, Unix seconds
 }
 
 // A life is the time of one incarnation, as the log of events sees it: its events
@@ -182,6 +183,7 @@ type member struct {
 
 func (m meta) clone() meta {
 	m.Lives = slices.Clone(m.Lives)
+	m.Copies = slices.Clone(m.Copies)
 	return m
 }
 

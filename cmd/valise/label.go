@@ -19,7 +19,7 @@ import (
 // labelling is part of commands that send.
 type labelling struct {
 	Label      string `short:"l" placeholder:"LABEL" help:"Label of the message, as \"SECRET//EYES ONLY\": the classification, then what stands beside it. Without it, the default of your domain; \"unlabelled\" for none. valise labels lists labels."`
-	Precedence string `placeholder:"PRECEDENCE" help:"routine, priority, immediate or flash. What is more urgent goes first where messages wait for the gateway's disk, and is marked so for who reads it."`
+	Precedence string `placeholder:"PRECEDENCE" help:"routine, priority, immediate or flash. What is immediate or flash is shown before what else waits for its reader, and all above routine is marked so."`
 }
 
 // LabelsCmd is `valise labels`.
