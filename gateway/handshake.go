@@ -80,11 +80,8 @@ func (g *Gateway) tlsConfig() *tls.Config {
 // It runs before the client's CertificateVerify (RFC 8446, Section 4.4.3) has
 // been checked: what it finds is a claim until the handshake is complete.
 func (g *Gateway) verify(a *attempt, state tls.ConnectionState) error {
-	chain := make([][]byte, len(state.PeerCertificates))
-	for i, cert := range state.PeerCertificates {
-		chain[i] = cert.Raw
-	}
-	device, err := g.cfg.Trust.Device(chain, g.judgedAt(state))
+	// As crypto/tls has parsed them and keeps them: a connection has them once.
+	device, err := g.cfg.Trust.DeviceOf(state.PeerCertificates, g.judgedAt(state))
 	if err != nil {
 		reason := string(identity.ReasonOf(err))
 		a.reason.Store(&reason)

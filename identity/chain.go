@@ -26,21 +26,25 @@ type path struct {
 
 func (p *path) leaf() *x509.Certificate { return p.certs[0] }
 
-// build parses a chain and finds its way to one of our roots (RFC 5280,
-// Section 6.1, without the parts that our profile excludes: policies and name
-// constraints). Times and what the leaf is for are left to the caller.
-func (t *Trust) build(chain [][]byte) (*path, error) {
+// build parses a chain, unless it comes parsed, and finds its way to one of our roots
+// (RFC 5280, Section 6.1, without the parts that our profile excludes: policies and
+// name constraints). Times and what the leaf is for are left to the caller.
+func (t *Trust) build(chain [][]byte, parsed []*x509.Certificate) (*path, error) {
 	if err := checkSizes(chain); err != nil {
 		return nil, err
 	}
 	above := chainKey(chain[1:])
 	if known := t.issuersOf(above); known != nil {
-		return known.with(chain[0])
+		leaf, err := ofProfile(0, chain, parsed)
+		if err != nil {
+			return nil, err
+		}
+		return known.with(leaf)
 	}
 	certs := make([]*x509.Certificate, len(chain))
-	for i, der := range chain {
+	for i := range chain {
 		var err error
-		if certs[i], err = parseCertificate(i, der); err != nil {
+		if certs[i], err = ofProfile(i, chain, parsed); err != nil {
 			return nil, err
 		}
 	}
@@ -91,11 +95,7 @@ func (t *Trust) rememberIssuers(key [32]byte, above *path) {
 
 // with puts another leaf below issuers whose signatures, and places in a path, were
 // checked before. What is left is between the leaf and the one above it.
-func (p *path) with(der []byte) (*path, error) {
-	leaf, err := parseCertificate(0, der)
-	if err != nil {
-		return nil, err
-	}
+func (p *path) with(leaf *x509.Certificate) (*path, error) {
 	issuer := p.certs[0]
 	if !bytes.Equal(leaf.RawIssuer, issuer.RawSubject) {
 		return nil, refuse(0, ReasonChainOrder, "its issuer is %q, but the next certificate is %q", clip(leaf.Issuer.String()), clip(issuer.Subject.String()))
@@ -184,30 +184,43 @@ func checkSignature(i int, child, parent *x509.Certificate) error {
 	return nil
 }
 
-// parseCertificate parses one certificate and applies what holds for all of
-// ours: version, one of our curves, and no critical extension but the four that
-// this package processes.
+// parseCertificate parses one certificate and applies what holds for all of ours.
 func parseCertificate(i int, der []byte) (*x509.Certificate, error) {
-	cert, err := x509.ParseCertificate(der)
+	cert, err := x509.ParseCertificate(slices.Clone(der)) // it keeps them
 	if err != nil {
 		return nil, refuse(i, ReasonMalformed, "%w", err)
 	}
+	return cert, checkProfile(i, cert)
+}
+
+// ofProfile returns certificate i of a chain, as it was parsed before or parsed now,
+// if what holds for all of ours holds for it.
+func ofProfile(i int, chain [][]byte, parsed []*x509.Certificate) (*x509.Certificate, error) {
+	if parsed == nil {
+		return parseCertificate(i, chain[i])
+	}
+	return parsed[i], checkProfile(i, parsed[i])
+}
+
+// checkProfile applies what holds for all of our certificates: version, one of our
+// curves, and no critical extension but the four that this package processes.
+func checkProfile(i int, cert *x509.Certificate) error {
 	if cert.Version != 3 {
-		return nil, refuse(i, ReasonMalformed, "version %d, want 3", cert.Version)
+		return refuse(i, ReasonMalformed, "version %d, want 3", cert.Version)
 	}
 	if err := checkSerial(cert.SerialNumber); err != nil {
-		return nil, refuse(i, ReasonMalformed, "%w", err)
+		return refuse(i, ReasonMalformed, "%w", err)
 	}
 	if err := CheckKey(cert.PublicKey); err != nil {
-		return nil, refuse(i, ReasonAlgorithm, "%w", err)
+		return refuse(i, ReasonAlgorithm, "%w", err)
 	}
 	processed := []asn1.ObjectIdentifier{oidBasicConstraints, oidKeyUsage, oidExtendedKeyUsage, oidSubjectAltName}
 	for _, ext := range cert.Extensions {
 		if ext.Critical && !slices.ContainsFunc(processed, ext.Id.Equal) {
-			return nil, refuse(i, ReasonCritical, "critical extension %v is not known", ext.Id)
+			return refuse(i, ReasonCritical, "critical extension %v is not known", ext.Id)
 		}
 	}
-	return cert, nil
+	return nil
 }
 
 // checkUsage checks that a leaf is for exactly one purpose: the standard usage

@@ -157,7 +157,7 @@ func (t *Trust) Officer(chain [][]byte, at time.Time) (*Officer, error) {
 }
 
 func (t *Trust) verifyOfficer(chain [][]byte) (*verifiedOfficer, error) {
-	p, err := t.build(chain)
+	p, err := t.build(chain, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -182,7 +182,7 @@ func (t *Trust) verifyOfficer(chain [][]byte) (*verifiedOfficer, error) {
 	}
 	return &verifiedOfficer{p, Officer{
 		Address: address, Key: id, Role: role, Tier: appraisal.Tier, Appraisal: appraisal,
-		Root: sha256.Sum256(p.certs[len(p.certs)-1].Raw), Leaf: leaf, Chain: cloneChain(chain),
+		Root: sha256.Sum256(p.certs[len(p.certs)-1].Raw), Leaf: leaf, Chain: p.given(len(chain)),
 	}}, nil
 }
 

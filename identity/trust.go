@@ -75,6 +75,20 @@ func (t *Trust) For(domain string) *Trust {
 // The signatures of a chain are verified once and then remembered; validity is
 // judged each time.
 func (t *Trust) Device(chain [][]byte, at time.Time) (*Device, error) {
+	return t.deviceAt(chain, nil, at)
+}
+
+// DeviceOf is Device for a chain that was parsed before, as crypto/tls does in a
+// handshake: what it returns shares these certificates, which must not be changed.
+func (t *Trust) DeviceOf(chain []*x509.Certificate, at time.Time) (*Device, error) {
+	der := make([][]byte, len(chain))
+	for i, cert := range chain {
+		der[i] = cert.Raw
+	}
+	return t.deviceAt(der, chain, at)
+}
+
+func (t *Trust) deviceAt(chain [][]byte, parsed []*x509.Certificate, at time.Time) (*Device, error) {
 	if err := checkSizes(chain); err != nil {
 		return nil, err
 	}
@@ -84,7 +98,7 @@ func (t *Trust) Device(chain [][]byte, at time.Time) (*Device, error) {
 	t.mu.Unlock()
 	if known == nil {
 		var err error
-		if known, err = t.verifyDevice(chain); err != nil {
+		if known, err = t.verifyDevice(chain, parsed); err != nil {
 			return nil, err
 		}
 		t.mu.Lock()
@@ -105,7 +119,7 @@ func (t *Trust) Device(chain [][]byte, at time.Time) (*Device, error) {
 // name, a DNS name or an IP address, as of the time at. The error is a
 // *ChainError.
 func (t *Trust) Gateway(chain [][]byte, name string, at time.Time) (*x509.Certificate, error) {
-	p, err := t.build(chain)
+	p, err := t.build(chain, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -138,8 +152,8 @@ func IssuedAt(chain [][]byte) (time.Time, error) {
 	return leaf.NotBefore, nil
 }
 
-func (t *Trust) verifyDevice(chain [][]byte) (*verified, error) {
-	p, err := t.build(chain)
+func (t *Trust) verifyDevice(chain [][]byte, parsed []*x509.Certificate) (*verified, error) {
+	p, err := t.build(chain, parsed)
 	if err != nil {
 		return nil, err
 	}
@@ -164,7 +178,7 @@ func (t *Trust) verifyDevice(chain [][]byte) (*verified, error) {
 	}
 	return &verified{p, Device{
 		ID: id, Address: address, Tier: appraisal.Tier, Clearance: clearance,
-		Appraisal: appraisal, Leaf: leaf, Chain: cloneChain(chain), Above: p.certs[1:],
+		Appraisal: appraisal, Leaf: leaf, Chain: p.given(len(chain)), Above: p.certs[1:],
 	}}, nil
 }
 
@@ -230,12 +244,13 @@ func namesGateway(leaf *x509.Certificate, name string) bool {
 	return slices.Contains(leaf.DNSNames, name)
 }
 
-func cloneChain(chain [][]byte) [][]byte {
-	out := make([][]byte, len(chain))
-	for i, der := range chain {
-		out[i] = slices.Clone(der)
+// given returns the first n certificates of a path in DER: those that it was built from.
+func (p *path) given(n int) [][]byte {
+	chain := make([][]byte, n)
+	for i := range chain {
+		chain[i] = p.certs[i].Raw
 	}
-	return out
+	return chain
 }
 
 // ReasonOf returns the reason of a refused chain, and "" for any other error.

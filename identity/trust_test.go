@@ -162,7 +162,65 @@ func TestDeviceRefuses(t *testing.T) {
 					t.Errorf("error %v, want %s", err, test.want)
 				}
 			}
+			certs, ok := parsed(test.chain)
+			if !ok {
+				return // crypto/tls would not have handed it on
+			}
+			for _, trust := range []*Trust{trust, a.trust()} {
+				d, err := trust.DeviceOf(certs, noon)
+				if d != nil || ReasonOf(err) != test.want {
+					t.Errorf("parsed before: error %v, want %s", err, test.want)
+				}
+			}
 		})
+	}
+}
+
+// parsed does what crypto/tls does with a chain.
+func parsed(chain [][]byte) (certs []*x509.Certificate, ok bool) {
+	for _, der := range chain {
+		cert, err := x509.ParseCertificate(der)
+		if err != nil {
+			return nil, false
+		}
+		certs = append(certs, cert)
+	}
+	return certs, true
+}
+
+// A chain that comes parsed is judged like any other, and is not in memory twice.
+func TestDeviceOf(t *testing.T) {
+	a := newAuthority(t, "interieur.example", elliptic.P256())
+	chain := a.device(newKey(t, elliptic.P256()).Public())
+	knowing := a.trust()
+	if _, err := knowing.Device(a.device(newKey(t, elliptic.P256()).Public()), noon); err != nil {
+		t.Fatal(err)
+	}
+	for _, trust := range []*Trust{a.trust(), knowing} { // one of them knows the issuers
+		certs, _ := parsed(chain)
+		want, err := a.trust().Device(chain, noon)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, err := trust.DeviceOf(certs, noon)
+		if err != nil || d.ID != want.ID || d.Address != want.Address || d.Appraisal != want.Appraisal || !slices.EqualFunc(d.Chain, chain, bytes.Equal) {
+			t.Fatalf("%+v, %v, want %+v", d, err, want)
+		}
+		if d.Leaf != certs[0] || &d.Chain[0][0] != &certs[0].Raw[0] {
+			t.Error("the certificate is there twice")
+		}
+		if _, err := trust.DeviceOf(certs, noon.AddDate(1, 0, 0)); ReasonOf(err) != ReasonExpired {
+			t.Errorf("a year later: %v", err)
+		}
+		// What the caller does with its bytes later does not matter.
+		mine := [][]byte{slices.Clone(chain[0]), slices.Clone(chain[1])}
+		if d, err = a.trust().Device(mine, noon); err != nil {
+			t.Fatal(err)
+		}
+		clear(mine[0])
+		if !bytes.Equal(d.Leaf.Raw, chain[0]) || !bytes.Equal(d.Chain[0], chain[0]) {
+			t.Error("the caller's bytes were kept")
+		}
 	}
 }
 
