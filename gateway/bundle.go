@@ -31,6 +31,7 @@ func (s *session) bundleChanged() {
 	case s.changed <- struct{}{}:
 	default: // it will be told
 	}
+	s.tell()
 }
 
 // getBundle serves a part of the bundle in force (spec/wire.md, Section 10).

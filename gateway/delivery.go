@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 	"sync"
+	"time"
 
 	"valise/gateway/mailbox"
 	"valise/transport"
@@ -26,6 +27,8 @@ type delivery struct {
 	last   wire.Last     // run's; the last delivery written
 
 	mu     sync.Mutex
+	runs   bool   // guarded by mu; run does its work
+	over   bool   // guarded by mu; and never does again
 	sent   uint64 // guarded by mu; the last number sent
 	acked  uint64 // guarded by mu; the last number acknowledged
 	sizes  []sent // guarded by mu; deliveries above acked up to sent, in order
@@ -33,6 +36,8 @@ type delivery struct {
 
 	turn    func() // guarded by mu; gives back the turn of stored mail; nil: there is none
 	turnEnd uint64 // guarded by mu; the last number of that turn
+
+	drained bool // guarded by mu; the device knows that it has what was stored before Resume
 }
 
 // sent is a delivery on its way. Numbers may have gaps: see mailbox.Expired.
@@ -82,32 +87,84 @@ func (s *session) serveDelivery(stream transport.Stream) {
 	d.sent, d.acked = start, start
 	d.ahead = newAhead(resume)
 	s.g.box.Ack(s.device.ID, start)
-	s.streams.Go(func() { d.readAcks(in) })
-	s.g.duties.nudge()    // somebody may be waited for
 	s.streams.Go(func() { // with a stack of its own, as that of requests
-		defer mail.Close()
-		d.run()
+		d.readAcks(in)
+		d.end()
+	})
+	mail.OnWake(d.start)
+	d.start()
+	s.g.duties.nudge() // somebody may be waited for
+}
+
+// start has somebody look for what is to be sent, unless somebody does already or the
+// connection has ended. Whoever has put something where run looks calls it then, so
+// that an idle connection has no goroutine that waits.
+func (d *delivery) start() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.runs || d.over {
+		return
+	}
+	d.runs = true
+	d.s.streams.Go(func() { // whoever reads acknowledgements runs until over is set
+		if d.run() {
+			return // rest has ended it, and another one may run already
+		}
+		d.mu.Lock()
+		d.runs, d.over = false, true
+		d.mu.Unlock()
 		d.endTurn()
 	})
 }
 
-// run sends what the mailbox holds and what arrives.
-func (d *delivery) run() {
+// tell has somebody write to the device what waits for it, if it listens.
+func (s *session) tell() {
+	if d := s.down.Load(); d != nil {
+		d.start()
+	}
+}
+
+// end is for a connection that has ended.
+func (d *delivery) end() {
+	d.mu.Lock()
+	d.over = true
+	d.mu.Unlock()
+	d.mail.Close()
+	d.endTurn()
+}
+
+// rest ends run, unless something has come that would have to wait then.
+func (d *delivery) rest() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.mail.Wake())+len(d.moved)+len(d.s.notices)+len(d.s.changed)+len(d.s.leases) > 0 {
+		return false
+	}
+	d.runs = false
+	return true
+}
+
+// run sends what the mailbox holds, and for as long as there is traffic what arrives.
+// It returns false when the stream or the connection is of no use any more.
+func (d *delivery) run() bool {
 	ended := d.s.conn.Context().Done()
-	drained := false
+	idle := time.NewTimer(0)
+	defer idle.Stop()
+	busy := false // since idle was set
 	for {
 		n, err := d.push()
 		if err != nil {
-			return
+			return false
 		}
 		if n > 0 {
+			busy = true
 			continue
 		}
-		if d.mu.Lock(); !drained && d.sent >= d.before {
-			drained = true
+		if d.mu.Lock(); !d.drained && d.sent >= d.before {
+			d.drained = true
 			d.mu.Unlock()
 			if wire.Write(d.stream, &wire.Notice{Code: wire.NoticeDrained}) != nil {
-				return
+				return false
 			}
 			continue
 		}
@@ -117,18 +174,28 @@ func (d *delivery) run() {
 		case <-d.moved:
 		case code := <-d.s.notices:
 			if wire.Write(d.stream, &wire.Notice{Code: code}) != nil {
-				return
+				return false
 			}
 		case <-d.s.changed:
 			if wire.Write(d.stream, &wire.Notice{Code: wire.NoticeBundle}) != nil {
-				return
+				return false
 			}
 		case lease := <-d.s.leases:
 			if wire.Write(d.stream, lease) != nil {
-				return
+				return false
+			}
+		case <-idle.C:
+			switch {
+			case busy:
+				busy = false
+				idle.Reset(lingering)
+			case d.rest():
+				return true
+			default:
+				idle.Reset(0)
 			}
 		case <-ended:
-			return
+			return false
 		}
 	}
 }
@@ -305,6 +372,7 @@ func (d *delivery) readAcks(in *frames) {
 		case d.moved <- struct{}{}:
 		default:
 		}
+		d.start()
 	}
 }
 

@@ -157,6 +157,7 @@ func (d *duties) give(w *due, now time.Time) bool {
 		}
 		select {
 		case s.leases <- frame:
+			s.tell()
 			w.holder, w.until = id, now.Add(d.period)
 			return true
 		default: // it has more than enough to do

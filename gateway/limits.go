@@ -96,6 +96,10 @@ const (
 	// readAhead is how much is read of a stream at once, when something has come.
 	readAhead = 8 << 10
 
+	// lingering is for how long somebody waits for more to send on a connection over which
+	// something was sent: a goroutine for each message would cost more.
+	lingering = time.Second
+
 	// coalesce is how many bytes of deliveries are collected for one write.
 	coalesce = 64 << 10
 

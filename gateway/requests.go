@@ -197,6 +197,7 @@ func (g *Gateway) notify(d identity.DeviceID, code wire.NoticeCode) {
 		case s.notices <- code:
 		default: // one is waiting already
 		}
+		s.tell()
 	}
 }
 

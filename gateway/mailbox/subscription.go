@@ -6,6 +6,7 @@ import (
 	"context"
 	"math"
 	"sync"
+	"sync/atomic"
 )
 
 // A Subscription is how one connected device learns of its mail. Next has one
@@ -14,6 +15,7 @@ type Subscription struct {
 	box    *Box
 	device Device
 	wake   chan struct{}
+	woken  atomic.Pointer[func()]
 	listed bool // the committer's: it will be woken at the end of the batch
 
 	mu     sync.Mutex
@@ -64,6 +66,10 @@ func (s *Subscription) Close() {
 
 // Wake receives after mail has been committed for the device.
 func (s *Subscription) Wake() <-chan struct{} { return s.wake }
+
+// OnWake has f called, by whoever has something to say to Wake and after it, so that
+// nobody has to wait there all the time. f must not wait for anything.
+func (s *Subscription) OnWake(f func()) { s.woken.Store(&f) }
 
 // Pressing says up to which number there may be content of an urgent precedence. turn is
 // another one whenever there may be more of it than before.
@@ -135,6 +141,9 @@ func (s *Subscription) nudge() {
 	select {
 	case s.wake <- struct{}{}:
 	default:
+	}
+	if f := s.woken.Load(); f != nil {
+		(*f)()
 	}
 }
 
