@@ -138,6 +138,7 @@ func (g *Gateway) settle(a *attempt, failed bool) bool {
 	}
 	g.door.leave(a.source, failed)
 	g.storm.Add(1)
+	g.keepDense()
 	return true
 }
 

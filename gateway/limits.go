@@ -46,6 +46,11 @@ const (
 	stormSize  = 250
 	stormPause = 250 * time.Millisecond
 
+	// stormLitter is after how many handshakes their garbage is collected, some 100 KiB
+	// each; a third of the connections if that is more, so that a handshake never pays
+	// for looking at more than three others.
+	stormLitter = 150
+
 	// unprovenPerSource is how many incomplete handshakes of one source there may be
 	// before its newcomers have to prove their address.
 	unprovenPerSource = 64
