@@ -27,6 +27,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"valise/identity"
@@ -40,6 +41,7 @@ type Authority struct {
 	key          *ecdsa.PrivateKey // the issuer's
 	rootKey      *ecdsa.PrivateKey // nil after Load
 	law          *Law              // nil: there is none
+	trust        func() *identity.Trust
 }
 
 const lifetime = 24 * time.Hour
@@ -66,7 +68,9 @@ func NewAuthority(domain string) (*Authority, error) {
 		return nil, err
 	}
 	issuer, err := certify(template, root, key.Public(), rootKey)
-	return &Authority{Domain: domain, root: root, issuer: issuer, key: key, rootKey: rootKey}, err
+	a := &Authority{Domain: domain, root: root, issuer: issuer, key: key, rootKey: rootKey}
+	a.remember()
+	return a, err
 }
 
 func serial() *big.Int {
@@ -122,6 +126,7 @@ func Load(dir, domain string) (*Authority, error) {
 	a.root, err1 = x509.ParseCertificate(root)
 	a.issuer, err2 = x509.ParseCertificate(issuer)
 	a.key, err3 = x509.ParseECPrivateKey(key)
+	a.remember()
 	return a, errors.Join(err1, err2, err3, a.loadLaw(dir))
 }
 
@@ -137,9 +142,14 @@ func readPEM(path string) ([]byte, error) {
 	return block.Bytes, nil
 }
 
-// Trust is what a device or gateway believes that pins this authority's root.
-func (a *Authority) Trust() *identity.Trust {
-	return identity.NewTrust(identity.Authority{Domain: a.Domain, Roots: []*x509.Certificate{a.root}})
+// Trust is what a device or gateway believes that pins this authority's root: one for
+// all, so that the issuer is verified once, as in a gateway.
+func (a *Authority) Trust() *identity.Trust { return a.trust() }
+
+func (a *Authority) remember() {
+	a.trust = sync.OnceValue(func() *identity.Trust {
+		return identity.NewTrust(identity.Authority{Domain: a.Domain, Roots: []*x509.Certificate{a.root}})
+	})
 }
 
 // publicOf is the key of a certificate request.

@@ -27,7 +27,7 @@ import (
 //
 //	struct { uint32 length; uint8 type; opaque body[length]; } Frame;
 //
-// Up: hello (uint32 box), send (uint32 box, payload), seen (uint64 number), open.
+// Up: hello (uint32 box; answered with done, of 0), send (uint32 box, payload), seen (uint64 number), open.
 // Down: done (uint32 how many), mail (uint64 number, payload).
 const (
 	bareHello = 1 + iota
@@ -92,11 +92,7 @@ func bareMain(ctx context.Context, config string) error {
 		MinVersion: tls.VersionTLS13, NextProtos: []string{bareProtocol}, CurvePreferences: []tls.CurveID{tls.X25519MLKEM768},
 		Certificates: []tls.Certificate{*certificate}, ClientAuth: tls.RequireAnyClientCert, SessionTicketsDisabled: true,
 		VerifyConnection: func(s tls.ConnectionState) error {
-			chain := make([][]byte, len(s.PeerCertificates))
-			for i, c := range s.PeerCertificates {
-				chain[i] = c.Raw
-			}
-			_, err := authority.Trust().Device(chain, time.Now())
+			_, err := authority.Trust().DeviceOf(s.PeerCertificates, time.Now())
 			return err
 		},
 	}, lean.QUIC())
@@ -144,6 +140,7 @@ func (r *bareRelay) serve(ctx context.Context, conn *quic.Conn) error {
 		switch {
 		case kind == bareHello && len(body) == 4:
 			own = r.box(binary.BigEndian.Uint32(body))
+			out.done(0)
 		case kind == bareSend && len(body) > 4:
 			to := r.box(binary.BigEndian.Uint32(body))
 			if r.log != nil {

@@ -24,7 +24,10 @@ type service interface {
 	sender(id int, boxes []int) (sender, error)
 	// receiver connects the owner of a box.
 	receiver(box int) (receiver, error)
-	// idle makes one connection over which mail could come.
+	// enroll makes what a client has before it connects for the first time.
+	enroll(id int) error
+	// idle makes one connection over which mail could come, of who was enrolled; it
+	// returns when the server has answered.
 	idle(id int) (io.Closer, error)
 }
 
@@ -194,6 +197,9 @@ const atOnce = 16
 // makeIdle makes connections and keeps them.
 func (ld *loader) makeIdle(t *task) (answer, error) {
 	var mu sync.Mutex
+	if err := each(ld.mine(t.Count), atOnce, ld.service.enroll); err != nil {
+		return answer{}, err
+	}
 	begin := time.Now()
 	err := each(ld.mine(t.Count), atOnce, func(i int) error {
 		c, err := ld.service.idle(i)

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"sync"
 
 	"github.com/quic-go/quic-go"
 
@@ -19,6 +20,9 @@ type bareLoad struct {
 	address   string
 	authority *lean.Authority
 	mail      mail
+
+	mu     sync.Mutex
+	idlers map[int]*lean.Device // guarded by mu
 }
 
 func newBareLoad(l *load) (*bareLoad, error) {
@@ -27,7 +31,7 @@ func newBareLoad(l *load) (*bareLoad, error) {
 		return nil, err
 	}
 	mail, err := newMail(l.Dir)
-	return &bareLoad{address: l.Address, authority: authority, mail: mail}, err
+	return &bareLoad{address: l.Address, authority: authority, mail: mail, idlers: make(map[int]*lean.Device)}, err
 }
 
 type bareConn struct {
@@ -43,9 +47,15 @@ func (v *bareLoad) dial(name string, box int) (*bareConn, error) {
 	if err != nil {
 		return nil, err
 	}
+	return v.dialAs(device, box)
+}
+
+// dialAs connects and waits until the relay has answered.
+func (v *bareLoad) dialAs(device *lean.Device, box int) (*bareConn, error) {
 	ctx, cancel := within()
 	defer cancel()
 	c := new(bareConn)
+	var err error
 	if c.conn, err = device.Dial(ctx, v.address, bareProtocol); err != nil {
 		return nil, err
 	}
@@ -53,7 +63,13 @@ func (v *bareLoad) dial(name string, box int) (*bareConn, error) {
 		return nil, err
 	}
 	c.in = bufio.NewReaderSize(c.stream, 64<<10)
-	return c, c.write(binary.BigEndian.AppendUint32(appendBare(nil, bareHello, 4), uint32(box)))
+	if err := c.write(binary.BigEndian.AppendUint32(appendBare(nil, bareHello, 4), uint32(box))); err != nil {
+		return nil, err
+	}
+	if kind, err := readBare(c.in, &c.body); err != nil || kind != bareDone {
+		return nil, fmt.Errorf("no answer: frame %d, %w", kind, err)
+	}
+	return c, nil
 }
 
 func (c *bareConn) write(b []byte) error {
@@ -132,8 +148,19 @@ func (r *bareReceiver) received() (int, error) {
 	}
 }
 
+func (v *bareLoad) enroll(id int) error {
+	device, err := v.authority.NewDevice(fmt.Sprintf("idle%d", id))
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.idlers[id] = device
+	return err
+}
+
 func (v *bareLoad) idle(id int) (io.Closer, error) {
-	c, err := v.dial(fmt.Sprintf("idle%d", id), id)
+	v.mu.Lock()
+	device := v.idlers[id]
+	v.mu.Unlock()
+	c, err := v.dialAs(device, id)
 	if err != nil {
 		return nil, err
 	}

@@ -211,3 +211,5 @@ func (r *natsReceiver) received() (int, error) {
 
 // idle is a connection without TLS: the server has its own row in the facts.
 func (m *natsLoad) idle(int) (io.Closer, error) { return m.dial() }
+
+func (*natsLoad) enroll(int) error { return nil }

@@ -19,7 +19,8 @@ type valiseLoad struct {
 	authority *lean.Authority
 
 	mu     sync.Mutex
-	owners map[int]*owner // guarded by mu
+	owners map[int]*owner       // guarded by mu
+	idlers map[int]*lean.Device // guarded by mu
 }
 
 // An owner is the device of a mailbox and what it offers to be added with.
@@ -30,7 +31,7 @@ type owner struct {
 
 func newValiseLoad(l *load) (*valiseLoad, error) {
 	authority, err := lean.Load(l.Dir, domain)
-	return &valiseLoad{address: l.Address, authority: authority, owners: make(map[int]*owner)}, err
+	return &valiseLoad{address: l.Address, authority: authority, owners: make(map[int]*owner), idlers: make(map[int]*lean.Device)}, err
 }
 
 // mailbox makes a device and has it connect once: only then can it be added.
@@ -126,12 +127,19 @@ func (r valiseReceiver) open() error {
 
 func (r valiseReceiver) received() (int, error) { return r.Receive() }
 
-// idle makes a device that has its delivery stream open.
-func (v *valiseLoad) idle(id int) (io.Closer, error) {
+func (v *valiseLoad) enroll(id int) error {
 	device, err := v.authority.NewDevice(fmt.Sprintf("idle%d", id))
-	if err != nil {
-		return nil, err
-	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.idlers[id] = device
+	return err
+}
+
+// idle makes a connection that has its delivery stream open.
+func (v *valiseLoad) idle(id int) (io.Closer, error) {
+	v.mu.Lock()
+	device := v.idlers[id]
+	v.mu.Unlock()
 	ctx, cancel := within()
 	defer cancel()
 	conn, err := device.Connect(ctx, v.address)
