@@ -59,6 +59,9 @@ func testIdleDeliveryRests(t *testing.T, by network) {
 		bob.settled(number)
 	}
 	bob.rests()
+	for len(bob.link.notices) > 0 {
+		<-bob.link.notices // that a KeyPackage was taken
+	}
 	gw.notify(bob.id, wire.NoticeKeyPackagesLow)
 	told("a notice", wire.NoticeKeyPackagesLow)
 	bob.rests()
