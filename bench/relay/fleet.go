@@ -70,6 +70,7 @@ func (f *fleet) do(ctx context.Context, t task) (answer, error) {
 		}
 		sum.Count += a.Count
 		sum.Total += a.Total
+		sum.CPU += a.CPU
 		sum.Seconds = max(sum.Seconds, a.Seconds)
 	}
 	return sum, all

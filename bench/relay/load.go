@@ -65,6 +65,7 @@ type (
 		Count   int     // messages within the time
 		Total   int     // messages at all
 		Seconds float64 // what it took
+		CPU     float64 // seconds of the load processes' own
 		Error   string
 	}
 )

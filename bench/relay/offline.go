@@ -3,10 +3,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // makeBoxes makes this process's share of mailboxes whose owners are away, and the
@@ -40,8 +43,17 @@ func (ld *loader) store(t *task) (answer, error) {
 	for i := range list {
 		list[i] = i
 	}
+	before, err1 := ownCPU()
 	err := each(list, len(list), func(i int) error { return fill(ld.senders[i], ld.share(i, t.Count), t.InFlight) })
-	return answer{Count: total, Total: total, Seconds: time.Since(begin).Seconds()}, err
+	after, err2 := ownCPU()
+	return answer{Count: total, Total: total, Seconds: time.Since(begin).Seconds(), CPU: (after - before).Seconds()}, errors.Join(err, err1, err2)
+}
+
+// ownCPU is the processor time that this process has used.
+func ownCPU() (time.Duration, error) {
+	var u unix.Rusage
+	err := unix.Getrusage(unix.RUSAGE_SELF, &u)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano()), err
 }
 
 // share is how many messages a sender sends if each box gets so many.

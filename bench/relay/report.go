@@ -83,7 +83,7 @@ func figures() (list []string) {
 	for _, c := range grid {
 		list = append(list, c.String()+"_rate", c.String()+"_cpu")
 	}
-	return append(list, "store_rate", "drain_rate", "stored_rss", "connected_rss", "drain_growth", "connect_rate", "connect_cpu", "connection_kb")
+	return append(list, "store_rate", "store_cpu", "store_clients_cpu", "drain_rate", "stored_rss", "connected_rss", "drain_growth", "connect_rate", "connect_cpu", "connection_kb")
 }
 
 // errBaseline says that this run cannot compare everything.
