@@ -54,6 +54,7 @@ type Journal struct {
 	// Owned by the caller of Append.
 	seq    uint64 // of the last batch
 	end    int64  // of the last segment
+	ahead  bool   // the file after this one is to be made when enough of it is written
 	torn   bool   // a batch that failed may stand at end
 	closed bool
 
@@ -66,6 +67,7 @@ type segment struct {
 	header
 	number uint64 // also its file's name
 	size   int64
+	used   int64  // changed together with last: bytes up to the end of that batch
 	last   uint64 // changed by Append's caller under mu: seq of its last batch, first-1 if it has none
 	file   *os.File
 }
@@ -152,8 +154,12 @@ func (j *Journal) append(buf []byte) (uint64, Place, error) {
 	at := Place{s.number, j.end + Head}
 	j.end += int64(len(buf))
 	j.seq = seq
+	if j.ahead && j.end >= s.size/aheadAfter {
+		j.ahead = false
+		j.store.want()
+	}
 	j.mu.Lock()
-	s.last = seq
+	s.last, s.used = seq, j.end
 	j.mu.Unlock()
 	return seq, at, nil
 }
@@ -165,17 +171,18 @@ func (j *Journal) current() *segment {
 }
 
 // Oldest returns the last batch of the oldest file with batches behind a number,
-// and how many such files there are, counted as files of the usual size; the newest one,
-// which is still written to, always counts.
+// and how many such files there are, counted as files of the usual size; the newest one
+// always counts, for as much of it as has been written.
 func (j *Journal) Oldest(after uint64) (last uint64, files int) {
 	j.mu.RLock()
 	defer j.mu.RUnlock()
 	for i, s := range j.segments {
 		if s.last > after || i == len(j.segments)-1 {
 			size := int64(0)
-			for _, each := range j.segments[i:] {
+			for _, each := range j.segments[i : len(j.segments)-1] {
 				size += each.size
 			}
+			size += j.segments[len(j.segments)-1].used
 			return s.last, int((size + j.cfg.Segment - 1) / j.cfg.Segment)
 		}
 	}

@@ -12,6 +12,10 @@ const (
 	// next file should come soon, which is filled by then.
 	unfilled = 4 << 20
 
+	// aheadAfter is what part of a file is written before the next one is made ahead: a
+	// quarter. A disk that writes the rest sooner than zeros beside it gets a short file.
+	aheadAfter = 4
+
 	// MaxBody bounds one batch, well above mailbox.DefaultBatchBytes and one
 	// more submission, and below what a file holds.
 	MaxBody = 48 << 20

@@ -101,7 +101,7 @@ func (j *Journal) scan(s *segment, f func(seq uint64, at Place, body []byte) err
 	}
 	s.size = info.Size()
 	size, at, want := s.size, int64(block), s.first
-	s.last = s.first - 1
+	s.last, s.used = s.first-1, at
 	var buf []byte
 	for {
 		body, seq, ok, err := readRecord(s.file, s.salt, at, size, buf)
@@ -126,6 +126,7 @@ func (j *Journal) scan(s *segment, f func(seq uint64, at Place, body []byte) err
 		s.last = seq
 		want++
 		at += blocks(Head + int64(len(body)))
+		s.used = at
 		if buf = body; cap(buf) > keptBuffer {
 			buf = nil
 		}

@@ -159,3 +159,31 @@ func TestShortFilesUntilOneIsFilled(t *testing.T) {
 		t.Errorf("a short file is kept, or mail is not: %v, %d batches", err, j.Last())
 	}
 }
+
+// The file after the next is made ahead when a part of this one is written, not while a
+// burst may have just begun; before a short one ends, at once.
+func TestNextFileIsMadeAheadInTime(t *testing.T) {
+	const segment = 3 * unfilled
+	j, err := Open(Config{Dir: t.TempDir(), Segment: segment})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = j.Close() }()
+	write := func(size int) {
+		t.Helper()
+		if _, _, err := j.Append(make([]byte, Head+size)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	awaitSpare(t, j)
+	write(unfilled / 2)
+	write(unfilled / 2) // into the file that was made ahead
+	if asked := len(j.store.low); !j.ahead || asked > 0 {
+		t.Errorf("the next file is asked for at once: %v, %d", j.ahead, asked)
+	}
+	write(segment / aheadAfter)
+	if j.ahead {
+		t.Error("nobody has asked for the next file")
+	}
+	awaitSpare(t, j)
+}

@@ -82,13 +82,19 @@ func (s *spares) take() (name string) {
 	if n := len(s.names); n > 0 {
 		name, s.names = s.names[n-1], s.names[:n-1]
 	}
+	return name
+}
+
+// want has a file made ahead, unless there is one.
+func (s *spares) want() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if len(s.names) == 0 && s.low != nil && !s.ending {
 		select {
 		case s.low <- struct{}{}:
 		default:
 		}
 	}
-	return name
 }
 
 // makeSpare fills a file with zeros, so that a later write allocates nothing. It
@@ -159,6 +165,10 @@ func (j *Journal) next(atLeast int64) error {
 	j.segments = append(j.segments, s)
 	j.mu.Unlock()
 	j.end = block
+	// A burst that ends soon is not to share the disk with zeros.
+	if j.ahead = taken != ""; !j.ahead {
+		j.store.want()
+	}
 	return nil
 }
 
@@ -179,7 +189,7 @@ func (j *Journal) create(number uint64, name string, size int64) (_ *segment, er
 	if err != nil {
 		return nil, err
 	}
-	s := &segment{header: newHeader(j.cfg.ID, j.seq+1), number: number, size: size, last: j.seq, file: f}
+	s := &segment{header: newHeader(j.cfg.ID, j.seq+1), number: number, size: size, used: block, last: j.seq, file: f}
 	if err := j.cfg.Disk.WriteAt(f, s.marshal(), 0); err != nil {
 		return nil, err
 	}
