@@ -44,7 +44,7 @@ type Journaled struct {
 	commit     sync.Mutex
 	judge      judge             // guarded by commit
 	round      uint64            // guarded by commit
-	buffer     []byte            // guarded by commit
+	kept       entry             // guarded by commit; empty memory
 	groups     map[string]*group // guarded by commit
 	nextDevice int64             // guarded by commit
 	nextGroup  int64             // guarded by commit

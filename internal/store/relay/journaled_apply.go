@@ -19,15 +19,25 @@ import (
 type entry struct {
 	ctx      context.Context
 	j        *Journaled
-	buf      []byte // with journal.Head bytes left free
-	changed  []*box // to be published
-	newLives []*box // of them, those that begin an incarnation
+	buf      []byte   // with journal.Head bytes left free
+	changed  []change // to be published
+	newLives []*box   // of them, those that begin an incarnation
 	letters  []*letter
 	offsets  []int // of the letters' payloads in buf
 	news     map[string]*group
 	stepped  []*group
 	heavy    []heavyWork
 	adding   map[stockKey]int
+	placed   []mailbox.Placed // of all outcomes
+
+	older, newer *box // that were looked up last: most messages concern two
+}
+
+// A change is what an entry does to one box, beside its state.
+type change struct {
+	box   *box
+	fresh [][32]byte // hashes of its submissions
+	given []*letter  // its mail, with the last numbers
 }
 
 type stockKey struct {
@@ -38,7 +48,32 @@ type stockKey struct {
 // begin starts an entry; commit is held until it is published or given up.
 func (j *Journaled) begin(ctx context.Context) *entry {
 	j.round++
-	return &entry{ctx: ctx, j: j, buf: append(j.buffer[:0], make([]byte, journal.Head+1)...)}
+	k := &j.kept
+	e := &entry{ctx: ctx, j: j, changed: k.changed, letters: k.letters, offsets: k.offsets}
+	e.buf = append(k.buf[:0], make([]byte, journal.Head+1)...)
+	*k = entry{}
+	return e
+}
+
+// keep keeps an entry's memory for the next one. commit is held.
+func (e *entry) keep() {
+	if cap(e.buf) > keptBuffer || len(e.changed) > keptChanges || len(e.letters) > keptChanges {
+		return
+	}
+	for i := range e.changed {
+		c := &e.changed[i]
+		c.box, c.fresh, c.given = nil, kept(c.fresh), kept(c.given)
+	}
+	clear(e.letters)
+	e.j.kept = entry{buf: e.buf[:0], changed: e.changed[:0], letters: e.letters[:0], offsets: e.offsets[:0]}
+}
+
+// kept empties a slice, and keeps its memory if that is little.
+func kept[T any](list []T) []T {
+	if clear(list); cap(list) > keptOfBox {
+		return nil
+	}
+	return list[:0]
 }
 
 // Apply implements mailbox.Store.
@@ -57,31 +92,58 @@ func (j *Journaled) apply(ctx context.Context, submissions []*mailbox.Submission
 		return nil, err
 	}
 	e := j.begin(ctx)
+	outcomes, err := e.add(submissions, acks)
+	if err != nil {
+		return nil, err
+	}
+	return outcomes, e.commit()
+}
+
+// placesOf is how many mailboxes submissions may put something into.
+func placesOf(submissions []*mailbox.Submission) (n int) {
+	for _, sub := range submissions {
+		for i := range sub.Messages {
+			n += len(sub.Messages[i].To)
+		}
+	}
+	return n
+}
+
+// add judges submissions, and puts what is to be done into the entry.
+func (e *entry) add(submissions []*mailbox.Submission, acks []mailbox.Ack) ([]mailbox.Outcome, error) {
 	for _, a := range acks {
 		if err := e.acknowledge(a); err != nil {
 			return nil, err
 		}
 	}
 	outcomes := make([]mailbox.Outcome, len(submissions))
+	e.placed = make([]mailbox.Placed, 0, placesOf(submissions))
 	for i, sub := range submissions {
 		var err error
 		if outcomes[i], err = e.submit(sub); err != nil {
 			return nil, err
 		}
 	}
-	return outcomes, e.commit()
+	return outcomes, nil
 }
 
 // room waits until the mover has made enough of it.
-func (j *Journaled) room(ctx context.Context) error {
-	return j.wait(ctx, func() bool {
-		_, files := j.log.Oldest(j.marks.light)
-		return files <= j.cfg.maxFiles && j.pending <= 2*j.cfg.pointers && j.weight <= j.cfg.maxWeight
-	})
+func (j *Journaled) room(ctx context.Context) error { return j.wait(ctx, j.roomy) }
+
+// roomy says whether there is room; mu is held.
+func (j *Journaled) roomy() bool {
+	_, files := j.log.Oldest(j.marks.light)
+	return files <= j.cfg.maxFiles && j.pending <= 2*j.cfg.pointers && j.weight <= j.cfg.maxWeight
 }
 
 // box finds a device, in memory or in the database; nil if it never arrived.
 func (e *entry) box(d mailbox.Device) (*box, error) {
+	if b := e.older; b != nil && b.device == d {
+		return b, nil
+	}
+	if b := e.newer; b != nil && b.device == d {
+		return b, nil
+	}
 	b := e.j.boxes[d] // nobody else writes it while commit is held
 	if b == nil {
 		var err error
@@ -90,8 +152,9 @@ func (e *entry) box(d mailbox.Device) (*box, error) {
 		}
 	}
 	if b.round != e.j.round {
-		b.round, b.work, b.fresh, b.given, b.touched = e.j.round, b.cur, nil, nil, false
+		b.round, b.work, b.slot = e.j.round, b.cur, 0
 	}
+	e.older, e.newer = e.newer, b
 	return b, nil
 }
 
@@ -124,7 +187,7 @@ func (j *Journaled) remember(d mailbox.Device, st *state) *box {
 // forget drops the boxes that the database has; mu and commit are held.
 func (j *Journaled) forget() {
 	for d, b := range j.boxes {
-		if !j.active[b] && b.round != j.round {
+		if !b.listed && b.round != j.round {
 			delete(j.boxes, d)
 			delete(j.byID, b.id)
 		}
@@ -195,7 +258,7 @@ func (e *entry) group(id []byte) (*groupRow, error) {
 func (e *entry) recall(from *state, counter uint64) ([32]byte, error) {
 	b := e.j.byID[from.id]
 	e.j.mu.Lock()
-	hash, known, err := b.recall(b.work.counter, counter)
+	hash, known, err := b.recall(b.work.counter, counter, e.fresh(b))
 	e.j.mu.Unlock()
 	if known || err != nil {
 		return hash, err
@@ -265,12 +328,26 @@ func (j *Journaled) storedMail(ctx context.Context, device int64, after, upTo ui
 	return held, bytes, err
 }
 
-// touch marks a box as one that this entry changes.
-func (e *entry) touch(b *box) {
-	if !b.touched {
-		b.touched = true
-		e.changed = append(e.changed, b)
+// touch returns what this entry changes in a box. It holds until the next touch.
+func (e *entry) touch(b *box) *change {
+	if b.slot == 0 {
+		if n := len(e.changed); n < cap(e.changed) {
+			e.changed = e.changed[:n+1] // with the memory of an entry before
+		} else {
+			e.changed = append(e.changed, change{})
+		}
+		b.slot = len(e.changed)
+		e.changed[b.slot-1].box = b
 	}
+	return &e.changed[b.slot-1]
+}
+
+// fresh returns the hashes of a box's submissions in this entry.
+func (e *entry) fresh(b *box) [][32]byte {
+	if b.slot == 0 {
+		return nil
+	}
+	return e.changed[b.slot-1].fresh
 }
 
 func (e *entry) submit(sub *mailbox.Submission) (mailbox.Outcome, error) {
@@ -286,21 +363,21 @@ func (e *entry) submit(sub *mailbox.Submission) (mailbox.Outcome, error) {
 		return mailbox.Outcome{}, err
 	}
 	from.work.counter = sub.Counter
-	from.fresh = append(from.fresh, sub.Hash)
-	e.touch(from)
+	c := e.touch(from)
+	c.fresh = append(c.fresh, sub.Hash)
 	item := submissionItem{device: from.id, counter: sub.Counter, hash: sub.Hash, time: sub.Time.UnixMilli(), incarnation: sub.Incarnation}
 	e.buf = item.append(e.buf)
 	if err := e.step(sub.Step); err != nil {
 		return mailbox.Outcome{}, err
 	}
-	outcome := mailbox.Outcome{Verdict: mailbox.Done}
+	first := len(e.placed)
 	for i := range sub.Messages {
-		if err := e.deliver(sub, i, from, &outcome); err != nil {
+		if err := e.deliver(sub, i, from); err != nil {
 			return mailbox.Outcome{}, err
 		}
 	}
 	e.publish(sub, from)
-	return outcome, nil
+	return mailbox.Outcome{Verdict: mailbox.Done, Placed: e.placed[first:len(e.placed):len(e.placed)]}, nil
 }
 
 func (e *entry) step(step *mailbox.Step) error {
@@ -329,7 +406,7 @@ func (e *entry) step(step *mailbox.Step) error {
 
 // deliver puts a message into the entry once, with the number that it gets in each
 // recipient's mailbox.
-func (e *entry) deliver(sub *mailbox.Submission, i int, from *box, outcome *mailbox.Outcome) error {
+func (e *entry) deliver(sub *mailbox.Submission, i int, from *box) error {
 	m := &sub.Messages[i]
 	to, err := keptFor(e, m.To)
 	if err != nil || len(to) == 0 {
@@ -345,12 +422,14 @@ func (e *entry) deliver(sub *mailbox.Submission, i int, from *box, outcome *mail
 	l := &letter{
 		part: int64(len(e.letters)) + 1, size: len(m.Payload), kind: m.Kind, group: g, epoch: m.Epoch,
 		sender: sub.Device, from: from.id, incarnation: sub.Incarnation, counter: sub.Counter, time: sub.Time.UnixMilli(),
-		to: make([]destination, 0, len(to)), live: len(to),
+		live: len(to),
+	}
+	if l.to = l.one[:0]; len(to) > len(l.one) {
+		l.to = make([]destination, 0, len(to))
 	}
 	if isUrgent(sub, m.Kind) {
 		l.urgent = sub.Precedence
 	}
-	outcome.Placed = slices.Grow(outcome.Placed, len(to))
 	for _, d := range to {
 		b, err := e.box(d)
 		if err != nil {
@@ -359,10 +438,10 @@ func (e *entry) deliver(sub *mailbox.Submission, i int, from *box, outcome *mail
 		b.work.last++
 		b.work.held++
 		b.work.bytes += int64(len(m.Payload))
-		b.given = append(b.given, l)
-		e.touch(b)
+		c := e.touch(b)
+		c.given = append(c.given, l)
 		l.to = append(l.to, destination{b, b.work.last})
-		outcome.Placed = append(outcome.Placed, mailbox.Placed{Device: d, Number: b.work.last, Message: i})
+		e.placed = append(e.placed, mailbox.Placed{Device: d, Number: b.work.last, Message: i})
 	}
 	var offset int
 	e.buf, offset = l.append(e.buf, m.Payload)
@@ -397,14 +476,12 @@ func (e *entry) commit() error {
 	if len(e.changed) == 0 && len(e.heavy) == 0 {
 		return nil
 	}
-	for _, b := range e.changed {
-		e.buf = appendState(e.buf, &b.work)
+	defer e.keep()
+	for i := range e.changed {
+		e.buf = appendState(e.buf, &e.changed[i].box.work)
 	}
 	e.buf[journal.Head] = recordVersion
 	seq, at, err := j.log.Append(e.buf)
-	if j.buffer = e.buf[:0]; cap(e.buf) > keptBuffer {
-		j.buffer = nil
-	}
 	j.at("journaled")
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -414,14 +491,18 @@ func (e *entry) commit() error {
 	for _, b := range e.newLives {
 		b.hashes, b.saved = nil, 0
 	}
-	for _, b := range e.changed {
-		j.boxes[b.device], j.byID[b.id] = b, b // it may be new
+	for i := range e.changed {
+		c := &e.changed[i]
+		b := c.box
+		if b.version == 0 {
+			j.boxes[b.device], j.byID[b.id] = b, b // it may be new
+		}
 		b.cur = b.work
 		b.version++
-		b.keep(b.fresh)
-		b.take()
+		b.keep(c.fresh)
+		b.take(c.given)
 		j.trim(b)
-		j.active[b] = true
+		j.list(b)
 	}
 	for i, l := range e.letters {
 		l.seq, l.place = seq, at.Plus(e.offsets[i])

@@ -186,9 +186,9 @@ func (j *Journaled) greet(ctx context.Context, w *arriving) (mailbox.Standing, e
 	b := w.box
 	j.mu.Lock()
 	b.card = w.card
-	if len(j.active) < j.cfg.noticed || j.active[b] { // else it is known as of an earlier day
+	if len(j.active) < j.cfg.noticed || b.listed { // else it is known as of an earlier day
 		b.seen = w.item.time
-		j.active[b] = true
+		j.list(b)
 	}
 	j.mu.Unlock()
 	return j.standing(ctx, b, w.item.began, w.item.time)

@@ -20,11 +20,9 @@ type box struct {
 	device mailbox.Device
 
 	// Owned by the holder of Journaled.commit.
-	work    state      // as the running batch leaves it
-	round   uint64     // the batch that work belongs to
-	touched bool       // the running batch changes it
-	fresh   [][32]byte // hashes of the running batch
-	given   []*letter  // of the running batch, with the numbers that follow cur.last
+	work  state  // as the running batch leaves it
+	round uint64 // the batch that work and slot belong to
+	slot  int    // its place in that batch's changes, from 1; 0: it has none
 
 	// Guarded by Journaled.mu. cur is written with commit held as well.
 	cur     state
@@ -37,6 +35,7 @@ type box struct {
 	waiting int        // heavy work for this device that the database does not have
 	version uint64     // counts changes of cur
 	stored  uint64     // the version that the database has
+	listed  bool       // it is in Journaled.active
 	seen    int64      // last arrival; 0: as the database says
 	card    [32]byte   // hash of address and chain; zero: not known
 }
@@ -63,7 +62,8 @@ type letter struct {
 	counter     uint64
 	time        int64
 	to          []destination
-	live        int // guarded by Journaled.mu; how many mailboxes point to it
+	one         [1]destination // memory for to: most messages have one recipient
+	live        int            // guarded by Journaled.mu; how many mailboxes point to it
 }
 
 type destination struct {
@@ -109,13 +109,14 @@ func (b *box) first() uint64 {
 }
 
 // recall looks for a hash in memory; known says whether the database need not be
-// asked.
-func (b *box) recall(mark, counter uint64) (hash [32]byte, known bool, err error) {
+// asked. fresh are the hashes behind
+// those in memory.
+func (b *box) recall(mark, counter uint64, fresh [][32]byte) (hash [32]byte, known bool, err error) {
 	switch {
 	case counter == 0 || counter > mark || counter+mailbox.KeptHashes <= mark:
 		return hash, true, mailbox.ErrNotFound
 	case counter > b.saved+uint64(len(b.hashes)):
-		return b.fresh[counter-b.saved-uint64(len(b.hashes))-1], true, nil
+		return fresh[counter-b.saved-uint64(len(b.hashes))-1], true, nil
 	case counter > b.saved:
 		return b.hashes[counter-b.saved-1], true, nil
 	}
@@ -199,12 +200,11 @@ func (l *letter) append(b, payload []byte) ([]byte, int) {
 }
 
 // take puts the letters of a batch that is on disk into the index.
-func (b *box) take() {
-	number := b.cur.last - uint64(len(b.given))
-	for _, l := range b.given {
+func (b *box) take(given []*letter) {
+	number := b.cur.last - uint64(len(given))
+	for _, l := range given {
 		number++
 		b.index = append(b.index, pointer{number, l})
 		b.press(pointer{number, l})
 	}
-	b.given = nil
 }

@@ -443,10 +443,18 @@ func (s *saved) done() {
 	}
 }
 
+// list puts a box on the list of those that the database has to hear of; mu is held.
+func (j *Journaled) list(b *box) {
+	if !b.listed {
+		b.listed, j.active[b] = true, true
+	}
+}
+
 // rest takes a box that the database has off the list; mu is held.
 func (j *Journaled) rest(b *box) {
 	if b.clean() {
 		delete(j.active, b)
+		b.listed = false
 	}
 }
 

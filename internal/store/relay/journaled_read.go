@@ -42,7 +42,7 @@ func (j *Journaled) Recall(ctx context.Context, device mailbox.Device, counter u
 	id := int64(0)
 	found := j.look(device, func(b *box) {
 		id = b.id
-		hash, known, err = b.recall(b.cur.counter, counter)
+		hash, known, err = b.recall(b.cur.counter, counter, nil)
 	})
 	switch {
 	case known:

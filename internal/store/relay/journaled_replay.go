@@ -54,7 +54,7 @@ func (r *replay) batch(seq uint64, at journal.Place, body []byte) error {
 // box finds a device by its row.
 func (r *replay) box(id int64) (*box, error) {
 	if b := r.j.byID[id]; b != nil {
-		r.j.active[b] = true // so that it stays in memory
+		r.j.list(b) // so that it stays in memory
 		return b, nil
 	}
 	var device []byte
@@ -68,7 +68,7 @@ func (r *replay) box(id int64) (*box, error) {
 	if b == nil || err != nil {
 		return nil, errors.Join(err, errRecord)
 	}
-	r.j.active[b] = true
+	r.j.list(b)
 	return b, nil
 }
 
@@ -102,7 +102,7 @@ func (r *replay) arrival(a *arrivalItem) error {
 	}
 	kept := *a
 	kept.chain = slices.Clone(a.chain)
-	r.j.active[b] = true
+	r.j.list(b)
 	r.j.addHeavy(r.seq, []heavyWork{arrivalWork(b, &kept)})
 	return nil
 }

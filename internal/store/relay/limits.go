@@ -43,6 +43,11 @@ const (
 	// keptBuffer is how large the buffer of a batch may stay in memory.
 	keptBuffer = 4 << 20
 
+	// keptChanges and keptOfBox bound what a batch leaves for the next one: devices, and
+	// of each hashes and letters, 40 bytes for both. Together this is at most 3 MB.
+	keptChanges = 1024
+	keptOfBox   = 64
+
 	// savedBoxes bounds the states in one transaction of the mover.
 	savedBoxes = 2000
 )
