@@ -86,6 +86,26 @@ func admit(s *snapshot, m *message) *refusal {
 		return &refusal{code: wire.StaleEpoch, reason: "stale_epoch", epoch: s.group.Epoch}
 	}
 	// Every recipient, and the bounds of the domain.
+	s.circle = s.circles.of(s.group, s.rules, s.set)
+	if r := admitRecipients(s); r != nil {
+		return r
+	}
+	// Label: valid, and within everybody's clearance.
+	class, r := admitLabel(s, &header, sender)
+	if r != nil {
+		return r
+	}
+	if reason := s.allowance.send(s.now, m.size, len(s.group.Members)-1, class); reason != "" {
+		return &refusal{code: wire.RateLimited, reason: reason}
+	}
+	return nil
+}
+
+// admitRecipients decides whether every member may be sent to.
+func admitRecipients(s *snapshot) *refusal {
+	if len(s.denied) == 0 && s.circle.sound(s.domain) {
+		return nil
+	}
 	for _, member := range s.group.Members {
 		id := member.Device.ID
 		if id != s.device.ID && s.denied[id] {
@@ -100,14 +120,6 @@ func admit(s *snapshot, m *message) *refusal {
 		if member.Device.Address.Domain() != s.domain {
 			return &refusal{code: wire.RecipientRefused, reason: "foreign_domain", about: id}
 		}
-	}
-	// Label: valid, and within everybody's clearance.
-	class, r := admitLabel(s, &header, sender)
-	if r != nil {
-		return r
-	}
-	if reason := s.allowance.send(s.now, m.size, len(s.group.Members)-1, class); reason != "" {
-		return &refusal{code: wire.RateLimited, reason: reason}
 	}
 	return nil
 }

@@ -5,7 +5,9 @@ package gateway
 import (
 	"bytes"
 	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 
 	"valise/bulletin"
 	"valise/gateway/group"
@@ -29,26 +31,36 @@ type circles struct {
 // A circle is what is known of a conversation under one bundle, epoch and set of
 // standings.
 type circle struct {
+	among  *circles
 	view   *group.View
 	set    *bulletin.Set
 	bundle *bundle.Bundle
 	known  *bundle.Circle
 	routes *routes // whose clearances stay the same from one bulletin to the next
 	own    *routes // of senders whose connection shows another certificate than the tree
+
+	// domain is where all members are at home, in good standing; nil: not looked at, or
+	// not so.
+	domain atomic.Pointer[string]
 }
 
-// of returns what is known of a conversation now; nil without a bundle.
+// of returns what is known of a conversation now; nil without a bundle in force.
 func (c *circles) of(view *group.View, state *rules.State, set *bulletin.Set) *circle {
-	if view == nil || state == nil || state.Bundle == nil {
+	if view == nil || state == nil || state.Missing || state.Bundle == nil {
 		return nil
 	}
+	// Attached to the view is what was kept last, if it is still kept.
+	have, _ := view.Attached().(*circle)
+	if have.is(view, state.Bundle, set) && have.among == c {
+		return have
+	}
 	c.mu.RLock()
-	have := c.all[string(view.ID)]
+	have = c.all[string(view.ID)]
 	c.mu.RUnlock()
 	if have.is(view, state.Bundle, set) {
 		return have
 	}
-	next := &circle{view: view, set: set, bundle: state.Bundle}
+	next := &circle{among: c, view: view, set: set, bundle: state.Bundle}
 	ends := endsOf(view, set)
 	if have != nil && have.bundle == state.Bundle && slices.EqualFunc(have.known.Ends(), ends, sameEnd) {
 		next.known = have.known
@@ -95,11 +107,33 @@ func (c *circles) keep(next *circle) *circle {
 	}
 	c.all[id] = next
 	c.members += n
+	next.view.Attach(next)
 	return next
+}
+
+// sound reports whether nothing speaks against any member, nor against sending to it from
+// a domain. That is a matter of the view and the set of standings alone, and is found out
+// once for both; a no is left to whoever can say why.
+func (c *circle) sound(domain string) bool {
+	if c == nil {
+		return false
+	}
+	if d := c.domain.Load(); d != nil && *d == domain {
+		return true
+	}
+	for _, m := range c.view.Members {
+		if outOf(c.set, m.Device) != "" || m.Device.Address.Domain() != domain {
+			return false
+		}
+	}
+	home := strings.Clone(domain)
+	c.domain.Store(&home)
+	return true
 }
 
 // drop ends the routes but for those that the next circle keeps.
 func (c *circle) drop(next *circle) {
+	c.view.Attach((*circle)(nil))
 	c.own.drop()
 	if next == nil || next.routes != c.routes {
 		c.routes.drop()

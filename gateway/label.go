@@ -29,7 +29,6 @@ func admitLabel(s *snapshot, h *wire.Header, sender group.Member) (class string,
 	case h.Labelled && len(h.PolicyHash) == 0, len(h.PolicyHash) > 0 && string(h.PolicyHash) != string(state.Bundle.Hash[:]):
 		return "", &refusal{code: wire.BundleChanged, reason: "other_bundle"}
 	}
-	s.circle = s.circles.of(s.group, state, s.set)
 	path, r := s.path(h, sender)
 	if r != nil {
 		return "", r

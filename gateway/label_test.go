@@ -240,6 +240,42 @@ func TestLoweredClearanceCountsAtOnce(t *testing.T) {
 	}
 }
 
+// What was found out about all members at once holds for one set of standings, one
+// domain and an empty deny list.
+func TestMembersAreLookedAtAgain(t *testing.T) {
+	s, m := routed(t, 2)
+	s.set = bulletin.NewSet()
+	bob := s.group.Members[1].Device
+	if r := admit(s, m); r != nil || s.circle.domain.Load() == nil {
+		t.Fatalf("the control: %+v", r)
+	}
+	b := paper.New(t, home).Bulletin(1)
+	b.Devices = []bulletin.DeviceStanding{{ID: bob.ID, State: bulletin.Suspended, Since: b.Time}}
+	suspended, err := s.set.WithBulletin(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		change func(*snapshot)
+		reason string
+	}{
+		"bob is suspended": {func(s *snapshot) { s.set = suspended }, "removal_due"},
+		"bob is denied":    {func(s *snapshot) { s.denied = denyList{bob.ID: true} }, "recipient_denied"},
+		"another domain":   {func(s *snapshot) { s.domain = "defense.example" }, "foreign_domain"},
+		"nothing":          {func(*snapshot) {}, ""},
+	} {
+		changed := *s
+		test.change(&changed)
+		r := admit(&changed, m)
+		if r == nil {
+			r = new(refusal)
+		}
+		if r.reason != test.reason {
+			t.Errorf("%s: %q, want %q", name, r.reason, test.reason)
+		}
+	}
+}
+
 // An authority that may clear nobody for SECRET clears nobody for it.
 func TestConstrainedAuthority(t *testing.T) {
 	d := newDesk(t, "", bundle.Domains{})
@@ -287,10 +323,10 @@ func routed(t testing.TB, members int) (*snapshot, *message) {
 	}
 	view := group.NewView([]byte("g"), 1, devices...)
 	return &snapshot{
-		now: time.Now(), device: devices[0], domain: home, rules: d.state, allowance: allow(1e9, 1e9), group: view, circles: new(circles),
-	}, &message{group: []byte("g"), epoch: 1, info: &mls.MessageInfo{
-		GroupID: []byte("g"), Epoch: 1, Content: mls.ContentApplication, AuthenticatedData: d.header("SECRET", nil),
-	}}
+			now: time.Now(), device: devices[0], domain: home, rules: d.state, allowance: allow(1e9, 1e9), group: view, circles: new(circles),
+		}, &message{group: []byte("g"), epoch: 1, info: &mls.MessageInfo{
+			GroupID: []byte("g"), Epoch: 1, Content: mls.ContentApplication, AuthenticatedData: d.header("SECRET", nil),
+		}}
 }
 
 // BenchmarkAdmit compares admission with labels and without.

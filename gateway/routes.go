@@ -33,6 +33,10 @@ type routes struct {
 
 	mu    sync.RWMutex
 	paths map[pathKey]*route // guarded by mu
+
+	// last is one of paths that was found: most messages go the way of the one before.
+	// Set and cleared with mu held, so that it is never one that was evicted.
+	last atomic.Pointer[route]
 }
 
 type pathKey struct {
@@ -60,9 +64,22 @@ func (c *routeCache) routes() *routes { return &routes{cache: c, paths: make(map
 // find returns the route of a sender whose connection shows the tree's certificate. The
 // map is asked with the key in place: so the label is not copied.
 func (r *routes) find(sender identity.DeviceID, precedence wire.Precedence, label []byte) *bundle.Path {
+	if last := r.last.Load(); last.is(sender, precedence, label) {
+		return last.use()
+	}
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	return r.paths[pathKey{sender: sender, precedence: precedence, label: string(label)}].use()
+	found := r.paths[pathKey{sender: sender, precedence: precedence, label: string(label)}]
+	if found != nil {
+		r.last.Store(found)
+	}
+	return found.use()
+}
+
+// is reports whether a route is that of a sender whose connection shows the tree's
+// certificate.
+func (r *route) is(sender identity.DeviceID, precedence wire.Precedence, label []byte) bool {
+	return r != nil && r.key.own == nil && r.key.precedence == precedence && r.key.sender == sender && r.key.label == string(label)
 }
 
 func (r *routes) get(k pathKey) *bundle.Path {
@@ -97,6 +114,7 @@ func (r *routes) put(k pathKey, p *bundle.Path) {
 	old := r.paths[k]
 	next := &route{path: p, key: k, in: r}
 	r.paths[k] = next
+	r.last.Store(nil)
 	r.mu.Unlock()
 	if old != nil {
 		c.forget(old)
@@ -117,6 +135,7 @@ func (c *routeCache) evict() {
 		}
 		r.in.mu.Lock()
 		delete(r.in.paths, r.key)
+		r.in.last.Store(nil)
 		r.in.mu.Unlock()
 		c.forget(r)
 	}
@@ -140,4 +159,5 @@ func (r *routes) drop() {
 		c.forget(each)
 	}
 	clear(r.paths)
+	r.last.Store(nil)
 }

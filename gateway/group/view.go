@@ -5,6 +5,8 @@ package group
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"sync/atomic"
 
 	"valise/gateway/mailbox"
 	"valise/identity"
@@ -17,19 +19,54 @@ type Member struct {
 	Device *identity.Device
 }
 
-// A View is a group at one epoch. It never changes.
+// A View is a group at one epoch. It never changes, but for what is attached to it.
 type View struct {
 	ID      []byte
 	Epoch   uint64
 	Members []Member // by leaf
 
-	byDevice map[identity.DeviceID]int
+	ids      []identity.DeviceID       // of Members, side by side: a message looks at all of them
+	byDevice map[identity.DeviceID]int // nil for few members
+	attached atomic.Value
+}
+
+// fewMembers are looked through faster than a map finds one.
+const fewMembers = 8
+
+// index returns a device's place among the members, -1 if it has none.
+func (v *View) index(d identity.DeviceID) int {
+	if v.byDevice != nil {
+		if i, ok := v.byDevice[d]; ok {
+			return i
+		}
+		return -1
+	}
+	return slices.Index(v.ids, d)
+}
+
+// add puts a member behind the others; false if its device is there already.
+func (v *View) add(m Member) bool {
+	id := m.Device.ID
+	if v.index(id) >= 0 {
+		return false
+	}
+	v.Members, v.ids = append(v.Members, m), append(v.ids, id)
+	switch {
+	case v.byDevice != nil:
+		v.byDevice[id] = len(v.ids) - 1
+	case len(v.ids) > fewMembers:
+		v.byDevice = make(map[identity.DeviceID]int)
+		for i, id := range v.ids {
+			v.byDevice[id] = i
+		}
+	}
+	return true
 }
 
 // Member returns a device's place in the group.
 func (v *View) Member(d identity.DeviceID) (Member, bool) {
-	i, ok := v.byDevice[d]
-	if !ok {
+	i := v.index(d)
+	if i < 0 {
 		return Member{}, false
 	}
 	return v.Members[i], true
@@ -37,10 +74,10 @@ func (v *View) Member(d identity.DeviceID) (Member, bool) {
 
 // Others lists the mailboxes of all members but one.
 func (v *View) Others(but identity.DeviceID) []mailbox.Device {
-	out := make([]mailbox.Device, 0, len(v.Members))
-	for _, m := range v.Members {
-		if m.Device.ID != but {
-			out = append(out, m.Device.ID)
+	out := make([]mailbox.Device, 0, len(v.ids))
+	for _, id := range v.ids {
+		if id != but {
+			out = append(out, id)
 		}
 	}
 	return out
@@ -48,26 +85,32 @@ func (v *View) Others(but identity.DeviceID) []mailbox.Device {
 
 // without lists the devices that are not in another view.
 func (v *View) without(other *View) (out []mailbox.Device) {
-	for _, m := range v.Members {
-		if _, both := other.byDevice[m.Device.ID]; !both {
-			out = append(out, m.Device.ID)
+	for _, id := range v.ids {
+		if other.index(id) < 0 {
+			out = append(out, id)
 		}
 	}
 	return out
 }
 
+// Attach keeps with a view what its user has worked out about it, and Attached returns
+// that: so it needs not be looked up again for each message. It is always of one type.
+func (v *View) Attach(x any) { v.attached.Store(x) }
+
+// Attached returns what was attached last, nil if nothing was.
+func (v *View) Attached() any { return v.attached.Load() }
+
 // NewView returns the view of a group with these members, at leaves 0 and up.
 func NewView(id []byte, epoch uint64, devices ...*identity.Device) *View {
-	v := &View{ID: id, Epoch: epoch, byDevice: make(map[identity.DeviceID]int)}
+	v := &View{ID: id, Epoch: epoch}
 	for i, d := range devices {
-		v.byDevice[d.ID] = i
-		v.Members = append(v.Members, Member{mls.LeafIndex(i), d})
+		v.add(Member{mls.LeafIndex(i), d})
 	}
 	return v
 }
 
 func newView(id []byte, epoch uint64, members []mls.Member, auth authority) (*View, error) {
-	v := &View{ID: id, Epoch: epoch, byDevice: make(map[identity.DeviceID]int, len(members))}
+	v := &View{ID: id, Epoch: epoch}
 	if len(members) > MaxMembers {
 		return nil, fmt.Errorf("group: %d members, at most %d are allowed", len(members), MaxMembers)
 	}
@@ -76,11 +119,9 @@ func newView(id []byte, epoch uint64, members []mls.Member, auth authority) (*Vi
 		if err != nil {
 			return nil, err
 		}
-		if _, twice := v.byDevice[device.ID]; twice {
+		if !v.add(Member{m.Leaf, device}) {
 			return nil, fmt.Errorf("group: device %s has two leaves", device.ID)
 		}
-		v.byDevice[device.ID] = len(v.Members)
-		v.Members = append(v.Members, Member{m.Leaf, device})
 	}
 	return v, nil
 }
