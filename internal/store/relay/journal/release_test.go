@@ -181,6 +181,10 @@ func TestNextFileIsMadeAheadInTime(t *testing.T) {
 	if asked := len(j.store.low); !j.ahead || asked > 0 {
 		t.Errorf("the next file is asked for at once: %v, %d", j.ahead, asked)
 	}
+	// Two files have begun, of which as much is written as one holds.
+	if _, files := j.Oldest(0); files != 1 {
+		t.Errorf("%d files wait to be moved", files)
+	}
 	write(segment / aheadAfter)
 	if j.ahead {
 		t.Error("nobody has asked for the next file")
