@@ -135,6 +135,10 @@ func TestNotAheadOfItsOwnConversation(t *testing.T) {
 			r.alice.says(r.fast, "usual")
 			r.alice.urges(r.fast, "urgent")
 		}, "0 1 2 3 4 5 usual urgent"},
+		"behind the first of its sender": {func(r *rush) {
+			r.carol.says(r.fast, "first")
+			r.carol.urges(r.fast, "urgent")
+		}, "0 1 2 3 4 5 first urgent"},
 		"behind a commit": {func(r *rush) {
 			dave := r.device("dave").reachable()
 			if err := r.alice.Add(context.Background(), r.fast, dave.address); err != nil {
