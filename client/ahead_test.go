@@ -248,6 +248,34 @@ func TestCopiedBackAroundACopy(t *testing.T) {
 	}
 }
 
+// What was taken ahead and expires before the drain comes to it is not counted as lost; the
+// rest of the backlog is.
+func TestCopyThatExpires(t *testing.T) {
+	r := newRush(t)
+	r.backlog(4)
+	r.alice.urges(r.fast, "urgent")
+	r.bob.crashes("stored", 1) // the copy
+	<-r.bob.ended
+	r.bob.ended <- errKilled
+	r.bob.kill()
+	r.expire()
+	r.bob.start()
+	r.alice.says(r.fast, "after")
+	r.bob.gets("urgent", "after")
+	lost := map[ConversationID]int{}
+	for _, ev := range r.bob.all() {
+		if ev.Kind == EventExpired {
+			lost[ev.Conversation] += ev.Count
+		}
+	}
+	if lost[r.slow] != 4 || lost[r.fast] != 0 {
+		t.Errorf("lost are %v, want 4 of %v", lost, r.slow)
+	}
+	if n := len(r.notes()); n > 0 {
+		t.Errorf("%d notes are left", n)
+	}
+}
+
 // deliveries are bob's, as the stopped gateway has them.
 func (r *rush) deliveries() (list []*wire.Deliver) {
 	r.t.Helper()
