@@ -220,10 +220,11 @@ func TestCopiesAreBounded(t *testing.T) {
 // gets it. Nothing goes ahead of a mailbox in quarantine, or of what expired.
 func TestNothingForbiddenGoesAhead(t *testing.T) {
 	a := newArchive(t)
+	const n, secretly, openly = 20, 22, 23 // more than one look into the store
 	for _, local := range []string{"bob", "carol"} {
 		to := a.person(local)
 		g := a.talks(to)
-		for range 3 {
+		for range n {
 			a.alice.must(a.alice.sealedUnder(g, strings.Repeat("r", 30<<10), wire.Header{Sequence: 1}))
 		}
 		label, err := a.doctrine.Label("SECRET").Marshal()
@@ -233,10 +234,10 @@ func TestNothingForbiddenGoesAhead(t *testing.T) {
 		secret := wire.Header{Sequence: 1, Labelled: true, Label: label, Policy: []byte(a.doctrine.ID), PolicyHash: a.state.Bundle.Hash[:], Precedence: wire.Flash}
 		a.alice.must(a.alice.sealedUnder(g, "secret", secret))
 		a.alice.must(a.alice.sealedUnder(g, "open", wire.Header{Sequence: 1, Precedence: wire.Flash}))
-		want := []uint64{5, 6}
+		want := []uint64{secretly, openly}
 		if local == "bob" {
 			a.lowers(to, a.upTo("DIFFUSION RESTREINTE"))
-			want = []uint64{6}
+			want = []uint64{openly}
 		}
 		to.connect(false, 1)
 		to.resume(&wire.Resume{Cursor: 1, Ahead: true})
@@ -245,9 +246,9 @@ func TestNothingForbiddenGoesAhead(t *testing.T) {
 				t.Errorf("%s: %d of kind %d, want %d ahead", local, m.Number, m.Kind, n)
 			}
 		}
-		for n := uint64(2); n <= 6; n++ {
+		for n := uint64(2); n <= openly; n++ {
 			kind := wire.DeliverContent
-			if n == 5 && local == "bob" {
+			if n == secretly && local == "bob" {
 				kind = wire.DeliverWithheld
 			}
 			if m := to.next(); m.Number != n || m.Kind != kind {
