@@ -37,7 +37,7 @@ const (
 	// bringing groups into a database: that is not what is measured.
 	settle = time.Second
 
-	idleConnections = 1000
+	idleConnections = 3000 // so many that what a server takes once, at its first, is little of it
 )
 
 // A table holds what was measured: by server and figure, one value a round.
