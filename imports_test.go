@@ -73,6 +73,7 @@ var mayImport = map[string][]string{
 	"internal/postgres":        {},
 	"internal/wan":             {},
 	"internal/warp":            {},
+	"internal/freeport":        {},
 	"internal/testcard/reader": {"internal/testcard"},
 	"internal/figure":          {},
 	"internal/benches":         {"internal/figure"},

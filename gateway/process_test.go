@@ -8,7 +8,6 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,6 +18,7 @@ import (
 	"time"
 
 	"valise/identity"
+	"valise/internal/freeport"
 	"valise/internal/testenv"
 )
 
@@ -59,7 +59,10 @@ func newProcess(t *testing.T) (*process, *testGateway) {
 	token := testenv.SoftHSM(t)
 	p := &process{t: t, binary: testenv.Build(t, "./cmd/valise-gatewayd"), env: token.Env(), dir: t.TempDir()}
 	p.config = filepath.Join(p.dir, "gateway.toml")
-	port := freePort(t)
+	port, err := freeport.Take()
+	if err != nil {
+		t.Fatal(err)
+	}
 	address := fmt.Sprintf("127.0.0.1:%d", port)
 	a := newAuthority(t, "interieur.example")
 	writePEM(t, filepath.Join(p.dir, "root.pem"), a.root.Raw)
@@ -151,16 +154,6 @@ func (p *process) kill() {
 		_ = p.cmd.Wait()
 		p.cmd = nil
 	}
-}
-
-func freePort(t *testing.T) int {
-	t.Helper()
-	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	return conn.LocalAddr().(*net.UDPAddr).Port
 }
 
 func writePEM(t *testing.T, path string, certs ...[]byte) {

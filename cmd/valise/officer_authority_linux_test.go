@@ -41,7 +41,7 @@ func TestOfficersOfAnAuthority(t *testing.T) {
 		o.bin[name] = testenv.Build(t, "./cmd/"+name)
 	}
 	t.Cleanup(o.stop)
-	authority, admin := freePort(t, "tcp"), freePort(t, "tcp")
+	authority, admin := freePort(t), freePort(t)
 	write := func(name, text string) {
 		t.Helper()
 		if err := os.WriteFile(filepath.Join(o.dir, name), []byte(text), 0o600); err != nil {

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -20,6 +19,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"valise/internal/freeport"
 	"valise/internal/testcard"
 	"valise/internal/testenv"
 )
@@ -37,22 +37,14 @@ type office struct {
 	serving []*exec.Cmd
 }
 
-func freePort(t *testing.T, network string) string {
+// freePort is an address on which the daemons can be started again and again.
+func freePort(t *testing.T) string {
 	t.Helper()
-	if network == "udp" {
-		c, err := net.ListenPacket("udp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		return c.LocalAddr().String()
-	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := freeport.Take()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ln.Close()
-	return ln.Addr().String()
+	return fmt.Sprintf("127.0.0.1:%d", port)
 }
 
 func newOffice(t *testing.T) *office { return newOfficeFor(t, nil, "") }
@@ -69,8 +61,8 @@ func newOfficeFor(t *testing.T, roots []byte, more string) *office {
 	for _, name := range []string{"valise", "valise-enrolld", "valise-gatewayd"} {
 		o.bin[name] = testenv.Build(t, "./cmd/"+name)
 	}
-	authority, admin := freePort(t, "tcp"), freePort(t, "tcp")
-	o.gateway = freePort(t, "udp")
+	authority, admin := freePort(t), freePort(t)
+	o.gateway = freePort(t)
 	write := func(name, text string) {
 		if err := os.WriteFile(filepath.Join(o.dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)

@@ -12,6 +12,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"valise/internal/freeport"
 )
 
 // An Authority is an enrollment authority with its keys in a token of its own.
@@ -60,7 +62,7 @@ func (s *Stage) prepare(ctx context.Context, name, domain string) (*Authority, i
 	if err != nil {
 		return nil, 0, err
 	}
-	port, err := freePort("tcp")
+	port, err := freeport.Take()
 	if err != nil {
 		return nil, 0, err
 	}
@@ -189,22 +191,4 @@ func (p *Process) accepts(ctx context.Context, address string) error {
 		return struct{}{}, false, p.ended()
 	})
 	return err
-}
-
-// freePort asks the kernel for a port that is free now.
-func freePort(network string) (int, error) {
-	if network == "udp" {
-		c, err := net.ListenPacket("udp", "127.0.0.1:0")
-		if err != nil {
-			return 0, err
-		}
-		defer c.Close()
-		return c.LocalAddr().(*net.UDPAddr).Port, nil
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
 }

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"valise/internal/freeport"
 )
 
 // A Gateway is a gateway with its TLS key in a token of its own.
@@ -39,11 +41,11 @@ func (s *Stage) NewGateway(ctx context.Context, authority *Authority) (*Gateway,
 	if err != nil {
 		return nil, err
 	}
-	udp, err := freePort("udp")
+	udp, err := freeport.Take()
 	if err != nil {
 		return nil, err
 	}
-	tcp, err := freePort("tcp")
+	tcp, err := freeport.Take()
 	if err != nil {
 		return nil, err
 	}
