@@ -41,11 +41,18 @@ func (s *session) serveAttach(stream transport.Stream) {
 	_ = stream.Close()
 }
 
-// bound says whether who holds the other connection holds this one too.
+// bound says whether who holds the other connection holds this one too. A device that
+// has read its Welcome may be here before the session has gone on from writing it.
 func (s *session) bound(other *session, token [32]byte) bool {
+	late := time.NewTimer(helloTimeout)
+	defer late.Stop()
 	select {
 	case <-s.ready:
-	default:
+	case <-s.conn.Context().Done():
+		return false
+	case <-other.conn.Context().Done():
+		return false
+	case <-late.C:
 		return false
 	}
 	want, err := transport.Binding(s.conn.ConnectionState(), other.conn.ConnectionState())
