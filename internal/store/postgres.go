@@ -106,6 +106,10 @@ func openPostgreSQL(ctx context.Context, cfg Config) (*DB, error) {
 		config.RuntimeParams["application_name"] = "valise"
 	}
 	config.RuntimeParams["idle_in_transaction_session_timeout"] = idleInTransaction
+	for name, value := range serverPatience {
+		config.RuntimeParams[name] = value
+	}
+	config.DialFunc = dial
 	// A sequential scan of a small table counts as a read of the whole table:
 	// serializable transactions would then fail for rows that they never saw.
 	config.RuntimeParams["enable_seqscan"] = "off"
