@@ -513,6 +513,35 @@ func TestAttachedConnectionIsForgotten(t *testing.T) {
 	}
 }
 
+// A further connection that comes while the session of the first goes on from writing its
+// Welcome waits for that, and for no longer than both connections last.
+func TestAttachedAtOnce(t *testing.T) {
+	gw := startGateway(t, gatewayOptions{network: overTCP})
+	d := newDevice(t, gw, "alice")
+	d.connect(true, 0)
+	first := &session{conn: d.link.conn, ready: make(chan struct{})}
+	further := func() *session {
+		conn, err := dialRaw(t, gw.address, d.tlsConfig())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &session{conn: conn}
+	}
+	ended := further()
+	_ = ended.conn.CloseWithError(0, "")
+	if first.bound(ended, [32]byte{}) {
+		t.Error("a connection that has ended is attached")
+	}
+	other := further()
+	time.AfterFunc(10*time.Millisecond, func() { close(first.ready) })
+	if !first.bound(other, binding(t, first.conn.ConnectionState(), other.conn.ConnectionState())) {
+		t.Error("refused, because the first connection's session was not there yet")
+	}
+	if first.bound(other, [32]byte{}) {
+		t.Error("attached without the token")
+	}
+}
+
 // attached finds the one further connection.
 func (g *testGateway) attached() weak.Pointer[session] {
 	g.Gateway.mu.Lock()
