@@ -74,6 +74,7 @@ var mayImport = map[string][]string{
 	"internal/wan":             {},
 	"internal/warp":            {},
 	"internal/freeport":        {},
+	"internal/oldversion":      {},
 	"internal/testcard/reader": {"internal/testcard"},
 	"internal/figure":          {},
 	"internal/benches":         {"internal/figure"},
