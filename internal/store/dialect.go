@@ -5,15 +5,11 @@ package store
 import (
 	"bytes"
 	"context"
-	"database/sql"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"regexp"
 	"time"
-
-	"github.com/pressly/goose/v3"
 )
 
 // A Dialect is the SQL that one database understands.
@@ -66,41 +62,6 @@ func Translate(d Dialect, text []byte) []byte {
 		return w
 	})
 }
-
-// migrate brings the schema up to date. Another process may do the same at the same
-// time: then one of them fails and finds the work done when it looks again.
-func migrate(ctx context.Context, db *sql.DB, source fs.FS, d Dialect) error {
-	dialect := goose.DialectSQLite3
-	if d == PostgreSQL {
-		dialect = goose.DialectPostgres
-	}
-	p, err := goose.NewProvider(dialect, db, translated{source, d}, goose.WithDisableGlobalRegistry(true))
-	if err != nil {
-		return fmt.Errorf("read migrations: %w", err)
-	}
-	for attempt := 0; ; attempt++ {
-		current, target, err := p.GetVersions(ctx)
-		switch {
-		case err == nil && current > target:
-			return fmt.Errorf("%w (schema %d, this program knows %d)", ErrNewer, current, target)
-		case err == nil && current == target:
-			return nil
-		case err == nil:
-			_, err = p.Up(ctx)
-		}
-		if err == nil {
-			return nil
-		}
-		if attempt == maxMigrateAttempts || ctx.Err() != nil {
-			return fmt.Errorf("migrate: %w", err)
-		}
-		if err := pause(ctx, 100*time.Millisecond); err != nil {
-			return err
-		}
-	}
-}
-
-const maxMigrateAttempts = 3
 
 // translated is a file system whose files are read in a dialect.
 type translated struct {

@@ -119,16 +119,28 @@ func openPostgreSQL(ctx context.Context, cfg Config) (*DB, error) {
 	if config.ValidateConnect == nil { // of several hosts, the one that can write
 		config.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
 	}
+	l, err := readLevels(cfg.Migrations)
+	if err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	db := &DB{dialect: PostgreSQL}
 	pool := stdlib.OpenDB(*config, stdlib.OptionAfterConnect(func(ctx context.Context, conn *pgx.Conn) error {
-		return durable(ctx, conn, cfg.UnsafeNoSync)
+		return errors.Join(durable(ctx, conn, cfg.UnsafeNoSync), db.present(ctx, conn, cfg.ApplicationID, l.own))
 	}))
 	pool.SetMaxOpenConns(cfg.Connections)
 	pool.SetMaxIdleConns(cfg.Connections)
 	pool.SetConnMaxIdleTime(5 * time.Minute)
-	db := &DB{dialect: PostgreSQL, writer: pool, reader: pool}
-	if err := db.found(ctx, cfg); err != nil {
+	db.writer, db.reader = pool, pool
+	// Who waits for a table keeps everybody else from it: migrations have connections
+	// of their own, which do not wait for long.
+	impatient := config.Copy()
+	impatient.RuntimeParams["lock_timeout"] = strconv.FormatInt(lockTimeout.Milliseconds(), 10)
+	builder := stdlib.OpenDB(*impatient)
+	defer builder.Close()
+	if err := db.found(ctx, cfg, builder); err != nil {
 		return nil, fmt.Errorf("store: open %s: %w", name, errors.Join(hush(err, config.Password), pool.Close()))
 	}
+	db.founded.Store(true)
 	return db, nil
 }
 
@@ -166,7 +178,7 @@ func durable(ctx context.Context, conn *pgx.Conn, unsafe bool) error {
 const foundingLock = 0x56414c4900000001
 
 // found claims the database for this application and migrates it.
-func (db *DB) found(ctx context.Context, cfg Config) (err error) {
+func (db *DB) found(ctx context.Context, cfg Config, builder *sql.DB) (err error) {
 	conn, err := db.writer.Conn(ctx)
 	if err != nil {
 		return err
@@ -182,7 +194,7 @@ func (db *DB) found(ctx context.Context, cfg Config) (err error) {
 	if err := claimPostgreSQL(ctx, db.writer, cfg.ApplicationID, cfg.Expect); err != nil {
 		return err
 	}
-	return migrate(ctx, db.writer, cfg.Migrations, PostgreSQL)
+	return migrate(ctx, builder, cfg, PostgreSQL, &shared{db: db.writer, application: cfg.ApplicationID, attempts: cfg.attempts})
 }
 
 // claimPostgreSQL writes the application id into a schema without tables and
@@ -204,7 +216,7 @@ func claimPostgreSQL(ctx context.Context, db *sql.DB, want int32, expect Expecta
 	case ours && expect == Fresh:
 		return ErrPresent
 	case !ours:
-		_, err := db.ExecContext(ctx, "CREATE TABLE valise_database AS SELECT CAST("+strconv.Itoa(int(want))+" AS BIGINT) AS application")
+		_, err := db.ExecContext(ctx, "CREATE TABLE valise_database AS SELECT CAST("+strconv.Itoa(int(want))+" AS BIGINT) AS application, CAST(0 AS BIGINT) AS oldest")
 		return err
 	}
 	var id int64

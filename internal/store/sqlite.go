@@ -83,7 +83,7 @@ func (db *DB) prepare(ctx context.Context, cfg Config) error {
 	if err := claim(ctx, db.writer, cfg.ApplicationID, cfg.Expect); err != nil {
 		return err
 	}
-	return migrate(ctx, db.writer, cfg.Migrations, SQLite)
+	return migrate(ctx, db.writer, cfg, SQLite, embedded{db.writer})
 }
 
 // claim writes the application id into an empty file and compares it in any other.

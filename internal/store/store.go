@@ -5,8 +5,9 @@
 // file, or one in a PostgreSQL server; the texts are the same for both.
 //
 // Open comes first. It creates an SQLite file with mode 0600 if there is none,
-// refuses a database that belongs to another program or to a newer version, and
-// migrates it.
+// refuses a database that belongs to another program or whose schema is too new for
+// this one, and migrates it. Programs of several versions may use one database: see
+// schema.go for what a migration must say and may do.
 //
 //	db, err := store.Open(ctx, store.Config{
 //		Path: "/var/lib/valise/relay.db", ApplicationID: 0x56524c59, Migrations: migrations,
@@ -56,7 +57,8 @@ type Tx = sql.Tx
 var (
 	// ErrForeign is returned for a database of another program.
 	ErrForeign = errors.New("database belongs to another program")
-	// ErrNewer is returned when a newer version of Valise has migrated the database.
+	// ErrNewer is returned when a newer version of Valise has migrated the database to a
+	// schema that this one cannot use.
 	ErrNewer = errors.New("database was made by a newer version: install that version, or restore a copy made before it ran")
 	// ErrMissing is returned for Existing when there is none.
 	ErrMissing = errors.New("there is no such database")
@@ -102,6 +104,8 @@ type Config struct {
 	// UnsafeNoSync switches fsync off. It exists for the control of durability
 	// tests, which must lose data with it, and for nothing else.
 	UnsafeNoSync bool
+
+	attempts int // of a migration whose tables are occupied, in tests; 0: maxOccupiedAttempts
 }
 
 // A DB is an open database. Its methods may be called by any goroutine.
@@ -110,6 +114,7 @@ type DB struct {
 	writer  *sql.DB // SQLite: exactly one connection; BEGIN IMMEDIATE
 	reader  *sql.DB // SQLite: query_only connections; PostgreSQL: the same as writer
 	retries atomic.Int64
+	founded atomic.Bool // PostgreSQL: the database is claimed, and its schema known
 }
 
 // Open creates or opens the database and brings its schema up to date. Errors never
