@@ -43,17 +43,20 @@ var (
 	blobPattern = regexp.MustCompile(`\bx'((?:[0-9a-f]{2})*)'`)
 	// rowidPattern finds what PostgreSQL has no word for.
 	rowidPattern = regexp.MustCompile(`, WITHOUT ROWID\b`)
-	// onlyPattern finds lines that are a comment to SQLite.
-	onlyPattern = regexp.MustCompile(`(?m)^-- PostgreSQL: `)
+	// onlyPatterns find lines that are a comment to the other database.
+	onlyPatterns = map[Dialect]*regexp.Regexp{
+		SQLite:     regexp.MustCompile(`(?m)^-- SQLite: `),
+		PostgreSQL: regexp.MustCompile(`(?m)^-- PostgreSQL: `),
+	}
 )
 
 // Translate returns a migration's text in the words of the dialect. Lines that begin
-// with "-- PostgreSQL: " are for that alone.
+// with "-- PostgreSQL: " or "-- SQLite: " are for that alone.
 func Translate(d Dialect, text []byte) []byte {
+	text = onlyPatterns[d].ReplaceAll(text, nil)
 	if d == PostgreSQL {
 		text = blobPattern.ReplaceAll(text, []byte(`'\x$1'`))
 		text = rowidPattern.ReplaceAll(text, nil)
-		text = onlyPattern.ReplaceAll(text, nil)
 	}
 	return wordPattern.ReplaceAllFunc(text, func(w []byte) []byte {
 		if to, ok := words[d][string(w)]; ok {
