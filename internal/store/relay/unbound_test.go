@@ -5,7 +5,6 @@ package relay
 import (
 	"context"
 	"database/sql"
-	"io/fs"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -73,12 +72,7 @@ func indexed(t *testing.T, tx *store.Tx, r reference) bool {
 // What mailboxes held before they were made anew, they hold afterwards.
 func TestMailboxesMadeAnew(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "relay.db")
-	old, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		t.Fatal(err)
-	}
-	before := store.Config{Path: path, ApplicationID: ApplicationID, Migrations: until{old, "00016"}}
-	db, err := store.Open(t.Context(), before)
+	db, err := store.Open(t.Context(), store.Config{Path: path, Migrations: before(t, "00016"), ApplicationID: ApplicationID})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,16 +105,4 @@ func TestMailboxesMadeAnew(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-}
-
-// until is a folder of migrations without those from one on.
-type until struct {
-	fs.FS
-	end string
-}
-
-// ReadDir implements fs.ReadDirFS.
-func (u until) ReadDir(name string) ([]fs.DirEntry, error) {
-	all, err := fs.ReadDir(u.FS, name)
-	return slices.DeleteFunc(all, func(e fs.DirEntry) bool { return e.Name() >= u.end }), err
 }
