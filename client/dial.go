@@ -6,10 +6,8 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -28,6 +26,8 @@ const (
 type line struct {
 	transport.Conn
 	way     string
+	node    node
+	at      string // over TCP: where further connections go, to the same node
 	hangUp  func()
 	further func(context.Context) (*line, error) // opens one for files; nil: they go over this one
 }
@@ -85,97 +85,10 @@ func (w *ways) until() time.Time {
 	return w.tcpUntil
 }
 
-// errLost ends the handshake that came second.
-var errLost = errors.New("the other way was faster")
-
-// dialled is how one attempt ended.
-type dialled struct {
-	way  string
-	line *line
-	err  error
-}
-
-// reach connects to the gateway: by QUIC, and when no gateway answers there for
-// fallbackAfter, by TCP as well (spec/wire.md, Section 12.4). The first one on
-// which the gateway has proven itself asks the card to sign; the other one gives
-// up, so that nobody is asked twice.
-func (e *Engine) reach(ctx context.Context, protocol string) (*line, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	var winner atomic.Pointer[string]
-	ended := make(chan dialled, 2)
-	running, rounds := 0, 0
-	start := func(way string) {
-		running++
-		config := forProtocol(e.tlsConfig(), protocol)
-		certificate := config.Certificates[0]
-		config.Certificates = nil
-		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			if !winner.CompareAndSwap(nil, &way) {
-				return nil, errLost
-			}
-			return &certificate, nil
-		}
-		go func() {
-			l, err := e.dialBy(ctx, way, config)
-			ended <- dialled{way, l, err}
-		}()
-	}
-	first, second := e.ways.first(e.now())
-	start(first)
-	late := time.NewTimer(fallbackAfter)
-	defer late.Stop()
-	heard := make(chan bool, 1)
-	var all []error
-	for running > 0 {
-		select {
-		case <-late.C:
-			if winner.Load() == nil && second != "" {
-				go func() { heard <- first == wayQUIC && udpPasses(ctx, e.cfg.Gateway, 1) }()
-			}
-		case passes := <-heard:
-			// A gateway that has just come up is not a network without UDP: what QUIC
-			// sends again will arrive. But not for ever.
-			if rounds++; passes && rounds < fallbackRounds {
-				late.Reset(fallbackAfter)
-			} else if winner.Load() == nil && second != "" {
-				start(second)
-				second = ""
-			}
-		case d := <-ended:
-			running--
-			if d.err == nil {
-				e.reached(d.way, first, second == "")
-				go hangUpLate(ended, running)
-				return d.line, nil
-			}
-			all = append(all, fmt.Errorf("%s: %w", d.way, d.err))
-			if by := winner.Load(); refusedAtOnce(d.err) || by != nil && *by == d.way {
-				go hangUpLate(ended, running)
-				return nil, errors.Join(all...)
-			}
-			if second != "" {
-				start(second)
-				second = ""
-			}
-		}
-	}
-	return nil, errors.Join(all...)
-}
-
-// hangUpLate gives back what the slower attempts still bring.
-func hangUpLate(ended chan dialled, running int) {
-	for range running {
-		if d := <-ended; d.line != nil {
-			d.line.hangUp()
-		}
-	}
-}
-
 // reached draws the conclusion for the next time: when TCP won although QUIC was
-// tried, UDP is closed.
-func (e *Engine) reached(way, first string, both bool) {
-	if way == wayTCP && first == wayQUIC && both {
+// tried first, UDP is closed.
+func (e *Engine) reached(way, first string) {
+	if way == wayTCP && first == wayQUIC {
 		e.ways.closed(e.now())
 		e.cfg.Log.Info("UDP does not pass: connected over TCP", "again", e.ways.until().Format(time.RFC3339))
 	}
@@ -203,19 +116,25 @@ func refusedAtOnce(err error) bool {
 	return errors.As(err, &t) && t.Remote && t.ErrorCode == quic.ConnectionRefused
 }
 
-func (e *Engine) dialBy(ctx context.Context, way string, config *tls.Config) (*line, error) {
+func (e *Engine) dialBy(ctx context.Context, n node, way string, config *tls.Config) (*line, error) {
+	dial := e.dialQUIC
 	if way == wayTCP {
-		return e.dialTCP(ctx, config)
+		dial = e.dialTCP
 	}
-	return e.dialQUIC(ctx, config)
+	l, err := dial(ctx, n, config)
+	if err != nil {
+		return nil, err
+	}
+	l.node = n
+	return l, nil
 }
 
 // dialQUIC dials from a socket of its own. Its connection ids have a length, because
 // quic-go notices a stateless reset, with which a restarted gateway answers packets of
 // a connection that it does not know, only then. The socket is bound to no address, so
 // that the connection outlives a change of this device's.
-func (e *Engine) dialQUIC(ctx context.Context, config *tls.Config) (*line, error) {
-	to, err := net.ResolveUDPAddr("udp", e.cfg.Gateway)
+func (e *Engine) dialQUIC(ctx context.Context, n node, config *tls.Config) (*line, error) {
+	to, err := net.ResolveUDPAddr("udp", n.udp)
 	if err != nil {
 		return nil, err
 	}
@@ -241,8 +160,8 @@ func (e *Engine) dialQUIC(ctx context.Context, config *tls.Config) (*line, error
 }
 
 // dialTCP connects over TCP; files go over further connections.
-func (e *Engine) dialTCP(ctx context.Context, config *tls.Config) (*line, error) {
-	l, err := e.dialTLS(ctx, config)
+func (e *Engine) dialTCP(ctx context.Context, n node, config *tls.Config) (*line, error) {
+	l, err := e.dialTLS(ctx, n.tcp, config)
 	if err != nil {
 		return nil, err
 	}
@@ -250,13 +169,9 @@ func (e *Engine) dialTCP(ctx context.Context, config *tls.Config) (*line, error)
 	return l, nil
 }
 
-func (e *Engine) dialTLS(ctx context.Context, config *tls.Config) (*line, error) {
+func (e *Engine) dialTLS(ctx context.Context, address string, config *tls.Config) (*line, error) {
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
-	address := e.cfg.GatewayTCP
-	if address == "" {
-		address = e.cfg.Gateway
-	}
 	conn, err := (&tls.Dialer{Config: config}).DialContext(ctx, "tcp", address)
 	if err != nil {
 		return nil, err
@@ -266,7 +181,7 @@ func (e *Engine) dialTLS(ctx context.Context, config *tls.Config) (*line, error)
 		_ = mux.CloseWithError(wire.CloseNormal, "")
 		mux.Wait()
 	}
-	return &line{Conn: mux, way: wayTCP, hangUp: hangUp}, nil
+	return &line{Conn: mux, way: wayTCP, at: conn.RemoteAddr().String(), hangUp: hangUp}, nil
 }
 
 // attach opens a further connection, bound to the first one by what both ends
@@ -275,7 +190,7 @@ func (e *Engine) attach(ctx context.Context, first *line) (*line, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(first.Context(), cancel)()
-	l, err := e.dialTLS(ctx, e.tlsConfig())
+	l, err := e.dialTLS(ctx, first.at, e.tlsConfig(first.node.name))
 	if err != nil {
 		return nil, err
 	}

@@ -252,7 +252,7 @@ func TestLookOutTriesOnce(t *testing.T) {
 	signer := &countingSigner{}
 	e := w.device("alice").reachable().rests(signer, &signer.Signer)
 	e.ways.closed(time.Now().Add(-time.Hour))
-	if err := e.lookOut(t.Context(), &link{line: &line{way: wayTCP}}); !errors.Is(err, errUDPPasses) {
+	if err := e.lookOut(t.Context(), &link{line: &line{way: wayTCP, node: node{udp: w.address}}}); !errors.Is(err, errUDPPasses) {
 		t.Fatal(err)
 	}
 	if first, _ := e.ways.first(time.Now()); first != wayQUIC || e.ways.wait != quicAgain {
@@ -271,7 +271,7 @@ func TestFurtherConnectionObeysTheFirst(t *testing.T) {
 	e := w.device("alice").reachable().rests(signer, &signer.Signer)
 	dial := func() *line {
 		t.Helper()
-		first, err := e.dialTCP(t.Context(), e.tlsConfig())
+		first, err := e.dialTCP(t.Context(), node{tcp: w.address}, e.tlsConfig("127.0.0.1"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -283,7 +283,7 @@ func TestFurtherConnectionObeysTheFirst(t *testing.T) {
 	}
 	defer silent.Close()
 	first := dial()
-	e.cfg.GatewayTCP = silent.Addr().String()
+	first.at = silent.Addr().String()
 	ended := make(chan error, 1)
 	go func() {
 		_, err := first.further(t.Context())

@@ -44,7 +44,8 @@ type Config struct {
 	Tightening bulletin.Tightening
 
 	GatewayTCP  string           // optional: host:port over TCP, where UDP is closed
-	GatewayName string           // optional: the name in the gateway's certificate; the host of Gateway
+	Nodes       []Endpoint       // optional: further nodes of the gateway
+	GatewayName string           // optional: the name in the gateway's certificates; the host by which each is reached
 	Agent       string           // optional: this software, for operators
 	Log         *slog.Logger     // optional
 	Now         func() time.Time // optional
@@ -61,7 +62,8 @@ type Engine struct {
 	leaf          [][]byte   // the chain in use; changes at renewal
 	meta          meta
 	slot          *slot
-	ways          ways // has a lock of its own
+	ways          ways   // has a lock of its own
+	places        places // has a lock of its own
 	conversations map[ConversationID]*conversation
 	byGroup       map[string]ConversationID
 	waiters       map[uint64][]chan error
@@ -108,9 +110,6 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
-	}
-	if cfg.GatewayName == "" {
-		cfg.GatewayName = hostOf(cfg.Gateway)
 	}
 	e := &Engine{
 		cfg: cfg, leaf: cfg.Chain,

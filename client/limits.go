@@ -59,6 +59,23 @@ const (
 	probeTries     = 3
 	probeWait      = time.Second
 
+	// maxNodes bounds the addresses that are tried for one connection, and lookupTimeout
+	// how long finding them may take.
+	maxNodes      = 16
+	lookupTimeout = 10 * time.Second
+
+	// nodeAvoid is for how long others are preferred to a node that has just failed, and
+	// nodeAvoidMost for how long to one that said when it is back. moveJitter spreads the
+	// devices of a node that has ended over a moment.
+	nodeAvoid     = 15 * time.Second
+	nodeAvoidMost = 10 * time.Minute
+	moveJitter    = 400 * time.Millisecond
+
+	// doubtAfter is how long a sign of life may take before it is looked whether the node
+	// is there at all, goneTries how often it is asked then.
+	doubtAfter = time.Second
+	goneTries  = 2
+
 	// directPatience is how long the authority may take to answer before it is tried
 	// through the gateway.
 	directPatience = 5 * time.Second

@@ -44,11 +44,11 @@ type link struct {
 // tlsConfig presents the device's certificate, and accepts nobody but a gateway of
 // the authority under the name that it was dialled by. Key agreement is hybrid;
 // nothing else is offered. Sessions are not resumed: the card signs each time.
-func (e *Engine) tlsConfig() *tls.Config {
+func (e *Engine) tlsConfig(name string) *tls.Config {
 	return &tls.Config{
 		MinVersion:   tls.VersionTLS13,
 		NextProtos:   []string{wire.Protocol},
-		ServerName:   e.cfg.GatewayName,
+		ServerName:   name,
 		Certificates: []tls.Certificate{{Certificate: e.chain(), PrivateKey: e.cfg.Signer}},
 		CurvePreferences: []tls.CurveID{
 			tls.SecP384r1MLKEM1024, tls.SecP256r1MLKEM768, tls.X25519MLKEM768,
@@ -61,7 +61,7 @@ func (e *Engine) tlsConfig() *tls.Config {
 			for i, c := range state.PeerCertificates {
 				chain[i] = c.Raw
 			}
-			_, err := e.cfg.Trust.For(e.cfg.Address.Domain()).Gateway(chain, e.cfg.GatewayName, e.now())
+			_, err := e.cfg.Trust.For(e.cfg.Address.Domain()).Gateway(chain, name, e.now())
 			return err
 		},
 	}
@@ -86,8 +86,11 @@ func (e *Engine) meet(ctx context.Context, line *line, hello *wire.Hello) (*link
 	e.answered(line.way, err)
 	if err != nil {
 		l.close()
-		return nil, fmt.Errorf("greet the gateway %s: %w", e.cfg.Gateway, closeReason(err))
+		err = closeReason(err)
+		e.left(line.node, err)
+		return nil, fmt.Errorf("greet the gateway %s: %w", line.node.udp, err)
 	}
+	e.places.reached(line.node)
 	go l.answers()
 	return l, nil
 }
@@ -285,13 +288,4 @@ func closeReason(err error) error {
 		}
 	}
 	return err
-}
-
-// hostOf is the name under which a gateway's certificate is checked.
-func hostOf(address string) string {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return address
-	}
-	return host
 }

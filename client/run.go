@@ -26,8 +26,10 @@ type State struct {
 	Since time.Time `json:"since"`
 	Error string    `json:"error,omitempty"` // of the last attempt
 
-	// Transport is quic, or tcp where UDP does not pass; empty while offline.
+	// Transport is quic, or tcp where UDP does not pass; empty while offline. Node is the
+	// address of the gateway's node.
 	Transport string `json:"transport,omitempty"`
+	Node      string `json:"node,omitempty"`
 }
 
 // ErrStopped wraps what makes an engine give up: its vault fails.
@@ -83,7 +85,7 @@ func pauseAfter(before, online time.Duration) time.Duration {
 }
 
 // session is the life of one connection.
-func (e *Engine) session(ctx context.Context) error {
+func (e *Engine) session(ctx context.Context) (err error) {
 	e.mu.Lock()
 	hello := e.hello()
 	e.mu.Unlock()
@@ -92,6 +94,7 @@ func (e *Engine) session(ctx context.Context) error {
 		return err
 	}
 	defer l.close()
+	defer func() { e.left(l.line.node, err) }()
 	if err := e.admit(l, hello); err != nil {
 		l.fail(err)
 		return err
@@ -127,7 +130,34 @@ func (e *Engine) untilNext(err error, pause time.Duration) time.Duration {
 	if errors.As(err, &shutdown) && shutdown.back > 0 {
 		return shutdown.back + rand.N(shutdown.back/10+time.Millisecond)
 	}
+	if elsewhere(err) && e.places.others(e.now) {
+		return rand.N(moveJitter)
+	}
 	return pause/2 + rand.N(pause)
+}
+
+// elsewhere says whether another node may give another answer.
+func elsewhere(err error) bool {
+	return !errors.Is(err, errReplaced) && !errors.Is(err, errNotAdmitted) && !errors.Is(err, errExpired)
+}
+
+// left notes that a node is of no use for a while: it has ended, stops, or was not to be
+// heard any more. A connection that this device ended itself says nothing of it.
+func (e *Engine) left(n node, err error) {
+	for _, own := range []error{ErrStopped, errBehind, errUDPPasses, errUnsure, context.Canceled} {
+		if errors.Is(err, own) {
+			return
+		}
+	}
+	if !elsewhere(err) {
+		return
+	}
+	wait := nodeAvoid
+	var shutdown *shutdownError
+	if errors.As(err, &shutdown) {
+		wait = max(wait, shutdown.back)
+	}
+	e.places.failed(n, e.now(), min(wait, nodeAvoidMost))
 }
 
 // probe asks the gateway for a sign of life: often while the link is in use, seldom
@@ -151,10 +181,51 @@ func (e *Engine) probe(ctx context.Context, l *link) error {
 			continue
 		}
 		last = time.Now()
-		if err := l.ping(ctx); err != nil {
+		if err := e.sign(ctx, l); err != nil {
 			return err
 		}
 	}
+}
+
+// errGone ends a connection to a node that is not there any more.
+var errGone = errors.New("nothing answers at the gateway's address any more")
+
+// sign asks for one sign of life. While it is awaited, it is looked whether the node is
+// there at all: one that was killed leaves a host that says so, or is silent where others
+// are heard.
+func (e *Engine) sign(ctx context.Context, l *link) error {
+	if l.line.way == wayQUIC {
+		doubt, settled := context.WithCancel(ctx)
+		defer settled()
+		go func() {
+			if sleep(doubt, doubtAfter) && e.gone(doubt, l.line.node) && doubt.Err() == nil {
+				_ = l.fail(errGone)
+			}
+		}()
+	}
+	return l.ping(ctx)
+}
+
+// gone says whether a node is not there any more.
+func (e *Engine) gone(ctx context.Context, n node) bool {
+	switch udpPasses(ctx, n.udp, goneTries) {
+	case answered:
+		return false
+	case refused:
+		return true
+	}
+	others, err := e.nodes(ctx)
+	return err == nil && answersElsewhere(ctx, n, others)
+}
+
+// answersElsewhere tells a node that is silent from a network that is.
+func answersElsewhere(ctx context.Context, n node, nodes []node) bool {
+	for _, o := range nodes {
+		if o.udp != n.udp && udpPasses(ctx, o.udp, 1) == answered {
+			return true
+		}
+	}
+	return false
 }
 
 // admit compares the gateway's Welcome with what this state believes.
@@ -314,7 +385,7 @@ func (e *Engine) setState(name string, err error) {
 		s.Error = e.state.Error
 	}
 	if name == StateOnline && e.link != nil {
-		s.Transport = e.link.line.way
+		s.Transport, s.Node = e.link.line.way, e.link.line.node.udp
 	}
 	e.state = s
 	e.bell.ring()

@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"net"
+	"os"
 	"time"
 )
 
@@ -24,7 +25,7 @@ func (e *Engine) lookOut(ctx context.Context, l *link) error {
 		if !sleep(ctx, min(e.ways.until().Sub(e.now()), quicSeldom)) {
 			return context.Cause(ctx)
 		}
-		if udpPasses(ctx, e.cfg.Gateway, probeTries) {
+		if udpPasses(ctx, l.line.node.udp, probeTries) == answered {
 			e.ways.retry()
 			return errUDPPasses
 		}
@@ -36,26 +37,48 @@ func (e *Engine) lookOut(ctx context.Context, l *link) error {
 // answers it with the versions that it does speak, and keeps nothing.
 var unknownVersion = []byte{0x1a, 0x2a, 0x3a, 0x4a}
 
+// What became of a question whether a QUIC server is there.
+type echo int
+
+const (
+	silent   echo = iota
+	answered      // by something that speaks QUIC
+	refused       // by a host on which nothing listens
+)
+
 // udpPasses asks whether a QUIC server answers at all. An answer proves nothing about
 // who gave it; that is for the handshake.
-func udpPasses(ctx context.Context, address string, tries int) bool {
+func udpPasses(ctx context.Context, address string, tries int) echo {
 	conn, err := (&net.Dialer{}).DialContext(ctx, "udp", address)
 	if err != nil {
-		return false
+		return silent
 	}
 	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
 	question, answer := versionProbe()
+	refusals := 0
 	for range tries {
-		if _, err := conn.Write(question); err != nil {
-			return false
+		_, err := conn.Write(question)
+		n, buf := 0, make([]byte, 1500)
+		if err == nil {
+			_ = conn.SetReadDeadline(time.Now().Add(probeWait))
+			n, err = conn.Read(buf)
 		}
-		_ = conn.SetReadDeadline(time.Now().Add(probeWait))
-		buf := make([]byte, 1500)
-		if n, err := conn.Read(buf); err == nil && bytes.HasPrefix(buf[1:max(n, 1)], answer) {
-			return true
+		switch {
+		case err == nil && bytes.HasPrefix(buf[1:max(n, 1)], answer):
+			return answered
+		case ctx.Err() != nil:
+			return silent
+		case err != nil && !errors.Is(err, os.ErrDeadlineExceeded):
+			if refusals++; refusals >= 2 || tries == 1 {
+				return refused
+			}
+			if !sleep(ctx, probeWait/10) {
+				return silent
+			}
 		}
 	}
-	return false
+	return silent
 }
 
 // versionProbe makes a packet with a long header (RFC 9000, Section 17.2) and what

@@ -174,7 +174,7 @@ func (a *agent) start(ctx context.Context, p *profile, c *card, v *vault.Vault) 
 	}
 	engine, err := client.New(ctx, client.Config{
 		Address: p.Address, Chain: p.Chain, Signer: c.sign, Vault: v, Trust: trust, RecordRoot: root, RecordRequired: recorded,
-		Gateway: p.Gateway, GatewayTCP: p.GatewayTCP, GatewayName: p.GatewayName, Agent: "valise", Log: a.log, Tightening: bulletin.DefaultTightening,
+		Gateway: p.Gateway, GatewayTCP: p.GatewayTCP, Nodes: p.Nodes, GatewayName: p.GatewayName, Agent: "valise", Log: a.log, Tightening: bulletin.DefaultTightening,
 	})
 	if err != nil {
 		return nil, err

@@ -98,7 +98,7 @@ func (cmd *StatusCmd) Run(ctx context.Context, e *env) error {
 	if e.json {
 		return e.print(st)
 	}
-	e.say("address   %s\ndevice    %s\ncard      %s\ngateway   %s", st.Address, st.Device, st.Card, st.Gateway)
+	e.say("address   %s\ndevice    %s\ncard      %s\ngateway   %s", st.Address, st.Device, st.Card, strings.Join(st.Gateways, ", "))
 	if !st.Unlocked {
 		why := ""
 		if st.Why != "" {
@@ -110,7 +110,7 @@ func (cmd *StatusCmd) Run(ctx context.Context, e *env) error {
 	s := st.Engine
 	way := ""
 	if s.Connection.Transport != "" {
-		way = " by " + s.Connection.Transport
+		way = " by " + s.Connection.Transport + " at " + s.Connection.Node
 	}
 	e.say("state     unlocked, %s%s since %s", s.Connection.Name, way, s.Connection.Since.Local().Format("15:04:05"))
 	if s.Connection.Error != "" {

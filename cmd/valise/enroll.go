@@ -4,7 +4,6 @@ package main
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -12,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"valise/client"
@@ -24,19 +24,19 @@ import (
 // EnrollCmd is `valise enroll`.
 type EnrollCmd struct {
 	output
-	Invitation string `arg:"" help:"The code that a security officer gave you, or the name of a file with it (@FILE)."`
-	Gateway    string `required:"" placeholder:"HOST:PORT" help:"The gateway that carries your messages."`
+	Invitation string   `arg:"" help:"The code that a security officer gave you, or the name of a file with it (@FILE)."`
+	Gateway    []string `required:"" placeholder:"HOST:PORT" help:"The gateway that carries your messages; several times for one with several nodes."`
 
-	GatewayTCP           string `name:"gateway-tcp" placeholder:"HOST:PORT" help:"Where the gateway is reached over TCP, from networks that drop UDP, if that is another address than --gateway."`
-	GatewayName          string `placeholder:"NAME" help:"The name in the gateway's certificate, if it is not HOST."`
-	Card                 string `default:"piv:" placeholder:"URI" help:"The card: piv:, piv:?serial=NUMBER, tpm: for this computer's TPM, or a PKCS#11 URI."`
-	Slot                 string `placeholder:"SLOT" help:"Use the key that is in this slot, or make one there. Default: make one in 9a."`
-	VaultSlot            string `placeholder:"SLOT" help:"The same for the key that opens the vault. Default: make one in 9d."`
-	Algorithm            string `enum:"p384,p256" default:"p384" help:"Kind of keys to make: p384 or p256."`
-	PINFile              string `name:"pin-file" type:"path" placeholder:"FILE" help:"Read the PIN from a file that only you can read."`
-	ManagementKeyFile    string `type:"path" placeholder:"FILE" help:"The card's management key in hexadecimal, which making keys needs."`
-	Witnessed            bool   `help:"The card cannot attest its keys: two officers see them made in it, and say so. Only where the authority accepts that."`
-	DefaultManagementKey bool   `help:"The card still has the management key that it was delivered with."`
+	GatewayTCP           []string `name:"gateway-tcp" placeholder:"HOST:PORT" help:"Where the gateway is reached over TCP, from networks that drop UDP, if that is another address than --gateway; one for each of them."`
+	GatewayName          string   `placeholder:"NAME" help:"The name in the gateway's certificate, if it is not HOST."`
+	Card                 string   `default:"piv:" placeholder:"URI" help:"The card: piv:, piv:?serial=NUMBER, tpm: for this computer's TPM, or a PKCS#11 URI."`
+	Slot                 string   `placeholder:"SLOT" help:"Use the key that is in this slot, or make one there. Default: make one in 9a."`
+	VaultSlot            string   `placeholder:"SLOT" help:"The same for the key that opens the vault. Default: make one in 9d."`
+	Algorithm            string   `enum:"p384,p256" default:"p384" help:"Kind of keys to make: p384 or p256."`
+	PINFile              string   `name:"pin-file" type:"path" placeholder:"FILE" help:"Read the PIN from a file that only you can read."`
+	ManagementKeyFile    string   `type:"path" placeholder:"FILE" help:"The card's management key in hexadecimal, which making keys needs."`
+	Witnessed            bool     `help:"The card cannot attest its keys: two officers see them made in it, and say so. Only where the authority accepts that."`
+	DefaultManagementKey bool     `help:"The card still has the management key that it was delivered with."`
 }
 
 // Run enrolls. It can be repeated after a failure: keys that it made are used again.
@@ -75,12 +75,30 @@ func (cmd *EnrollCmd) Run(ctx context.Context, e *env) error {
 
 // checkAddresses refuses what is no address before a card is touched.
 func (cmd *EnrollCmd) checkAddresses() error {
-	for _, address := range []string{cmd.Gateway, cmp.Or(cmd.GatewayTCP, cmd.Gateway)} {
+	for _, address := range append(slices.Clone(cmd.Gateway), cmd.GatewayTCP...) {
 		if _, _, err := net.SplitHostPort(address); err != nil {
 			return &hintError{text: fmt.Sprintf("%q is not a gateway's address", address), hint: "write it as HOST:PORT, as your security officer gave it"}
 		}
 	}
+	if n := len(cmd.GatewayTCP); n > 0 && n != len(cmd.Gateway) {
+		return &hintError{
+			text: fmt.Sprintf("%d gateway addresses, and %d over TCP", len(cmd.Gateway), n),
+			hint: "give --gateway-tcp once for each --gateway, in the same order, or not at all",
+		}
+	}
 	return nil
+}
+
+// endpoints are the gateway's nodes.
+func (cmd *EnrollCmd) endpoints() []client.Endpoint {
+	all := make([]client.Endpoint, len(cmd.Gateway))
+	for i, address := range cmd.Gateway {
+		all[i].Gateway = address
+		if len(cmd.GatewayTCP) > 0 {
+			all[i].GatewayTCP = cmd.GatewayTCP[i]
+		}
+	}
+	return all
 }
 
 func (cmd *EnrollCmd) invitation() (*identity.Invitation, error) {
@@ -209,7 +227,8 @@ func (cmd *EnrollCmd) enroll(ctx context.Context, e *env, p *profile, c *card, i
 	if err != nil {
 		return err
 	}
-	p.Address, p.Gateway, p.GatewayTCP, p.GatewayName = done.Device.Address, cmd.Gateway, cmd.GatewayTCP, cmd.GatewayName
+	at := cmd.endpoints()
+	p.Address, p.Gateway, p.GatewayTCP, p.Nodes, p.GatewayName = done.Device.Address, at[0].Gateway, at[0].GatewayTCP, at[1:], cmd.GatewayName
 	p.Authority, p.RootHash, p.Root, p.Chain = inv.URL, inv.Root[:], done.Root.Raw, done.Chain
 	if err := pinProfile(ctx, v, p); err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 
+	"valise/client"
 	"valise/identity"
 )
 
@@ -52,6 +53,7 @@ type profile struct {
 	Witnessed   bool              `json:"witnessed,omitempty"` // officers saw the key made; the card cannot attest
 	Gateway     string            `json:"gateway"`
 	GatewayTCP  string            `json:"gateway_tcp,omitempty"` // where UDP is closed; empty: the same
+	Nodes       []client.Endpoint `json:"nodes,omitempty"`       // further ones of the gateway
 	GatewayName string            `json:"gateway_name,omitempty"`
 	Authority   string            `json:"authority"`       // URL
 	Root        []byte            `json:"root,omitempty"`  // DER; pinned by the invitation
@@ -101,6 +103,15 @@ func (p *profile) save(home string) error {
 		return err
 	}
 	return os.Rename(f.Name(), filepath.Join(home, profileFile))
+}
+
+// gateways are the addresses of all nodes of the gateway.
+func (p *profile) gateways() []string {
+	all := []string{p.Gateway}
+	for _, n := range p.Nodes {
+		all = append(all, n.Gateway)
+	}
+	return all
 }
 
 func (p *profile) trust() (*identity.Trust, error) {

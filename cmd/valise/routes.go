@@ -42,6 +42,7 @@ type agentStatus struct {
 	Device   string         `json:"device,omitempty"`
 	Card     string         `json:"card,omitempty"`
 	Gateway  string         `json:"gateway,omitempty"`
+	Gateways []string       `json:"gateways,omitempty"` // of all its nodes
 	Engine   *client.Status `json:"engine,omitempty"`
 }
 
@@ -204,6 +205,7 @@ func (a *agent) status(ctx context.Context, _ *none) (*agentStatus, error) {
 		return nil, err
 	}
 	st.Enrolled, st.Address, st.Device, st.Card, st.Gateway = true, p.Address.String(), p.Device.String(), p.Card, p.Gateway
+	st.Gateways = p.gateways()
 	a.mu.Lock()
 	s := a.session
 	st.Why = a.why

@@ -199,13 +199,17 @@ func TestLockedIsWaitedFor(t *testing.T) {
 // Both addresses of a gateway are looked at before a card is; one may be left out.
 func TestGatewayAddresses(t *testing.T) {
 	for _, c := range []struct {
-		quic, tcp string
+		quic, tcp []string
 		ok        bool
 	}{
-		{"gw.a.example:4433", "", true},
-		{"gw.a.example:4433", "[2001:db8::1]:443", true},
-		{"gw.a.example", "", false},
-		{"gw.a.example:4433", "gw.a.example", false},
+		{[]string{"gw.a.example:4433"}, nil, true},
+		{[]string{"gw.a.example:4433"}, []string{"[2001:db8::1]:443"}, true},
+		{[]string{"gw.a.example"}, nil, false},
+		{[]string{"gw.a.example:4433"}, []string{"gw.a.example"}, false},
+		{[]string{"gw1.a.example:4433", "gw2.a.example:4433"}, nil, true},
+		{[]string{"gw1.a.example:4433", "gw2.a.example:4433"}, []string{"gw1.a.example:443", "gw2.a.example:443"}, true},
+		{[]string{"gw1.a.example:4433", "gw2.a.example:4433"}, []string{"gw1.a.example:443"}, false},
+		{[]string{"gw1.a.example:4433", "gw2.a.example"}, nil, false},
 	} {
 		cmd := &EnrollCmd{Gateway: c.quic, GatewayTCP: c.tcp}
 		if err := cmd.checkAddresses(); (err == nil) != c.ok {
