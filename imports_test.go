@@ -68,6 +68,7 @@ var mayImport = map[string][]string{
 	"internal/memory":          {},
 	"internal/callers":         {},
 	"internal/daemon":          {"internal/callers"},
+	"internal/check":           {"hsm", "internal/daemon", "internal/store"},
 	"internal/testcard":        {},
 	"internal/disk":            {},
 	"internal/postgres":        {},

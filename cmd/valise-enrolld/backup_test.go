@@ -54,7 +54,7 @@ func TestBackupAndRestore(t *testing.T) {
 	b.start()
 	root, card := b.root(), b.vendor.Card(t, enrolltest.CardConfig{})
 	alice := b.client(root)
-	check(t, root, alice.Enroll(b.invite("alice"), card), "alice@"+domain)
+	issuedTo(t, root, alice.Enroll(b.invite("alice"), card), "alice@"+domain)
 	file := filepath.Join(t.TempDir(), "backup")
 	open := b.invite("bob")
 	if out := b.must("backup", "--out", file); !strings.Contains(out, "backup of "+domain) {
@@ -69,7 +69,7 @@ func TestBackupAndRestore(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.refuses("exists", "restore", "--from", file) // over what is there
-	check(t, root, b.client(root).Enroll(b.invite("bob"), b.vendor.Card(t, enrolltest.CardConfig{})), "bob@"+domain)
+	issuedTo(t, root, b.client(root).Enroll(b.invite("bob"), b.vendor.Card(t, enrolltest.CardConfig{})), "bob@"+domain)
 	if err := b.stop(syscall.SIGTERM); err != nil {
 		t.Error(err)
 	}
@@ -172,7 +172,7 @@ func TestOlderDatabase(t *testing.T) {
 	day := func() {
 		t.Helper()
 		b.start()
-		check(t, b.root(), b.client(b.root()).Enroll(b.invite("alice"), b.vendor.Card(t, enrolltest.CardConfig{})), "alice@"+domain)
+		issuedTo(t, b.root(), b.client(b.root()).Enroll(b.invite("alice"), b.vendor.Card(t, enrolltest.CardConfig{})), "alice@"+domain)
 		mark := filepath.Join(b.dir, "data", markFile)
 		before, _ := os.ReadFile(mark)
 		for deadline := time.Now().Add(10 * time.Second); ; {

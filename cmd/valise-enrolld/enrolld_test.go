@@ -220,7 +220,7 @@ func until(t *testing.T, what string, done func() bool) {
 	}
 }
 
-func check(t *testing.T, root *x509.Certificate, chain [][]byte, address string) {
+func issuedTo(t *testing.T, root *x509.Certificate, chain [][]byte, address string) {
 	t.Helper()
 	device, err := identity.NewTrust(identity.Authority{Domain: domain, Roots: []*x509.Certificate{root}}).Device(chain, time.Now())
 	if err != nil {
@@ -265,7 +265,7 @@ func TestFirstDay(t *testing.T) {
 		t.Errorf("the invitation names root %x at %s", inv.Root, inv.URL)
 	}
 	chain := b.client(root).Enroll(inv, b.vendor.Card(t, enrolltest.CardConfig{}))
-	check(t, root, chain, "alice@interieur.example")
+	issuedTo(t, root, chain, "alice@interieur.example")
 	if r := b.client(root).Register(inv); r.Reason != "invitation_used" {
 		t.Errorf("the invitation again: %d %s", r.Status, r.Body)
 	}
@@ -383,7 +383,7 @@ func TestKillsAndTokenOutage(t *testing.T) {
 		server.Start(t)
 		until(t, "/healthz turns green", func() bool { code, _ := b.health(); return code == 200 })
 		until(t, "the order is finished", func() bool { c.Post(o.URL, nil).Into(t, o); return o.Status == "valid" })
-		check(t, root, c.Fetch(o), "alice@interieur.example")
+		issuedTo(t, root, c.Fetch(o), "alice@interieur.example")
 	})
 	t.Run("killed in between", func(t *testing.T) {
 		bob := b.client(root)
@@ -401,7 +401,7 @@ func TestKillsAndTokenOutage(t *testing.T) {
 		server.Start(t)
 		b.start()
 		until(t, "the order is finished after the restart", func() bool { bob.Post(o.URL, nil).Into(t, o); return o.Status == "valid" })
-		check(t, root, bob.Fetch(o), "bob@interieur.example")
+		issuedTo(t, root, bob.Fetch(o), "bob@interieur.example")
 	})
 	// server, alice, bob: a leaf each, and each is issued.
 	if out := b.must("list"); strings.Count(out, "\n") != 4 || strings.Contains(out, "not signed yet") {

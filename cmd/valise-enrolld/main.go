@@ -14,6 +14,7 @@
 //	valise-enrolld roster remove --config FILE ADDRESS…
 //	valise-enrolld invite       --config FILE ADDRESS    print an invitation: code and QR
 //	valise-enrolld serve        --config FILE            answer devices, until a signal
+//	valise-enrolld check        --config FILE [--json]   say whether it can do its work here
 //	valise-enrolld gateway-cert --config FILE --csr FILE --name NAME[,IP…]
 //	valise-enrolld list         --config FILE            print what was issued
 //	valise-enrolld backup       --config FILE --out FILE   copy everything but the HSM
@@ -61,6 +62,12 @@
 //
 // # Running it
 //
+// Check looks at configuration and file modes, disk (room, a synced write), certificates
+// and manifest, tokens and keys (each signs once), database, clock, open files and ports,
+// before the daemon is started or beside it. Each line is ok, warn or FAIL, with what to do; the
+// exit status is 1 if one says FAIL. Run it as the daemon's user. It opens each
+// token once: a wrong PIN costs one attempt.
+//
 // The other commands may run while the daemon does. The configuration file is
 // described field by field at the type Config.
 //
@@ -87,6 +94,7 @@ type cli struct {
 	Init        initCmd     `cmd:"" help:"Make the authority: root and issuing keys in the token, certificates in the data directory. Once."`
 	Manifest    manifestCmd `cmd:"" help:"Show or renew what the root signed about the keys in use."`
 	Serve       serveCmd    `cmd:"" help:"Answer devices (ACME over HTTPS) until SIGTERM."`
+	Check       checkCmd    `cmd:"" help:"Say whether the authority can do its work here: configuration, disk, keys, database, clock, ports."`
 	Invite      inviteCmd   `cmd:"" help:"Print an invitation for one person: one device, one use, 24 hours."`
 	Roster      rosterCmd   `cmd:"" help:"Import, list or remove the people who may enroll devices."`
 	GatewayCert gatewayCmd  `cmd:"" help:"Issue a gateway's certificate from its CSR and print the chain. Where officers decide, it ends with status 3 until two have approved."`

@@ -31,7 +31,7 @@ func TestHSMOutage(t *testing.T) {
 	b.start()
 	root := b.root()
 	alice, aliceCard := b.client(root), b.vendor.Card(t, enrolltest.CardConfig{})
-	check(t, root, alice.Enroll(b.invite("alice"), aliceCard), "alice@interieur.example")
+	issuedTo(t, root, alice.Enroll(b.invite("alice"), aliceCard), "alice@interieur.example")
 	bob, bobCard := b.client(root), b.vendor.Card(t, enrolltest.CardConfig{})
 	if r := bob.Register(b.invite("bob")); r.Status != http.StatusCreated {
 		t.Fatalf("%d %s", r.Status, r.Body)
@@ -86,7 +86,7 @@ func TestHSMOutage(t *testing.T) {
 		t.Fatalf("finalize afterwards: %d %s", r.Status, r.Body)
 	}
 	until(t, "the order is finished", func() bool { bob.Post(o.URL, nil).Into(t, o); return o.Status == "valid" })
-	check(t, root, bob.Fetch(o), "bob@interieur.example")
+	issuedTo(t, root, bob.Fetch(o), "bob@interieur.example")
 	if out := b.must("list"); strings.Count(out, "device") != 2 || strings.Contains(out, "not signed yet") {
 		t.Errorf("list printed\n%s", out)
 	}

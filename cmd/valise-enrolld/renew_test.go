@@ -60,7 +60,7 @@ func TestLostHSMIsReplaced(t *testing.T) {
 		t.Fatalf("%d %s", r.Status, r.Body)
 	}
 	before := alice.Fetch(done)
-	check(t, root, before, "alice@interieur.example")
+	issuedTo(t, root, before, "alice@interieur.example")
 	follower, cancel := b.follow(nil), func() {}
 	follow := func() {
 		ctx, end := context.WithCancel(t.Context())
@@ -109,7 +109,7 @@ func TestLostHSMIsReplaced(t *testing.T) {
 	destroyToken(t, "safe")
 	b.start()
 	after := renewDevice(t, alice, card)
-	check(t, root, after, "alice@interieur.example")
+	issuedTo(t, root, after, "alice@interieur.example")
 	if string(after[1]) == string(before[1]) || serialOf(t, after[0]) == serialOf(t, before[0]) {
 		t.Error("the renewal was issued by the lost key")
 	}
@@ -131,7 +131,7 @@ func TestLostHSMIsReplaced(t *testing.T) {
 	}
 	cancel()
 	bob := b.client(root)
-	check(t, root, bob.Enroll(b.invite("bob"), b.vendor.Card(t, enrolltest.CardConfig{})), "bob@interieur.example")
+	issuedTo(t, root, bob.Enroll(b.invite("bob"), b.vendor.Card(t, enrolltest.CardConfig{})), "bob@interieur.example")
 	if err := b.stop(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -355,5 +355,5 @@ func TestAuthorityOfAnEarlierVersion(t *testing.T) {
 	}
 	b.start()
 	b.must("roster", "import", "people.csv")
-	check(t, root, b.client(root).Enroll(b.invite("alice"), b.vendor.Card(t, enrolltest.CardConfig{})), "alice@interieur.example")
+	issuedTo(t, root, b.client(root).Enroll(b.invite("alice"), b.vendor.Card(t, enrolltest.CardConfig{})), "alice@interieur.example")
 }

@@ -28,6 +28,15 @@
 // runs the gateway until SIGINT or SIGTERM, then tells connected devices to come
 // back later and ends. SIGHUP reads the deny list and the certificate again.
 //
+//	check --config FILE [--json]
+//
+// says whether the gateway can do its work on this machine, before it is started or
+// beside it while it runs: configuration and file modes, disk (room, a synced write),
+// certificate, token and key (which signs once), database, authority, clock, sockets,
+// open files, ports. Each line is ok, warn or FAIL, with what to do; the exit status is
+// 1 if one says FAIL. Run it as the gateway's user. It opens the token once: a wrong
+// PIN costs one attempt.
+//
 //	import --config FILE manifest|bulletin|statement FILE...
 //
 // hands the running gateway documents that came on a disk or by mail: a manifest
@@ -98,6 +107,7 @@ type commands struct {
 	Init  initCommand  `cmd:"" help:"Write a configuration to edit."`
 	CSR   csrCommand   `cmd:"" name:"csr" help:"Print a certificate request, making the key if there is none."`
 	Serve serveCommand `cmd:"" help:"Run the gateway."`
+	Check checkCommand `cmd:"" help:"Say whether the gateway can do its work here: configuration, disk, key, database, clock, ports."`
 
 	Backup   backupCommand   `cmd:"" help:"Write a backup of the gateway's store, also while it runs."`
 	Restore  restoreCommand  `cmd:"" help:"Restore a backup into an empty data directory."`

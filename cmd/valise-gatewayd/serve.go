@@ -150,14 +150,14 @@ func (s *server) record(ctx context.Context, event, reason string, attrs ...slog
 
 func (s *server) listen(ctx context.Context) error {
 	for _, address := range s.cfg.Listen {
-		socket, err := new(net.ListenConfig).ListenPacket(ctx, "udp", address)
+		socket, err := new(net.ListenConfig).ListenPacket(ctx, daemon.Network("udp", address, s.cfg.Listen), address)
 		if err != nil {
 			return fmt.Errorf("listen: %w", err)
 		}
 		s.sockets = append(s.sockets, socket)
 	}
 	for _, address := range s.cfg.tcpAddresses() {
-		listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+		listener, err := new(net.ListenConfig).Listen(ctx, daemon.Network("tcp", address, s.cfg.tcpAddresses()), address)
 		if err != nil {
 			return fmt.Errorf("listen: %w", err)
 		}

@@ -99,3 +99,26 @@ func (l *limitedEach) leave(from netip.Prefix) {
 		delete(l.open, from)
 	}
 }
+
+// Network is what net.Listen has to be called with for one of several addresses that
+// are listened at together. Go listens at 0.0.0.0 for both families where it can, and
+// then [::] of the same port is taken; next to each other each gets its own.
+func Network(network, address string, all []string) string {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return network
+	}
+	ip, err := netip.ParseAddr(host)
+	if err != nil || !ip.IsUnspecified() {
+		return network
+	}
+	if ip.Is4() {
+		return network + "4"
+	}
+	for _, other := range all {
+		if h, p, err := net.SplitHostPort(other); err == nil && p == port && h == "0.0.0.0" {
+			return network + "6"
+		}
+	}
+	return network
+}

@@ -114,3 +114,27 @@ func TestLimitEach(t *testing.T) {
 		t.Error("a connection was accepted that should not be")
 	}
 }
+
+// The two wildcard addresses of one port can be listened at together, as the example
+// configuration has them.
+func TestNetworkOfBothFamilies(t *testing.T) {
+	first, err := net.ListenPacket("udp4", "0.0.0.0:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, _ := net.SplitHostPort(first.LocalAddr().String())
+	first.Close()
+	all := []string{"0.0.0.0:" + port, "[::]:" + port}
+	for _, address := range all {
+		socket, err := net.ListenPacket(Network("udp", address, all), address)
+		if err != nil {
+			t.Fatalf("%s: %v", address, err)
+		}
+		defer socket.Close()
+	}
+	for address, want := range map[string]string{"[::]:1": "udp", "127.0.0.1:1": "udp", "[::1]:1": "udp", ":1": "udp", "malformed": "udp", "0.0.0.0:1": "udp4"} {
+		if got := Network("udp", address, []string{address}); got != want {
+			t.Errorf("%s: %s", address, got)
+		}
+	}
+}

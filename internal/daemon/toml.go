@@ -17,6 +17,9 @@ import (
 // of lines.
 const maxConfigBytes = 1 << 20
 
+// ErrUnknownKey is wrapped by the error for each key that the struct does not have.
+var ErrUnknownKey = errors.New("unknown key")
+
 // LoadTOML decodes a configuration file into a struct. A key that the struct does not have
 // is an error that names file, line and key, as is a value of another type: a
 // misspelt restriction must not be a missing one.
@@ -52,9 +55,9 @@ func DecodeTOML(text string, into any) error {
 	var all []error
 	for _, key := range meta.Undecoded() {
 		if line := lineOf(text, key); line > 0 {
-			all = append(all, fmt.Errorf("line %d: unknown key %q", line, key.String()))
+			all = append(all, fmt.Errorf("line %d: %w %q", line, ErrUnknownKey, key.String()))
 		} else {
-			all = append(all, fmt.Errorf("unknown key %q", key.String()))
+			all = append(all, fmt.Errorf("%w %q", ErrUnknownKey, key.String()))
 		}
 	}
 	return errors.Join(all...)

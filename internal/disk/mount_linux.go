@@ -261,6 +261,23 @@ func (n *node) Write(_ context.Context, _ fs.FileHandle, data []byte, off int64)
 	return uint32(len(data)), 0
 }
 
+// Statfs says what SetRoom left, of a disk of 16 GiB.
+func (n *node) Statfs(_ context.Context, out *fuse.StatfsOut) syscall.Errno {
+	if errno := n.enter(); errno != 0 {
+		return errno
+	}
+	defer n.leave()
+	const pages = 16 << 30 / pageSize
+	left := uint64(pages)
+	if n.disk.room >= 0 {
+		left = uint64(n.disk.room)
+	}
+	out.Bsize, out.Frsize, out.NameLen = pageSize, pageSize, 255
+	out.Blocks, out.Bfree, out.Bavail = pages, left, left
+	out.Files, out.Ffree = pages, pages
+	return 0
+}
+
 // Fsync is of a file or of a folder; fdatasync comes here too, for the size belongs to
 // the data.
 func (n *node) Fsync(context.Context, fs.FileHandle, uint32) syscall.Errno {

@@ -122,6 +122,9 @@ func (a *Authority) Start(ctx context.Context) (err error) {
 	return a.process.accepts(ctx, strings.TrimPrefix(a.URL, "https://"))
 }
 
+// Config is the configuration file.
+func (a *Authority) Config() string { return a.config }
+
 // Process is the running daemon.
 func (a *Authority) Process() *Process { return a.process }
 

@@ -174,5 +174,8 @@ func (g *Gateway) Metric(ctx context.Context, name string) (float64, error) {
 	return 0, fmt.Errorf("the gateway publishes no %s", name)
 }
 
+// Config is the configuration file.
+func (g *Gateway) Config() string { return g.config }
+
 // Process is the running daemon.
 func (g *Gateway) Process() *Process { return g.process }
