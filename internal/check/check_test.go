@@ -182,7 +182,9 @@ func TestPorts(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer datagrams.Close()
-	ask := func(err error) func(_ context.Context, _ string) error { return func(context.Context, string) error { return err } }
+	ask := func(err error) func(_ context.Context, _ string) error {
+		return func(context.Context, string) error { return err }
+	}
 	for name, c := range map[string]struct {
 		port Port
 		want string

@@ -3,7 +3,6 @@
 package check
 
 import (
-	"context"
 	"database/sql"
 	"path/filepath"
 	"strings"
@@ -50,41 +49,44 @@ func made(t *testing.T, dsn string) {
 // Each fault of a real server is found, and a server without one has none.
 func TestPostgreSQL(t *testing.T) {
 	c := testenv.PostgresServer(t)
-	name := func(dsn string) string { _, n, _ := strings.Cut(dsn, "dbname="); n, _, _ = strings.Cut(n, " "); return n }
-	for what, test := range map[string]struct {
-		fault func(dsn string)
-		want  string
-		as    Result
-	}{
-		"control": {func(string) {}, "", OK},
-		"missing": {nil, "database_missing", Warn},
-		"newer schema": {func(dsn string) {
-			exec(t, dsn, "INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, true)")
-		}, "schema_newer", Fail},
-		"foreign": {func(dsn string) { exec(t, dsn, "UPDATE valise_database SET application = 7") }, "database_foreign", Fail},
-		"read only": {func(dsn string) {
-			exec(t, dsn, "ALTER DATABASE "+name(dsn)+" SET default_transaction_read_only = on")
-		}, "database_read_only", Fail},
-	} {
-		t.Run(what, func(t *testing.T) {
-			db := c.Database(t)
-			if test.fault != nil {
-				made(t, db.DSN)
-				test.fault(db.DSN)
-			}
-			r, clock := inspected(t, db.DSN)
-			found := reasons(r)
-			if test.want != "" && found[test.want] != test.as || test.want == "" && len(found) != 0 {
-				t.Errorf("want %q: %v", test.want, r.Lines())
-			}
-			if test.want == "" && clock.Said.IsZero() {
-				t.Error("the server's clock was not asked")
-			}
-		})
+	name := func(dsn string) string {
+		_, n, _ := strings.Cut(dsn, "dbname=")
+		n, _, _ = strings.Cut(n, " ")
+		return n
 	}
+	db := c.Database(t)
+	find := func(what, want string, as Result) {
+		t.Helper()
+		r, clock := inspected(t, db.DSN)
+		found := reasons(r)
+		if want != "" && found[want] != as || want == "" && len(found) != 0 {
+			t.Errorf("%s: want %q: %v", what, want, r.Lines())
+		}
+		if want == "" && clock.Said.IsZero() {
+			t.Error("the server's clock was not asked")
+		}
+	}
+	find("missing", "database_missing", Warn)
+	made(t, db.DSN)
+	for _, test := range []struct {
+		what, fault, undo, want string
+	}{
+		{"newer schema", "INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, true)", "DELETE FROM goose_db_version WHERE version_id = 9999", "schema_newer"},
+		{"foreign", "UPDATE valise_database SET application = application + 1", "UPDATE valise_database SET application = application - 1", "database_foreign"},
+		{"read only", "ALTER DATABASE " + name(db.DSN) + " SET default_transaction_read_only = on", "", "database_read_only"},
+	} {
+		find("control", "", OK)
+		exec(t, db.DSN, test.fault)
+		find(test.what, test.want, Fail)
+		if test.undo != "" {
+			exec(t, db.DSN, test.undo)
+		}
+	}
+	c.Exec(t, "ALTER DATABASE "+name(db.DSN)+" RESET default_transaction_read_only")
+	find("control", "", OK)
+	t.Run("clock", func(t *testing.T) { compareClocks(t, db.DSN) })
 	t.Run("encoding", func(t *testing.T) {
 		c.Exec(t, "CREATE DATABASE narrow ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
-		db := c.Database(t)
 		dsn := strings.Replace(db.DSN, name(db.DSN), "narrow", 1)
 		made(t, dsn)
 		if r, _ := inspected(t, dsn); reasons(r)["database_encoding"] != Fail {
@@ -93,8 +95,6 @@ func TestPostgreSQL(t *testing.T) {
 		c.Exec(t, "DROP DATABASE narrow")
 	})
 	t.Run("server", func(t *testing.T) {
-		db := c.Database(t)
-		made(t, db.DSN)
 		// Other programs take nearly all connections.
 		other, err := sql.Open("pgx", db.DSN)
 		if err != nil {
@@ -160,10 +160,8 @@ func TestSQLiteFile(t *testing.T) {
 	}
 }
 
-// The clock is compared with a real server's: right, drifting, wrong.
-func TestClock(t *testing.T) {
-	db := testenv.Postgres(t)
-	made(t, db.DSN)
+// compareClocks compares the clock with a real server's: right, drifting, wrong.
+func compareClocks(t *testing.T, dsn string) {
 	for wrong, want := range map[time.Duration]struct {
 		reason string
 		as     Result
@@ -173,7 +171,7 @@ func TestClock(t *testing.T) {
 		-5 * time.Minute: {"clock_offset", Fail},
 		5 * time.Minute:  {"clock_offset", Fail},
 	} {
-		facts, err := relay.Inspect(context.WithoutCancel(t.Context()), db.DSN)
+		facts, err := relay.Inspect(t.Context(), dsn)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -193,4 +191,3 @@ func TestClock(t *testing.T) {
 		t.Errorf("behind what was written: %v", r.Lines())
 	}
 }
-
