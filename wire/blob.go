@@ -59,3 +59,71 @@ func (b *BlobReady) fields(f field) {
 	f.u64(&b.Size)
 	f.check(b.Offset <= b.Size && b.Size <= MaxBlob)
 }
+
+// BlobDone says that a device is done with a file. From a recipient: the file is on its
+// disk, and will not be asked for again. From the device that brought it: the message about
+// it was taken, so those who stand in the group now are its recipients. When all of them
+// are done, the gateway deletes the file. The answer is a Result.
+//
+//	struct { uint32 id; opaque blob[32]; } BlobDone;
+type BlobDone struct {
+	id
+	Blob [32]byte
+}
+
+// Type implements Frame.
+func (*BlobDone) Type() Type { return TypeBlobDone }
+
+func (b *BlobDone) fields(f field) {
+	f.u32(&b.ID)
+	f.fixed(b.Blob[:])
+}
+
+// GetBlob asks what became of a file that the asker brought.
+//
+//	struct { uint32 id; opaque blob[32]; } GetBlob;
+type GetBlob struct {
+	id
+	Blob [32]byte
+}
+
+// Type implements Frame.
+func (*GetBlob) Type() Type { return TypeGetBlob }
+
+func (b *GetBlob) fields(f field) {
+	f.u32(&b.ID)
+	f.fixed(b.Blob[:])
+}
+
+// What became of a file: BlobState.State.
+const (
+	BlobKept    = 0 // it is there
+	BlobFetched = 1 // all recipients have it, and it was deleted
+	BlobExpired = 2 // its time was over before that, and it was deleted
+)
+
+// BlobState answers GetBlob.
+//
+//	struct { uint32 id; uint8 state; uint32 have; uint32 of; uint64 until; } BlobState;
+type BlobState struct {
+	id
+	State uint8
+	Have  uint32 // so many recipients have it
+	Of    uint32 // of so many; 0 before the device that brought it is done with it
+	Until uint64 // when it expires, seconds since 1970; 0 if it is gone
+}
+
+// Type implements Frame.
+func (*BlobState) Type() Type { return TypeBlobState }
+
+// AnswerTo implements Answer.
+func (b *BlobState) AnswerTo() uint32 { return b.ID }
+
+func (b *BlobState) fields(f field) {
+	f.u32(&b.ID)
+	f.u8(&b.State)
+	f.u32(&b.Have)
+	f.u32(&b.Of)
+	f.u64(&b.Until)
+	f.check(b.State <= BlobExpired && b.Have <= b.Of && (b.State == BlobKept || b.Until == 0))
+}

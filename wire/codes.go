@@ -64,6 +64,8 @@ const (
 	NoBundle          Code = 26 // the gateway does not hold the policy bundle in force
 	RemovalDue        Code = 27 // a member is no longer in good standing and must be removed first
 	StandingsStale    Code = 28 // the gateway's standings are too old for this classification; later, or a lower one
+	FileQuota         Code = 29 // the device's own files leave no room for this one
+	NoRoom            Code = 30 // the gateway has no room for a file of this size now; later
 )
 
 var codeNames = [...]string{
@@ -71,7 +73,7 @@ var codeNames = [...]string{
 	"group_exists", "stale_epoch", "invalid_commit", "invalid_key_package", "not_allowed", "recipient_refused",
 	"label_refused", "mailbox_full", "rate_limited", "too_large", "not_found", "hash_mismatch", "unavailable",
 	"no_record", "not_covered", "label_required", "bundle_changed", "not_cleared", "ceiling_lowered", "no_bundle",
-	"removal_due", "standings_stale",
+	"removal_due", "standings_stale", "file_quota", "no_room",
 }
 
 // String gives the code's name as audit streams and messages show it.

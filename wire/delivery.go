@@ -109,6 +109,7 @@ const (
 	NoticeKeyPackagesLow NoticeCode = 1 // publish more one-time KeyPackages
 	NoticeDrained        NoticeCode = 2 // everything stored before Resume has been delivered
 	NoticeBundle         NoticeCode = 3 // another policy bundle is in force: fetch it
+	NoticeFiles          NoticeCode = 4 // something became of a file that this device brought: ask
 )
 
 // A Notice tells a device something that is not stored and needs no Ack.
@@ -121,5 +122,5 @@ func (*Notice) Type() Type { return TypeNotice }
 
 func (n *Notice) fields(f field) {
 	f.u8((*uint8)(&n.Code))
-	f.check(n.Code >= NoticeKeyPackagesLow && n.Code <= NoticeBundle)
+	f.check(n.Code >= NoticeKeyPackagesLow && n.Code <= NoticeFiles)
 }

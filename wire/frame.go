@@ -40,6 +40,9 @@ const (
 	TypeBlobPut        Type = 0x30
 	TypeBlobGet        Type = 0x31
 	TypeBlobReady      Type = 0x32
+	TypeBlobDone       Type = 0x33
+	TypeGetBlob        Type = 0x34
+	TypeBlobState      Type = 0x35
 	TypeGetBundle      Type = 0x40
 	TypeBundlePart     Type = 0x41
 	TypeGetStandings   Type = 0x48
@@ -101,6 +104,9 @@ var newFrame = [256]func() Frame{
 	TypeBlobPut:        func() Frame { return new(BlobPut) },
 	TypeBlobGet:        func() Frame { return new(BlobGet) },
 	TypeBlobReady:      func() Frame { return new(BlobReady) },
+	TypeBlobDone:       func() Frame { return new(BlobDone) },
+	TypeGetBlob:        func() Frame { return new(GetBlob) },
+	TypeBlobState:      func() Frame { return new(BlobState) },
 	TypeAttach:         func() Frame { return new(Attach) },
 	TypeGetBundle:      func() Frame { return new(GetBundle) },
 	TypeBundlePart:     func() Frame { return new(BundlePart) },

@@ -70,8 +70,8 @@ const (
 	MaxBundle     = 16 << 20
 	MaxBundlePart = 1 << 20
 
-	// MaxBlob bounds one file: 2 GiB, and room for the chunks' tags.
-	MaxBlob = 2<<30 + 16<<20
+	// MaxBlob bounds one file: 10 GiB, and room for the tags of chunks of 4 KiB or more.
+	MaxBlob = 10<<30 + 48<<20
 
 	// MaxSame is how many bytes of a sealed message may be left out because the one
 	// before it had them too: what anybody can read of one, with a label of usual size.
