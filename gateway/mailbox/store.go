@@ -191,18 +191,6 @@ type Listing struct {
 	Chain   [][]byte
 }
 
-// A Blob is one file on its way through a group.
-type Blob struct {
-	ID       [32]byte
-	Group    []byte
-	Size     uint64
-	Owner    Device
-	Complete bool
-	Created  int64 // seconds since 1970
-	Expires  int64
-	Name     string // of its file: digits and letters only
-}
-
 // A Quota bounds what one device's mailbox holds. Commits and Welcomes may use
 // twice as much: a group must be able to go on, and to remove the device.
 type Quota struct {
@@ -246,8 +234,12 @@ type Totals struct {
 var (
 	// ErrNotFound is returned for what is not stored.
 	ErrNotFound = errors.New("mailbox: not found")
-	// ErrQuota is returned for a file that its owner has no room for.
+	// ErrQuota is returned for a file that its owner has no room for, and ErrRoom for
+	// one that there is no room for at all.
 	ErrQuota = errors.New("mailbox: quota is used up")
+	ErrRoom  = errors.New("mailbox: no room for a file of this size")
+	// ErrClaimed is returned for a file that another process writes at this moment.
+	ErrClaimed = errors.New("mailbox: the file is being written by somebody else")
 )
 
 // A Store keeps it all. Every method is one transaction and returns when its
@@ -341,19 +333,7 @@ type Store interface {
 	// more, or no content, is passed over.
 	Withhold(ctx context.Context, device Device, numbers []uint64) ([]Loss, error)
 
-	// BeginBlob records a file that is about to arrive, or returns the record
-	// that exists for the same group and id. It returns ErrNotFound for an
-	// unknown group, and ErrQuota if the owner's files would sum up to more
-	// than quota bytes; 0 means no bound.
-	BeginBlob(ctx context.Context, b Blob, quota uint64) (Blob, error)
-	// Blobs returns the records with an id, one for each group that has it.
-	Blobs(ctx context.Context, id [32]byte) ([]Blob, error)
-	// FinishBlob marks a file as complete and sets when it expires.
-	FinishBlob(ctx context.Context, name string, expires int64) error
-	// DropBlob forgets a file.
-	DropBlob(ctx context.Context, name string) error
-	// ExpiredBlobs lists files whose time is over.
-	ExpiredBlobs(ctx context.Context, now time.Time, limit int) ([]Blob, error)
+	Blobs
 
 	Totals(ctx context.Context) (Totals, error)
 	// Tidy does maintenance that must stay off the commit path.

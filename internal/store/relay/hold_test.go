@@ -113,11 +113,12 @@ func TestPurge(t *testing.T) {
 		now := time.Now()
 		for i, complete := range []bool{false, true} {
 			b := mailbox.Blob{ID: [32]byte{byte(i)}, Group: []byte("g"), Size: 5, Owner: device(1), Name: fmt.Sprint("f", i), Created: now.Unix(), Expires: now.Unix() + 1000}
-			if _, err := s.BeginBlob(t.Context(), b, 0); err != nil {
+			claim := mailbox.Claim{Holder: [16]byte{1}, Now: now.Unix(), Until: now.Unix() - 1}
+			if _, err := s.BeginBlob(t.Context(), b, mailbox.BlobLimits{}, claim); err != nil {
 				t.Fatal(err)
 			}
 			if complete {
-				if err := s.FinishBlob(t.Context(), b.Name, b.Expires); err != nil {
+				if err := s.FinishBlob(t.Context(), b, claim.Holder, b.Expires); err != nil {
 					t.Fatal(err)
 				}
 			}

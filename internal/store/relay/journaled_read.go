@@ -294,32 +294,6 @@ func (j *Journaled) Holds(ctx context.Context) (map[mailbox.Device]mailbox.Hold,
 	return j.db.Holds(ctx)
 }
 
-// BeginBlob implements mailbox.Store.
-func (j *Journaled) BeginBlob(ctx context.Context, b mailbox.Blob, quota uint64) (mailbox.Blob, error) {
-	if err := j.settle(ctx); err != nil {
-		return mailbox.Blob{}, err
-	}
-	return j.db.BeginBlob(ctx, b, quota)
-}
-
-// Blobs implements mailbox.Store.
-func (j *Journaled) Blobs(ctx context.Context, id [32]byte) ([]mailbox.Blob, error) {
-	return j.db.Blobs(ctx, id)
-}
-
-// FinishBlob implements mailbox.Store.
-func (j *Journaled) FinishBlob(ctx context.Context, name string, expires int64) error {
-	return j.db.FinishBlob(ctx, name, expires)
-}
-
-// DropBlob implements mailbox.Store.
-func (j *Journaled) DropBlob(ctx context.Context, name string) error { return j.db.DropBlob(ctx, name) }
-
-// ExpiredBlobs implements mailbox.Store.
-func (j *Journaled) ExpiredBlobs(ctx context.Context, now time.Time, limit int) ([]mailbox.Blob, error) {
-	return j.db.ExpiredBlobs(ctx, now, limit)
-}
-
 // Purge implements mailbox.Store.
 func (j *Journaled) Purge(ctx context.Context, device mailbox.Device) error {
 	return j.whole(ctx, func() error { return j.db.Purge(ctx, device) })

@@ -206,7 +206,7 @@ func (s tables) Totals(ctx context.Context) (t mailbox.Totals, err error) {
 	err = s.db.View(ctx, func(tx *store.Tx) error {
 		return tx.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM devices), (SELECT count(*) FROM groups),
 			(SELECT count(*) FROM messages) + (SELECT count(*) FROM mailbox WHERE message IS NULL), (SELECT count(*) FROM mailbox),
-			(SELECT count(*) FROM key_packages), (SELECT count(*) FROM blobs)`).
+			(SELECT count(*) FROM key_packages), (SELECT count(*) FROM blobs WHERE ended = 0)`).
 			Scan(&t.Devices, &t.Groups, &t.Messages, &t.Pointers, &t.KeyPackages, &t.Blobs)
 	})
 	return t, err
