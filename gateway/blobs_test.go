@@ -196,7 +196,7 @@ func testFileRefusals(t *testing.T, by network) {
 	gw.audit.want(t, eventRefusedBlob, "file_length")
 
 	big, bigID := randomFile(2 << 20)
-	if code := bob.put(ga.ID(), bigID, big); code != wire.TooLarge {
+	if code := bob.put(ga.ID(), bigID, big); code != wire.FileQuota {
 		t.Errorf("above the quota: %v", code)
 	}
 	gw.audit.want(t, eventRefusedBlob, "file_quota")

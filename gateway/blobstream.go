@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"syscall"
 	"time"
 
 	"valise/gateway/blob"
@@ -171,7 +172,9 @@ func (s *session) blobRefusal(err error) *refusal {
 	case errors.Is(err, blob.ErrTooLarge):
 		return &refusal{code: wire.TooLarge, reason: "file_size"}
 	case errors.Is(err, blob.ErrQuota):
-		return &refusal{code: wire.TooLarge, reason: "file_quota"}
+		return &refusal{code: wire.FileQuota, reason: "file_quota"}
+	case errors.Is(err, blob.ErrRoom), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return &refusal{code: wire.NoRoom, reason: "files_full"}
 	case errors.Is(err, blob.ErrBusy):
 		return &refusal{code: wire.Unavailable, reason: "file_busy"}
 	case errors.Is(err, blob.ErrHash):
@@ -216,7 +219,7 @@ func (s *session) serveBlobGet(stream transport.Stream) {
 	}
 	defer give()
 	var outside *refusal
-	file, size, err := s.g.blobs.Get(s.conn.Context(), get.Blob, func(group []byte) bool {
+	file, err := s.g.blobs.Get(s.conn.Context(), get.Blob, func(group []byte) bool {
 		r := s.mayRead(group)
 		if r != nil {
 			outside = r
@@ -231,22 +234,36 @@ func (s *session) serveBlobGet(stream transport.Stream) {
 		s.refuseBlob(stream, r)
 		return
 	}
-	defer file.Close()
-	if get.Offset > size {
+	s.send(stream, get, file)
+}
+
+// send sends a file from the offset that was asked for.
+func (s *session) send(stream transport.Stream, get *wire.BlobGet, file *blob.File) {
+	if get.Offset > file.Size {
 		s.refuseBlob(stream, &refusal{code: wire.TooLarge, reason: "file_offset"})
 		return
 	}
-	if wire.Write(stream, &wire.BlobReady{Code: wire.OK, Offset: get.Offset, Size: size}) != nil {
+	body, err := file.From(s.conn.Context(), get.Offset)
+	if err != nil {
+		s.refuseBlob(stream, s.blobRefusal(err))
 		return
 	}
-	n, err := io.CopyBuffer(onlyWriter{stream}, io.NewSectionReader(file, int64(get.Offset), int64(size-get.Offset)), make([]byte, transferChunk))
-	if err != nil || uint64(n) != size-get.Offset {
+	defer body.Close()
+	if wire.Write(stream, &wire.BlobReady{Code: wire.OK, Offset: get.Offset, Size: file.Size}) != nil {
+		return
+	}
+	left := file.Size - get.Offset
+	n, err := io.CopyBuffer(onlyWriter{stream}, onlyReader{io.LimitReader(body, int64(left))}, make([]byte, transferChunk))
+	if err != nil || uint64(n) != left {
 		stream.CancelWrite(wire.CloseNormal)
 		s.g.log.Debug("a file was not sent to its end", "error", err, "sent", n)
 		return
 	}
 	s.g.metrics.files.WithLabelValues("sent").Inc()
 }
+
+// onlyReader hides every other method, for the same reason.
+type onlyReader struct{ io.Reader }
 
 // onlyWriter hides every other method, so that CopyBuffer uses our buffer.
 type onlyWriter struct{ io.Writer }

@@ -39,6 +39,10 @@ type Config struct {
 	Certificate *tls.Certificate // chain and the signer of the gateway's key
 	Store       mailbox.Store
 	Dir         string // for transport keys and files; must exist
+	// Files is where files lie on their way; nil: in the folder "blobs" of Dir. FilesShared
+	// says that other gateways on the same database use it too.
+	Files       blob.Place
+	FilesShared bool
 	Audit       AuditFunc
 	Log         *slog.Logger          // nil: slog.Default()
 	Metrics     prometheus.Registerer // nil: none
@@ -137,9 +141,7 @@ func New(cfg Config) (*Gateway, error) {
 	if g.keys, err = loadTransportKeys(cfg.Dir); err != nil {
 		return nil, err
 	}
-	if g.blobs, err = blob.Open(blob.Config{
-		Dir: cfg.Dir, Store: cfg.Store, Quota: g.limits.BlobQuota, Expiry: g.limits.BlobExpiry,
-	}); err != nil {
+	if g.blobs, err = g.openFiles(); err != nil {
 		return nil, err
 	}
 	g.metrics = newMetrics(cfg.Metrics, g)

@@ -220,8 +220,11 @@ type Limits struct {
 	// FrameTime is how long a frame that has begun may take, on a stream for requests
 	// or acknowledgements; default 5 minutes: the largest, 8 MiB, at 230 kbit/s.
 	FrameTime time.Duration
-	// BlobQuota bounds the bytes of one device's files; default 16 GiB.
+	// BlobQuota bounds the bytes of one device's files; default 32 GiB.
 	BlobQuota uint64
+	// BlobTotal bounds the bytes of all files, 0 does not, and BlobFloor is what their disk
+	// keeps free; default 1 GiB.
+	BlobTotal, BlobFloor uint64
 	// BlobExpiry is how long a file stays; default 30 days.
 	BlobExpiry time.Duration
 	// MailAge is how long a message waits to be fetched; default 30 days.
@@ -246,7 +249,7 @@ func (l Limits) withDefaults() Limits {
 	l.HandshakeTime = cmp.Or(l.HandshakeTime, 2*helloTimeout)
 	l.ClientHelloTime = cmp.Or(l.ClientHelloTime, 5*time.Second)
 	l.FrameTime = cmp.Or(l.FrameTime, 5*time.Minute)
-	l.BlobQuota = cmp.Or(l.BlobQuota, 16<<30)
+	l.BlobQuota = cmp.Or(l.BlobQuota, 32<<30)
 	l.BlobExpiry, l.MailAge = cmp.Or(l.BlobExpiry, 30*24*time.Hour), cmp.Or(l.MailAge, 30*24*time.Hour)
 	return l
 }

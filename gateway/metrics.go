@@ -51,7 +51,7 @@ func newMetrics(r prometheus.Registerer, g *Gateway) *metrics {
 			Name: "valise_gateway_stored", Help: "What the store holds, by kind; counted twice a minute.",
 		}, []string{"kind"}),
 		files: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "valise_gateway_files_total", Help: "Files received and sent completely.",
+			Name: "valise_gateway_files_total", Help: "Files received and sent completely, those that ended as all recipients have them, that expired, and whose upload was abandoned.",
 		}, []string{"direction"}),
 		alarms: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "valise_gateway_alarms_total", Help: "Devices that were refused too often for an honest one, counted for each alarm.",

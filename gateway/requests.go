@@ -92,6 +92,10 @@ func (s *session) ask(ctx context.Context, request wire.Request) wire.Answer {
 		answer = s.getBundle(r)
 	case *wire.GetStandings:
 		answer, err = s.getStandings(ctx, r)
+	case *wire.BlobDone:
+		answer, err = s.blobDone(ctx, r)
+	case *wire.GetBlob:
+		answer, err = s.getBlob(ctx, r)
 	case *wire.Report:
 		s.report(r)
 		answer = wire.NewResult(id, wire.OK)

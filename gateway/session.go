@@ -55,7 +55,7 @@ func (g *Gateway) serve(conn transport.Conn, a *attempt) {
 	}
 	s := &session{
 		g: g, conn: conn, device: device, remote: a.remote.String(),
-		ready: make(chan struct{}), finished: make(chan struct{}), notices: make(chan wire.NoticeCode, 2), leases: make(chan *wire.Lease, maxLeases), changed: make(chan struct{}, 1),
+		ready: make(chan struct{}), finished: make(chan struct{}), notices: make(chan wire.NoticeCode, 4), leases: make(chan *wire.Lease, maxLeases), changed: make(chan struct{}, 1),
 		transfers: [2]chan struct{}{make(chan struct{}, maxTransfers), make(chan struct{}, maxTransfers)},
 	}
 	s.allowance = g.allowances.of(device.ID, g.now())

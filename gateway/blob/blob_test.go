@@ -35,12 +35,37 @@ func openBlobs(t *testing.T, cfg Config) *Store {
 	}}, nil); err != nil {
 		t.Fatal(err)
 	}
-	cfg.Dir, cfg.Store = dir, db
+	folder, err := OpenFolder(FolderConfig{Dir: filepath.Join(dir, "blobs")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = folder.Close() })
+	cfg.Place, cfg.Store = folder, db
 	s, err := Open(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// pathOf is where a file's bytes lie.
+func pathOf(s *Store, up Upload) string {
+	return filepath.Join(s.cfg.Place.(*Folder).path, nameOf(up.Group, up.ID))
+}
+
+// content reads a file from its beginning.
+func content(t *testing.T, s *Store, up Upload) ([]byte, error) {
+	t.Helper()
+	f, err := s.Get(t.Context(), up.ID, anyGroup)
+	if err != nil {
+		return nil, err
+	}
+	body, err := f.From(t.Context(), 0)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	return io.ReadAll(body)
 }
 
 func file(n int) ([]byte, Upload) {
@@ -85,14 +110,8 @@ func TestResumeAtAnyByte(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	f, size, err := s.Get(t.Context(), up.ID, anyGroup)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	got, err := io.ReadAll(f)
-	if err != nil || size != up.Size || !bytes.Equal(got, data) {
-		t.Errorf("%d of %d bytes, %v", len(got), size, err)
+	if got, err := content(t, s, up); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("%d of %d bytes, %v", len(got), up.Size, err)
 	}
 }
 
@@ -107,11 +126,11 @@ func TestCrashBeforeTheRecord(t *testing.T) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	name := nameOf(up.Group, up.ID)
-	if err := os.Rename(s.partial(name), s.path(name)); err != nil {
+	path := pathOf(s, up)
+	if err := os.Rename(path+".part", path); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := s.Get(t.Context(), up.ID, anyGroup); !errors.Is(err, ErrNotFound) {
+	if _, err := content(t, s, up); !errors.Is(err, ErrNotFound) {
 		t.Errorf("a file without a record of its end: %v", err)
 	}
 	w = put(t, s, up)
@@ -122,10 +141,8 @@ func TestCrashBeforeTheRecord(t *testing.T) {
 	if err := w.Finish(); err != nil {
 		t.Fatal(err)
 	}
-	if f, _, err := s.Get(t.Context(), up.ID, anyGroup); err != nil {
-		t.Error(err)
-	} else {
-		f.Close()
+	if got, err := content(t, s, up); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("%d bytes, %v", len(got), err)
 	}
 }
 
@@ -138,7 +155,7 @@ func TestAlteredPartial(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = w.Close()
-	path := s.partial(nameOf(up.Group, up.ID))
+	path := pathOf(s, up) + ".part"
 	raw, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)

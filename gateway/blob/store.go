@@ -4,13 +4,13 @@ package blob
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
+	"io"
+	"math"
 	"sync"
 	"time"
 
@@ -22,39 +22,53 @@ var (
 	ErrNotFound = errors.New("blob: no such file")
 	ErrTooLarge = errors.New("blob: file is larger than allowed, or its size is not the one announced first")
 	ErrQuota    = errors.New("blob: the device's quota is used up")
+	ErrRoom     = errors.New("blob: there is no room for a file of this size")
 	ErrBusy     = errors.New("blob: the file is being uploaded by another stream")
 	ErrHash     = errors.New("blob: what arrived does not hash to the file's id")
 	ErrLength   = errors.New("blob: upload ended before the announced size, or went beyond it")
 )
 
-// A Config says where files lie. Dir and Store are required.
+// A Config says where files lie. Place and Store are required.
 type Config struct {
-	Dir    string // files go to its subdirectory "blobs"
-	Store  mailbox.Store
+	Place Place
+	Store mailbox.Blobs
+	// Shared is for a place that several gateways use, with one database.
+	Shared bool
 	Quota  uint64        // bytes of one owner's files; 0 means no bound
+	Total  uint64        // bytes of all files; 0 means no bound
+	Floor  uint64        // bytes that the place's disk keeps free; 0 means DefaultFloor
 	Expiry time.Duration // of complete files; 0 means never
 	Now    func() time.Time
+	// Ended is told of each file that this process has ended. It may be nil.
+	Ended func(mailbox.Blob)
 }
 
 // A Store keeps files.
 type Store struct {
-	cfg Config
-	dir string
+	cfg    Config
+	holder [16]byte // names this process in claims
 
 	mu   sync.Mutex
-	busy map[string]bool // guarded by mu; names with an upload running
+	busy map[string]bool // guarded by mu; names with an upload running here
 }
 
-// Open makes the directory if it is missing.
+// Open returns a store on a place.
 func Open(cfg Config) (*Store, error) {
+	if cfg.Place == nil || cfg.Store == nil {
+		return nil, errors.New("blob: a place and a store must be given")
+	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	dir := filepath.Join(cfg.Dir, "blobs")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("blob: %w", err)
+	if cfg.Floor == 0 {
+		cfg.Floor = DefaultFloor
 	}
-	return &Store{cfg: cfg, dir: dir, busy: make(map[string]bool)}, nil
+	if cfg.Ended == nil {
+		cfg.Ended = func(mailbox.Blob) {}
+	}
+	s := &Store{cfg: cfg, busy: make(map[string]bool)}
+	rand.Read(s.holder[:])
+	return s, nil
 }
 
 // nameOf is the file's name: the same file in two groups is two files, so that
@@ -66,11 +80,16 @@ func nameOf(group []byte, id [32]byte) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-func (s *Store) path(name string) string    { return filepath.Join(s.dir, name) }
-func (s *Store) partial(name string) string { return filepath.Join(s.dir, name+".part") }
+// placeOf is the name of a file's bytes in its present life.
+func placeOf(b *mailbox.Blob) string {
+	if b.Life == 0 {
+		return b.Name
+	}
+	return fmt.Sprintf("%s-%d", b.Name, b.Life)
+}
 
-// claim takes the right to write a file.
-func (s *Store) claim(name string) bool {
+// take takes the right to write a file, within this process.
+func (s *Store) take(name string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.busy[name] {
@@ -86,72 +105,141 @@ func (s *Store) release(name string) {
 	delete(s.busy, name)
 }
 
-// Get opens a complete file that belongs to a group which allowed accepts. A
+// claim is what this process says to write a file from now on.
+func (s *Store) claim() mailbox.Claim {
+	now := s.cfg.Now()
+	return mailbox.Claim{Holder: s.holder, Now: now.Unix(), Until: now.Add(claimFor).Unix(), Alone: !s.cfg.Shared}
+}
+
+// limits are what may be announced now.
+func (s *Store) limits(ctx context.Context) mailbox.BlobLimits {
+	l := mailbox.BlobLimits{Owner: s.cfg.Quota, Total: s.cfg.Total}
+	if free, ok := s.cfg.Place.Free(ctx); ok {
+		l.Room = 1 // 0 means no bound
+		if free > s.cfg.Floor {
+			l.Room = min(free-s.cfg.Floor, math.MaxInt64)
+		}
+	}
+	return l
+}
+
+// A File is a complete one, to be read.
+type File struct {
+	Size uint64
+
+	s    *Store
+	name string
+}
+
+// From reads the file from an offset on.
+func (f *File) From(ctx context.Context, offset uint64) (io.ReadCloser, error) {
+	return f.s.cfg.Place.Open(ctx, f.name, offset, f.Size)
+}
+
+// Get finds a complete file that belongs to a group which allowed accepts. A
 // file that exists for other groups only is not found: its existence is none
 // of the asker's business.
-func (s *Store) Get(ctx context.Context, id [32]byte, allowed func(group []byte) bool) (*os.File, uint64, error) {
+func (s *Store) Get(ctx context.Context, id [32]byte, allowed func(group []byte) bool) (*File, error) {
 	records, err := s.cfg.Store.Blobs(ctx, id)
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	now := s.cfg.Now().Unix()
 	for _, b := range records {
-		if !b.Complete || b.Expires <= now || !allowed(b.Group) {
+		if !b.Complete || b.End != mailbox.BlobKept || b.Expires <= now || !allowed(b.Group) {
 			continue
 		}
-		f, err := os.Open(s.path(b.Name))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
+		has, err := s.cfg.Place.Has(ctx, placeOf(&b), b.Size)
+		if err != nil {
+			return nil, err
 		}
-		return f, b.Size, err
+		if has {
+			return &File{Size: b.Size, s: s, name: placeOf(&b)}, nil
+		}
 	}
-	return nil, 0, ErrNotFound
+	return nil, ErrNotFound
 }
 
-// Expire removes files whose time is over.
+// Done notes that a device is done with a file (spec/wire.md, Section 8.2). The file ends,
+// and its bytes are deleted, when that was the last one.
+func (s *Store) Done(ctx context.Context, id [32]byte, device mailbox.Device) error {
+	ended, err := s.cfg.Store.BlobDone(ctx, id, device, s.cfg.Now().Add(toldFor).Unix())
+	if errors.Is(err, mailbox.ErrNotFound) {
+		return ErrNotFound
+	}
+	if err != nil {
+		return err
+	}
+	// What is done is done: should the bytes stay, the next round deletes them.
+	_ = s.end(context.WithoutCancel(ctx), ended)
+	return nil
+}
+
+// Standing says what became of a file that a device brought.
+func (s *Store) Standing(ctx context.Context, id [32]byte, owner mailbox.Device) (mailbox.BlobStanding, error) {
+	st, err := s.cfg.Store.BlobStanding(ctx, id, owner)
+	if errors.Is(err, mailbox.ErrNotFound) {
+		err = ErrNotFound
+	}
+	return st, err
+}
+
+// Expire ends files whose time is over and those that nobody is waited for any more,
+// deletes what is left of all that have ended, and forgets those that nobody is to
+// be told of. Several gateways may do it at the same time.
 func (s *Store) Expire(ctx context.Context, now time.Time) error {
-	list, err := s.cfg.Store.ExpiredBlobs(ctx, now, expireAtOnce)
+	until := now.Add(toldFor).Unix()
+	list, err := s.cfg.Store.ExpiredBlobs(ctx, now, endAtOnce)
 	if err != nil {
 		return err
 	}
 	for _, b := range list {
-		if !s.claim(b.Name) {
-			continue // being uploaded: next time
+		// Of an upload that nobody finished nobody is told.
+		remember := until
+		if !b.Complete {
+			remember = 0
 		}
-		err := s.dropExpired(ctx, b, now)
-		s.release(b.Name)
+		mine, err := s.cfg.Store.ExpireBlob(ctx, b, now, remember)
 		if err != nil {
 			return err
 		}
+		if mine {
+			b.End = mailbox.BlobExpired
+			s.cfg.Ended(b)
+		}
 	}
-	return nil
-}
-
-// dropExpired looks again before it drops a file, with the name's claim held: an
-// upload may have completed it since it was listed.
-func (s *Store) dropExpired(ctx context.Context, listed mailbox.Blob, now time.Time) error {
-	records, err := s.cfg.Store.Blobs(ctx, listed.ID)
+	fetched, err := s.cfg.Store.FetchedBlobs(ctx, until, endAtOnce)
 	if err != nil {
 		return err
 	}
-	for _, b := range records {
-		if b.Name == listed.Name && b.Expires <= now.Unix() {
-			return s.drop(ctx, b.Name)
-		}
+	for _, b := range fetched {
+		s.cfg.Ended(b)
 	}
-	return nil
-}
-
-// drop forgets a file: first the record, so that a crash in between leaves an
-// orphan on disk and never a record without its file. The name's claim is held.
-func (s *Store) drop(ctx context.Context, name string) error {
-	if err := s.cfg.Store.DropBlob(ctx, name); err != nil {
+	litter, err := s.cfg.Store.LitteredBlobs(ctx, endAtOnce)
+	if err != nil {
 		return err
 	}
-	for _, path := range []string{s.path(name), s.partial(name)} {
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
+	var all []error
+	for _, b := range litter {
+		all = append(all, s.wipe(ctx, b))
 	}
-	return nil
+	return errors.Join(append(all, s.cfg.Store.ForgetBlobs(ctx, now, endAtOnce))...)
+}
+
+// end tells of files that have ended, and deletes their bytes.
+func (s *Store) end(ctx context.Context, list []mailbox.Blob) error {
+	var all []error
+	for _, b := range list {
+		s.cfg.Ended(b)
+		all = append(all, s.wipe(ctx, b))
+	}
+	return errors.Join(all...)
+}
+
+// wipe deletes the bytes of a file that has ended.
+func (s *Store) wipe(ctx context.Context, b mailbox.Blob) error {
+	if err := s.cfg.Place.Delete(ctx, placeOf(&b)); err != nil {
+		return err
+	}
+	return s.cfg.Store.WipedBlob(ctx, b)
 }

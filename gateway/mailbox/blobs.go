@@ -72,7 +72,8 @@ type Blobs interface {
 	// FinishBlob marks a claimed file as complete, or one that is complete as brought
 	// again, and sets when it expires. It returns ErrClaimed if the claim was lost.
 	FinishBlob(ctx context.Context, b Blob, holder [16]byte, expires int64) error
-	// DropBlob ends a claimed file that cannot become what it was announced as.
+	// DropBlob ends a claimed file that cannot become what it was announced as, or a
+	// complete one whose bytes are lost.
 	DropBlob(ctx context.Context, b Blob, holder [16]byte) error
 
 	// Blobs returns the records with an id, one for each group that has it or had it.

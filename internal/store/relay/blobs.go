@@ -154,7 +154,7 @@ func (s tables) FinishBlob(ctx context.Context, b mailbox.Blob, holder [16]byte,
 // DropBlob implements mailbox.Store.
 func (s tables) DropBlob(ctx context.Context, b mailbox.Blob, holder [16]byte) error {
 	return s.claimed(ctx, `UPDATE blobs SET ended = $1, litter = 1, expires = 0, holder = $2, held_until = 0
-		WHERE name = $3 AND life = $4 AND ended = 0 AND holder = $5`,
+		WHERE name = $3 AND life = $4 AND ended = 0 AND (complete OR holder = $5)`,
 		int64(mailbox.BlobExpired), []byte{}, b.Name, int64(b.Life), holder[:])
 }
 
