@@ -172,6 +172,9 @@ func TestAlteredPartial(t *testing.T) {
 		t.Errorf("an altered file: %v", err)
 	}
 	_ = w.Close()
+	if left, err := os.ReadDir(filepath.Dir(path)); err != nil || len(left) > 0 {
+		t.Errorf("%d files are left of it, %v", len(left), err)
+	}
 	if w = put(t, s, up); w.Offset() != 0 {
 		t.Errorf("%d bytes of it were kept", w.Offset())
 	}
