@@ -9,6 +9,8 @@ import (
 	"runtime"
 	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // ErrClosed is returned after Run has ended.
@@ -20,6 +22,11 @@ type Config struct {
 	Batch      int           // submissions in one transaction; 0 means DefaultBatch
 	BatchBytes int           // payload in one transaction; 0 means DefaultBatchBytes
 	IdleAck    time.Duration // 0 means idleAck
+	// Hear, if set, is told what other gateways on the store tell, one after the other,
+	// after the readers here have been woken for it.
+	Hear func(News)
+	// SlowLook is how often what no news has told is looked for; 0 means slowLook.
+	SlowLook time.Duration
 	// Observe, if set, is told the size of each batch and how long it took.
 	Observe func(batch int, took time.Duration)
 }
@@ -33,6 +40,7 @@ type Box struct {
 	submissions []*Submission
 	handing     []handing
 	woken       []*Subscription
+	others      others
 
 	mu       sync.Mutex
 	acks     map[Device]uint64        // guarded by mu; not yet in the store
@@ -53,8 +61,11 @@ func New(cfg Config) *Box {
 	if cfg.IdleAck == 0 {
 		cfg.IdleAck = idleAck
 	}
+	if cfg.SlowLook == 0 {
+		cfg.SlowLook = slowLook
+	}
 	return &Box{
-		cfg: cfg, queue: newQueue(),
+		cfg: cfg, queue: newQueue(), others: newOthers(cfg),
 		acks: make(map[Device]uint64), readers: make(map[Device]*Subscription),
 		ackDue: make(chan struct{}, 1),
 	}
@@ -109,8 +120,16 @@ func (b *Box) Ack(device Device, number uint64) {
 	}
 }
 
-// Run commits until ctx ends, then commits what is queued and returns.
+// Run commits until ctx ends, then commits what is queued and returns. It follows other
+// gateways on the store meanwhile, and ends if it cannot.
 func (b *Box) Run(ctx context.Context) error {
+	work, ctx := errgroup.WithContext(ctx)
+	work.Go(func() error { return b.follow(ctx) })
+	work.Go(func() error { return b.run(ctx) })
+	return work.Wait()
+}
+
+func (b *Box) run(ctx context.Context) error {
 	defer b.shut()
 	// The store's statements must not be cut off half-way by a shutdown.
 	work := context.WithoutCancel(ctx)
@@ -195,7 +214,12 @@ func (b *Box) commit(ctx context.Context, batch []item) {
 func (b *Box) tell(batch []item, outcomes []Outcome, err error) {
 	if err == nil {
 		b.hand(batch, outcomes)
+	} else {
+		for _, it := range batch { // it may have happened, and nobody may ask again
+			b.handAgain(it.submission)
+		}
 	}
+	b.others.send()
 	for i, it := range batch {
 		if err != nil {
 			it.reporter.Report(Outcome{}, err)

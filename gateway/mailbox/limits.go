@@ -25,6 +25,12 @@ const (
 	// is put. Losing one costs a repeated delivery, which devices discard.
 	idleAck = 250 * time.Millisecond
 
+	// slowLook is how long mail that another gateway took in waits at most, where that
+	// gateway has ended before it could tell of it; and lookPortion is for how many devices
+	// the store is asked at once. Ten thousand connections cost ten small questions.
+	slowLook    = 10 * time.Second
+	lookPortion = 1000
+
 	// recentEntries and recentBytes bound the mail kept in memory for a
 	// connected device between commit and delivery; what does not fit is read
 	// from the store.

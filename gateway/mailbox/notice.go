@@ -68,12 +68,15 @@ func (b *Box) Withhold(ctx context.Context, device Device, numbers []uint64) ([]
 	return losses, err
 }
 
-// Wake lets a device that is connected here look into the store.
+// Wake lets a device look into the store, wherever it is connected.
 func (b *Box) Wake(d Device) {
 	b.mu.Lock()
 	reader := b.readers[d]
 	b.mu.Unlock()
 	if reader != nil {
 		reader.doubt()
+	}
+	if reader == nil || b.Deaf() != nil {
+		b.Tell(News{Mail: []Letter{{Device: d}}})
 	}
 }

@@ -174,6 +174,9 @@ type Standing struct {
 	Last         uint64   // last delivery number assigned
 	Acknowledged uint64
 	KeyPackages  int // one-time ones left
+	// Turn rises with each arrival of the device, where other gateways use the store too; 0
+	// where none do. See Seat.
+	Turn uint64
 }
 
 // A Group is a group's stored public state.

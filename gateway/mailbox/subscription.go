@@ -4,7 +4,6 @@ package mailbox
 
 import (
 	"context"
-	"math"
 	"sync"
 	"sync/atomic"
 )
@@ -55,12 +54,17 @@ func (b *Box) Subscribe(ctx context.Context, device Device) (*Subscription, uint
 	return s, last, nil
 }
 
-// Close ends the subscription.
+// Close ends the subscription. Of what came for the device while it was here, other
+// gateways were not told: it may read at one of them by now.
 func (s *Subscription) Close() {
 	s.box.mu.Lock()
-	defer s.box.mu.Unlock()
-	if s.box.readers[s.device] == s {
+	reads := s.box.readers[s.device] == s
+	if reads {
 		delete(s.box.readers, s.device)
+	}
+	s.box.mu.Unlock()
+	if reads {
+		s.box.Tell(News{Mail: []Letter{{Device: s.device}}})
 	}
 }
 
@@ -221,10 +225,13 @@ func (b *Box) hand(batch []item, outcomes []Outcome) {
 		if outcomes[i].Verdict != Done {
 			continue
 		}
+		b.others.noteGroup(it.submission)
 		for _, p := range outcomes[i].Placed {
-			if reader := b.readers[p.Device]; reader != nil {
+			reader := b.readers[p.Device]
+			if reader != nil {
 				b.handing = append(b.handing, handing{reader, it.submission, p})
 			}
+			b.others.note(Letter{p.Device, p.Number, it.submission.Precedence}, reader != nil)
 		}
 	}
 	b.mu.Unlock()
@@ -253,23 +260,17 @@ func (b *Box) hand(batch []item, outcomes []Outcome) {
 // handAgain lets the recipients of a repeated submission look into the store: the
 // transaction that did it may have ended with an error, and told nobody.
 func (b *Box) handAgain(sub *Submission) {
+	b.others.noteGroup(sub)
 	for i := range sub.Messages {
 		for _, d := range sub.Messages[i].To {
-			if sub.urgent() {
-				b.press(d, sub.Precedence)
+			b.mu.Lock()
+			reader := b.readers[d]
+			b.mu.Unlock()
+			l := Letter{Device: d, Precedence: sub.Precedence}
+			if reader != nil {
+				reader.heed(l)
 			}
-			b.Wake(d)
+			b.others.note(l, reader != nil)
 		}
-	}
-}
-
-// press lets a device that is connected here look for urgent content whose number is not
-// known.
-func (b *Box) press(d Device, precedence uint8) {
-	b.mu.Lock()
-	reader := b.readers[d]
-	b.mu.Unlock()
-	if reader != nil {
-		reader.press(precedence, math.MaxUint64)
 	}
 }

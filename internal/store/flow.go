@@ -185,12 +185,14 @@ func (db *DB) UpdateFlow(ctx context.Context, table string, f func(*Flow) error)
 // UpdateRows is UpdateFlow for transactions that lock the rows on which they decide
 // (SELECT … ORDER BY … FOR UPDATE) before they read anything else: such ones wait for
 // each other where a serializable one would fail and begin anew. Each statement sees
-// what was committed before it; whoever reads before it has locked decides on sand.
-func (db *DB) UpdateRows(ctx context.Context, f func(*Flow) error) error {
+// what was committed before it; whoever reads before it has locked decides on sand. With
+// repeat it is run once more where it is not known whether it has happened, and has to find
+// out by itself.
+func (db *DB) UpdateRows(ctx context.Context, repeat bool, f func(*Flow) error) error {
 	if db.dialect != PostgreSQL {
 		return errors.New("store: only PostgreSQL has flows")
 	}
-	return db.retry(ctx, func() error { return db.flow(ctx, "READ COMMITTED", nil, f) }, func(error) bool { return false })
+	return db.retry(ctx, func() error { return db.flow(ctx, "READ COMMITTED", nil, f) }, func(err error) bool { return repeat && lost(err) })
 }
 
 // flow runs f once.

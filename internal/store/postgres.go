@@ -124,13 +124,14 @@ func openPostgreSQL(ctx context.Context, cfg Config) (*DB, error) {
 		return nil, fmt.Errorf("store: %w", err)
 	}
 	db := &DB{dialect: PostgreSQL}
-	pool := stdlib.OpenDB(*config, stdlib.OptionAfterConnect(func(ctx context.Context, conn *pgx.Conn) error {
+	db.greet = func(ctx context.Context, conn *pgx.Conn) error {
 		return errors.Join(durable(ctx, conn, cfg.UnsafeNoSync), db.present(ctx, conn, cfg.ApplicationID, l.own))
-	}))
+	}
+	pool := stdlib.OpenDB(*config, stdlib.OptionAfterConnect(db.greet))
 	pool.SetMaxOpenConns(cfg.Connections)
 	pool.SetMaxIdleConns(cfg.Connections)
 	pool.SetConnMaxIdleTime(5 * time.Minute)
-	db.writer, db.reader = pool, pool
+	db.writer, db.reader, db.line = pool, pool, config.Copy()
 	// Who waits for a table keeps everybody else from it: migrations have connections
 	// of their own, which do not wait for long.
 	impatient := config.Copy()

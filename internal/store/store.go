@@ -48,6 +48,8 @@ import (
 	"runtime"
 	"sync/atomic"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // Tx is a running transaction. Commit and Rollback belong to Update and View.
@@ -114,7 +116,9 @@ type DB struct {
 	writer  *sql.DB // SQLite: exactly one connection; BEGIN IMMEDIATE
 	reader  *sql.DB // SQLite: query_only connections; PostgreSQL: the same as writer
 	retries atomic.Int64
-	founded atomic.Bool // PostgreSQL: the database is claimed, and its schema known
+	founded atomic.Bool                            // PostgreSQL: the database is claimed, and its schema known
+	line    *pgx.ConnConfig                        // PostgreSQL: for connections beside the others
+	greet   func(context.Context, *pgx.Conn) error // PostgreSQL: what each connection begins with
 }
 
 // Open creates or opens the database and brings its schema up to date. Errors never

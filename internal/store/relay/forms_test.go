@@ -33,8 +33,8 @@ var forms = []struct {
 	{"sqlite", sqlitePlace},
 	{"journal", func(t testing.TB) place { return journalPlace(t, 0) }},
 	{"small journal", func(t testing.TB) place { return journalPlace(t, 64<<10) }},
-	{"postgresql", func(t testing.TB) place { return sharedPlace(t, false) }},
-	{"postgresql alone", func(t testing.TB) place { return sharedPlace(t, true) }},
+	{"postgresql node", nodePlace},
+	{"postgresql alone", alonePlace},
 }
 
 // onEachForm runs a test on every form of the store.
@@ -67,12 +67,28 @@ func openJournaled(t testing.TB, cfg Config) *Journaled {
 	return j
 }
 
-// sharedPlace is for a store on PostgreSQL, that of a gateway if it is to be alone.
-func sharedPlace(t testing.TB, alone bool) place {
+// alonePlace is for the store of a gateway that has a PostgreSQL database to itself.
+func alonePlace(t testing.TB) place {
 	database := testenv.Postgres(t).DSN
 	return place{open: func(t testing.TB, q mailbox.Quota) mailbox.Store {
-		return openConfigured(t, SharedConfig{Database: database, Quota: q, Alone: alone})
+		return openConfigured(t, SharedConfig{Database: database, Quota: q, Alone: true})
 	}}
+}
+
+// nodePlace is for that of one of several.
+func nodePlace(t testing.TB) place {
+	database := testenv.Postgres(t).DSN
+	return place{open: func(t testing.TB, q mailbox.Quota) mailbox.Store { return openNode(t, database, "one", q) }}
+}
+
+func openNode(t testing.TB, database, name string, q mailbox.Quota) *Node {
+	t.Helper()
+	n, err := OpenNode(t.Context(), SharedConfig{Database: database, Node: name, Quota: q})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = n.Close() })
+	return n
 }
 
 func openShared(t testing.TB, database string, q mailbox.Quota) *Shared {

@@ -48,6 +48,37 @@ const (
 	keptChanges = 1024
 	keptOfBox   = 64
 
+	// maxNews bounds what one notification holds: PostgreSQL takes less than 8,000 bytes of
+	// text, and base64 makes four of three.
+	maxNews = 7996 / 4 * 3
+
+	// maxPending bounds the news that wait to be told, some 50 bytes each: what a busy
+	// gateway has in seconds. With more, others are told to look everywhere.
+	maxPending = 100_000
+
+	// tellPause and longTellPause are between attempts to tell, and tellTimeout ends one.
+	tellPause     = 20 * time.Millisecond
+	longTellPause = 2 * time.Second
+	tellTimeout   = 10 * time.Second
+
+	// followPause and longFollowPause are between attempts to listen.
+	followPause     = 50 * time.Millisecond
+	longFollowPause = 5 * time.Second
+
+	// signOfLife is how often a node says that it lives, and finds out whether it hears.
+	signOfLife  = 5 * time.Second
+	signTimeout = 10 * time.Second
+
+	// lockAttempts and lockPause are how long a node waits for the locks of a predecessor
+	// that is about to end.
+	lockAttempts = 20
+	lockPause    = 50 * time.Millisecond
+
+	// maxNodes bounds a list of nodes, and forgottenNode is after which time without a sign
+	// of life one is not on it any more.
+	maxNodes      = 1000
+	forgottenNode = 30 * 24 * time.Hour
+
 	// savedBoxes bounds the states in one transaction of the mover.
 	savedBoxes = 2000
 )

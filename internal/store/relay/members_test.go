@@ -53,7 +53,7 @@ func paged(t *testing.T, page func(int64) ([][]byte, int64, error)) (all []strin
 }
 
 // tablesOf reaches the database behind a store.
-func tablesOf(t *testing.T, s mailbox.Store) tables {
+func tablesOf(t testing.TB, s mailbox.Store) tables {
 	t.Helper()
 	switch s := s.(type) {
 	case *Store:
@@ -63,6 +63,8 @@ func tablesOf(t *testing.T, s mailbox.Store) tables {
 			t.Fatal(err)
 		}
 		return s.db.tables
+	case *Node:
+		return s.tables
 	case *Shared:
 		return s.tables
 	}

@@ -34,6 +34,8 @@ type Shared struct {
 	block  messageBlock             // guarded by mu
 	cache  cache                    // of an owner
 	groups map[string]groupRow      // guarded by mu; of an owner
+
+	node *presence // of one of several gateways; nil otherwise
 }
 
 var _ mailbox.Store = (*Shared)(nil)
@@ -45,6 +47,12 @@ type SharedConfig struct {
 	// Alone refuses a database that another process has open with it: what a gateway
 	// keeps in memory of its groups is true only while no other one changes them.
 	Alone bool
+	// Node, for OpenNode, is the name of one of several gateways on the database, each of
+	// which has another. It and Alone exclude each other, on the same database too. With
+	// neither, a store is for looking on: nobody is told of what it does.
+	Node string
+	// Version of the program, for the list of nodes.
+	Version string
 	// UnsafeNoSync is for the control of durability tests.
 	UnsafeNoSync bool
 }
@@ -53,6 +61,9 @@ type SharedConfig struct {
 func OpenShared(ctx context.Context, cfg SharedConfig) (*Shared, error) {
 	if !store.IsPostgreSQL(cfg.Database) {
 		return nil, errors.New("relay store: not a PostgreSQL connection string")
+	}
+	if cfg.Alone && cfg.Node != "" {
+		return nil, errors.New("relay store: one of several gateways is not alone")
 	}
 	sub, err := fs.Sub(migrations, "migrations")
 	if err != nil {
@@ -79,14 +90,23 @@ func OpenShared(ctx context.Context, cfg SharedConfig) (*Shared, error) {
 	if err := s.life(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("relay store: %w", err), s.Close())
 	}
+	if cfg.Node != "" {
+		if err := s.join(ctx, cfg.Node, cfg.Version); err != nil {
+			return nil, errors.Join(fmt.Errorf("relay store: %w", err), s.Close())
+		}
+	}
 	return s, nil
 }
 
-// aloneLock is the advisory lock of the one gateway on a database ("VALG", 1).
+// aloneLock is the advisory lock of the one gateway on a database ("VALG", 1). Several
+// share it.
 const aloneLock = 0x56414c4700000001
 
 // Close ends all connections.
 func (s *Shared) Close() error {
+	if s.node != nil {
+		s.node.leave()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.alone != nil {
@@ -172,6 +192,7 @@ func (s *Shared) transact(ctx context.Context, repeat bool, f func(b *sharedBatc
 			s.forget()
 		}
 		b = newSharedBatch(s, flow)
+		b.fence()
 		if err := f(b); err != nil {
 			return err
 		}
@@ -184,7 +205,7 @@ func (s *Shared) transact(ctx context.Context, repeat bool, f func(b *sharedBatc
 		// A statement that is cut off ends its connection, and with it the lock.
 		err = s.db.UpdateOn(context.WithoutCancel(ctx), s.held, repeat, once)
 	} else {
-		err = s.db.UpdateRows(ctx, once)
+		err = s.db.UpdateRows(ctx, repeat, once)
 	}
 	if err != nil {
 		s.forget()

@@ -34,6 +34,21 @@ func newSharedBatch(s *Shared, flow *store.Flow) *sharedBatch {
 	}
 }
 
+// fence has the transaction fail if a gateway has the database to itself by now: this one
+// may have lost the lock that excludes it, and what the other has in memory must stay true.
+func (b *sharedBatch) fence() {
+	if b.s.node == nil {
+		return
+	}
+	b.flow.LaterRows(func(scan func(...any) error) error {
+		var ours bool
+		if err := scan(&ours); err != nil || ours {
+			return err
+		}
+		return ErrAlone
+	}, `SELECT pg_try_advisory_xact_lock_shared($1)`, int64(aloneLock))
+}
+
 // remember keeps what was committed.
 func (b *sharedBatch) remember() {
 	s := b.s
@@ -276,6 +291,19 @@ func (b *sharedBatch) number(query string, args ...any) (n int64, err error) {
 		return 0, orNotFound(rows.Err())
 	}
 	return n, rows.Scan(&n)
+}
+
+// numbers asks for two.
+func (b *sharedBatch) numbers(query string, args ...any) (n, m int64, err error) {
+	rows, err := b.flow.Query(query, args...)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer rows.Close()
+	if !rows.Next() {
+		return 0, 0, orNotFound(rows.Err())
+	}
+	return n, m, rows.Scan(&n, &m)
 }
 
 // orNotFound says why there is no row.

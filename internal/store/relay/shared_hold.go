@@ -4,6 +4,7 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -30,10 +31,14 @@ func (s *Shared) Quarantine(ctx context.Context, device mailbox.Device, on bool)
 		if err != nil || st.hold == mailbox.Purged {
 			return err
 		}
-		st.hold = mailbox.Free
+		hold := mailbox.Free
 		if on {
-			st.hold = mailbox.Quarantined
+			hold = mailbox.Quarantined
 		}
+		if err := b.mayHold(st, hold); err != nil {
+			return err
+		}
+		st.hold = hold
 		b.changed(st)
 		return nil
 	})
@@ -63,6 +68,9 @@ func (b *sharedBatch) purge(device mailbox.Device) (done bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	if err := b.mayHold(st, mailbox.Purged); err != nil {
+		return false, err
+	}
 	st.hold = max(st.hold, mailbox.Quarantined)
 	b.changed(st)
 	upTo, err := b.number(`SELECT coalesce(max(number), 0) FROM (SELECT number FROM mailbox WHERE device = $1 ORDER BY number LIMIT $2) AS portion`, st.id, purgePortion)
@@ -80,6 +88,16 @@ func (b *sharedBatch) purge(device mailbox.Device) (done bool, err error) {
 
 // Expire implements mailbox.Store.
 func (s *Shared) Expire(ctx context.Context, before time.Time, limit int) (losses []mailbox.Loss, err error) {
+	if s.node != nil { // all of them would look through all mailboxes, and wait for each other
+		done, err := s.turn(ctx, "expire")
+		if errors.Is(err, mailbox.ErrOthersTurn) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		defer done()
+	}
 	spans, err := s.due(ctx, before.UnixMilli(), limit)
 	if err == nil && len(spans) > 0 {
 		err = s.change(ctx, func(b *sharedBatch) error {

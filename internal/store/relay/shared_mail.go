@@ -119,9 +119,9 @@ func (s *Shared) Arrive(ctx context.Context, a mailbox.Arrival) (standing mailbo
 		return mailbox.Standing{}, err
 	}
 	err = s.change(ctx, func(b *sharedBatch) error {
-		id, err := b.number(`INSERT INTO devices (device, address, chain, seen) VALUES ($1, $2, $3, $4)
-			ON CONFLICT (device) DO UPDATE SET address = excluded.address, chain = excluded.chain, seen = excluded.seen RETURNING id`,
-			a.Device[:], a.Address, full(chain), a.Time.Unix())
+		id, turn, err := b.numbers(`INSERT INTO devices (device, address, chain, seen, turn) VALUES ($1, $2, $3, $4, 1)
+			ON CONFLICT (device) DO UPDATE SET address = excluded.address, chain = excluded.chain, seen = excluded.seen, turn = devices.turn + 1
+			RETURNING id, turn`, a.Device[:], a.Address, full(chain), a.Time.Unix())
 		if err != nil {
 			return err
 		}
@@ -135,7 +135,7 @@ func (s *Shared) Arrive(ctx context.Context, a mailbox.Arrival) (standing mailbo
 			return err
 		}
 		standing = mailbox.Standing{
-			Incarnation: st.incarnation, Began: began, Counter: st.counter, Last: st.last, Acknowledged: st.acked,
+			Incarnation: st.incarnation, Began: began, Counter: st.counter, Last: st.last, Acknowledged: st.acked, Turn: uint64(turn),
 		}
 		n, err := b.number(`SELECT count(*) FROM key_packages WHERE device = $1 AND NOT last_resort AND expires > $2`, st.id, a.Time.Unix())
 		standing.KeyPackages = int(n)
@@ -143,6 +143,9 @@ func (s *Shared) Arrive(ctx context.Context, a mailbox.Arrival) (standing mailbo
 	})
 	if err != nil {
 		return mailbox.Standing{}, fmt.Errorf("relay store: arrival: %w", err)
+	}
+	if s.node != nil {
+		s.node.teller.tell(mailbox.News{Arrived: []mailbox.Seat{{Device: a.Device, Turn: standing.Turn}}})
 	}
 	return standing, nil
 }

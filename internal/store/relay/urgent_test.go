@@ -154,16 +154,7 @@ func testUrgentIsTidied(t *testing.T, p place) {
 
 func urgentCount(t testing.TB, s mailbox.Store) (n int) {
 	t.Helper()
-	var db *store.DB
-	switch s := s.(type) {
-	case *Store:
-		db = s.db
-	case *Journaled:
-		db = s.db.db
-	case *Shared:
-		db = s.db
-	}
-	err := db.View(t.Context(), func(tx *store.Tx) error {
+	err := tablesOf(t, s).db.View(t.Context(), func(tx *store.Tx) error {
 		return tx.QueryRowContext(t.Context(), `SELECT count(*) FROM urgent`).Scan(&n)
 	})
 	if err != nil {

@@ -1,0 +1,28 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- oldest: 16
+
+-- +goose Up
+
+-- Several gateways on one database: who they are, by which bulletin holds were laid last,
+-- and the transport keys that they share. A hold knows the bulletin that it was laid by, and
+-- a device how often it has arrived. An SQLite file has one gateway, and none of this.
+-- PostgreSQL: CREATE TABLE nodes (
+-- PostgreSQL:     id      BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+-- PostgreSQL:     name    TEXT   NOT NULL UNIQUE,
+-- PostgreSQL:     version TEXT   NOT NULL,
+-- PostgreSQL:     started BIGINT NOT NULL,
+-- PostgreSQL:     seen    BIGINT NOT NULL
+-- PostgreSQL: );
+-- PostgreSQL: CREATE TABLE law (
+-- PostgreSQL:     one    BIGINT PRIMARY KEY CHECK (one = 1),
+-- PostgreSQL:     number BIGINT NOT NULL
+-- PostgreSQL: );
+-- PostgreSQL: INSERT INTO law (one, number) VALUES (1, 0);
+-- PostgreSQL: CREATE TABLE transport_keys (
+-- PostgreSQL:     version BIGINT PRIMARY KEY,
+-- PostgreSQL:     reset   BLOB   NOT NULL,
+-- PostgreSQL:     token   BLOB   NOT NULL,
+-- PostgreSQL:     made    BIGINT NOT NULL
+-- PostgreSQL: );
+-- PostgreSQL: ALTER TABLE states ADD law BIGINT NOT NULL DEFAULT 0;
+-- PostgreSQL: ALTER TABLE devices ADD turn BIGINT NOT NULL DEFAULT 0;
