@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: Apache-2.0
--- oldest: 16
+-- oldest: 15
 
 -- +goose Up
 
@@ -24,5 +24,5 @@
 -- PostgreSQL:     token   BLOB   NOT NULL,
 -- PostgreSQL:     made    BIGINT NOT NULL
 -- PostgreSQL: );
--- PostgreSQL: ALTER TABLE states ADD law BIGINT NOT NULL DEFAULT 0;
--- PostgreSQL: ALTER TABLE devices ADD turn BIGINT NOT NULL DEFAULT 0;
+-- PostgreSQL: ALTER TABLE states ADD COLUMN law BIGINT NOT NULL DEFAULT 0;
+-- PostgreSQL: ALTER TABLE devices ADD COLUMN turn BIGINT NOT NULL DEFAULT 0;
