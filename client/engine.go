@@ -68,6 +68,8 @@ type Engine struct {
 	byGroup       map[string]ConversationID
 	waiters       map[uint64][]chan error
 	uploads       map[MessageID][2]uint64      // done and total
+	filesDue      bool                         // the gateway is to be told of files
+	filesNews     bool                         // it has told that there is something to ask
 	want          map[string]wanted            // groups whose next epoch was announced
 	leases        map[string]lease             // groups that this device is asked to remove somebody from
 	healings      map[string]*healing          // by group id

@@ -22,29 +22,31 @@ import (
 
 // The kinds of events.
 const (
-	EventMessage    = "message"
-	EventFile       = "file"
-	EventOther      = "other"      // a message of a media type that is not shown
-	EventJoined     = "joined"     // this device is in a conversation now
-	EventAdded      = "added"      // devices came in
-	EventRemoved    = "removed"    // devices went out
-	EventSuccessor  = "successor"  // the conversation goes on in a new group, and why
-	EventLeft       = "left"       // this device is out
-	EventRefused    = "refused"    // a message was refused, and why
-	EventLost       = "lost"       // a message could not be obtained again from its sender
-	EventExpired    = "expired"    // messages to this device waited too long at the gateway, as it says
-	EventWithheld   = "withheld"   // messages to this device were withheld: it is not cleared for them any more
-	EventForbidden  = "forbidden"  // messages of this device were withheld from another
-	EventUnfetched  = "unfetched"  // messages of this device were not fetched by another in time, as the gateway says
-	EventRestored   = "restored"   // the gateway was restored from a backup, and has forgotten what it took since
-	EventResynced   = "resynced"   // this device's state was an older copy
-	EventRecord     = "record"     // the authority's record is not in order, and why; in order again without a reason
-	EventPolicy     = "policy"     // another policy bundle is in force, or with a reason: the one in force is not here
-	EventRelabelled = "relabelled" // a message was delivered with another label than its sender signed
-	EventStandings  = "standings"  // the newest bulletin is so old that Count of Of ranks are not sent, and why; without a reason: all are again
-	EventFailed     = "failed"     // a message of this device was given up, why, and what to do
-	EventHeld       = "held"       // what is written into a conversation waits, and why
-	EventUnrecorded = "unrecorded" // a device was not let in, because of the authority's record
+	EventMessage     = "message"
+	EventFile        = "file"
+	EventOther       = "other"        // a message of a media type that is not shown
+	EventJoined      = "joined"       // this device is in a conversation now
+	EventAdded       = "added"        // devices came in
+	EventRemoved     = "removed"      // devices went out
+	EventSuccessor   = "successor"    // the conversation goes on in a new group, and why
+	EventLeft        = "left"         // this device is out
+	EventRefused     = "refused"      // a message was refused, and why
+	EventLost        = "lost"         // a message could not be obtained again from its sender
+	EventExpired     = "expired"      // messages to this device waited too long at the gateway, as it says
+	EventWithheld    = "withheld"     // messages to this device were withheld: it is not cleared for them any more
+	EventForbidden   = "forbidden"    // messages of this device were withheld from another
+	EventUnfetched   = "unfetched"    // messages of this device were not fetched by another in time, as the gateway says
+	EventFileFetched = "file_fetched" // all Count recipients of a file of this device have it, and the gateway has deleted it
+	EventFileExpired = "file_expired" // a file of this device expired at the gateway; Count of Of recipients have it
+	EventRestored    = "restored"     // the gateway was restored from a backup, and has forgotten what it took since
+	EventResynced    = "resynced"     // this device's state was an older copy
+	EventRecord      = "record"       // the authority's record is not in order, and why; in order again without a reason
+	EventPolicy      = "policy"       // another policy bundle is in force, or with a reason: the one in force is not here
+	EventRelabelled  = "relabelled"   // a message was delivered with another label than its sender signed
+	EventStandings   = "standings"    // the newest bulletin is so old that Count of Of ranks are not sent, and why; without a reason: all are again
+	EventFailed      = "failed"       // a message of this device was given up, why, and what to do
+	EventHeld        = "held"         // what is written into a conversation waits, and why
+	EventUnrecorded  = "unrecorded"   // a device was not let in, because of the authority's record
 )
 
 // An Event is one line of what happened, in the order in which it was persisted.
@@ -155,6 +157,11 @@ func (e *Engine) logSent(c *change, in *intent, s *slot) error {
 	}
 	if err := r.fill(content); err != nil {
 		return err
+	}
+	if r.Kind == EventFile {
+		if err := e.oweFile(c, r, true); err != nil {
+			return err
+		}
 	}
 	return c.log(r)
 }

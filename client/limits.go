@@ -178,6 +178,10 @@ const (
 	// send under.
 	freshPause = 30 * time.Second
 
+	// fileFollowUp is how long the gateway is not asked again what became of files that
+	// this device brought: another one's nodes may have news that nobody here is told of.
+	fileFollowUp = time.Hour
+
 	// retryRefused is the pause before something is offered again that the gateway
 	// refused for a passing reason: a full mailbox, a rate.
 	retryRefused = 5 * time.Second

@@ -77,6 +77,8 @@ func (e *Engine) notice(n *wire.Notice) {
 		e.drained = true
 	case wire.NoticeBundle:
 		e.expectLaw()
+	case wire.NoticeFiles:
+		e.filesNews = true
 	}
 	e.bell.ring()
 }

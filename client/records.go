@@ -29,6 +29,7 @@ const (
 	tableHealing      = "healing"      // "", group id: healing
 	tableRefused      = "refused"      // "", group id of a successor that was refused: nothing
 	tableTransfer     = "transfer"     // "", message id: transfer
+	tableFile         = "file"         // "", blob id: fileRecord
 	tableFetched      = "fetched"      // message id, folder: path
 	tableRecord       = "record"       // "", "record": recordCell
 	tableSubmitted    = "submitted"    // incarnation, counter: submitted

@@ -24,11 +24,16 @@ func refusal(code wire.Code) error {
 		wire.CeilingLowered:    "refused: the device would lower what the conversation may carry",
 		wire.NoBundle:          "the gateway does not hold the policy bundle in force",
 		wire.TooLarge:          "the message is too large: send it as a file",
+		wire.FileQuota:         "the files that this device has at the gateway leave no room for this one",
+		wire.NoRoom:            "the gateway has no room for a file of this size now",
 	}[code]
 	if text == "" {
 		text = "refused by the gateway"
 	}
-	return &Refused{Code: code, text: text}
+	return &Refused{Code: code, text: text, hint: map[wire.Code]string{
+		wire.FileQuota: "wait until recipients have fetched earlier files, or until these expire; or ask the operator for more (blob_bytes)",
+		wire.NoRoom:    "it is offered again every few seconds; tell the operator if it does not go",
+	}[code]}
 }
 
 // refusalAbout is refusal with the device that it is about, and what to do.

@@ -107,7 +107,7 @@ func (e *Engine) session(ctx context.Context) (err error) {
 
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	work := []func(context.Context, *link) error{e.receive, e.pump, e.upload, e.probe, e.lookOut}
+	work := []func(context.Context, *link) error{e.receive, e.pump, e.upload, e.followFiles, e.probe, e.lookOut}
 	ended := make(chan error, len(work))
 	for _, f := range work {
 		go func() { ended <- f(ctx, l) }()

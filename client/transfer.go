@@ -159,6 +159,8 @@ func (e *Engine) uploadOne(ctx context.Context, l *link, t *transfer) (bool, err
 		return false, err
 	case errors.Is(err, file.ErrSourceChanged):
 		return true, e.cancelTransfer(t, err)
+	case errors.Is(err, wire.NoRoom):
+		return false, e.waitRoom(t)
 	case errors.Is(err, wire.Unavailable), errors.Is(err, wire.RateLimited), errors.Is(err, wire.HashMismatch), errors.Is(err, wire.StaleEpoch):
 		return false, nil
 	}
@@ -175,6 +177,16 @@ func (e *Engine) uploadOne(ctx context.Context, l *link, t *transfer) (bool, err
 		e.cfg.Log.Info("upload broke off", "error", err)
 		return false, context.Cause(ctx)
 	}
+}
+
+// waitRoom shows that a file waits for room at the gateway.
+func (e *Engine) waitRoom(t *transfer) error {
+	why := refusal(wire.NoRoom)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return stopped(e.update(func(c *change) error {
+		return putJSON(c.Tx, tableMine, nil, t.ID[:], Outcome{State: OutcomeQueued, Reason: why.Error(), Hint: hintOf(why)})
+	}))
 }
 
 // put is one attempt: BlobPut, BlobReady, the bytes from where the gateway wants
@@ -326,7 +338,7 @@ func (e *Engine) Fetch(ctx context.Context, cursor, dir string, progress file.Pr
 		news := e.bell.wait()
 		path, err := e.fetchOnce(ctx, ref, dir, progress)
 		if err == nil {
-			return path, e.keepFetched(r.ID, dir, path)
+			return path, e.keepFetched(r, dir, path)
 		}
 		if !errors.Is(err, ErrOffline) && !errors.Is(err, errBroken) {
 			return "", fileError(err)
@@ -434,8 +446,16 @@ func (e *Engine) fetched(ctx context.Context, id MessageID, dir string) (string,
 	return string(raw), nil
 }
 
-func (e *Engine) keepFetched(id MessageID, dir, path string) error {
+// keepFetched notes that a file is on this device's disk, in the transaction that says
+// that the gateway is to be told so.
+func (e *Engine) keepFetched(r *eventRecord, dir, path string) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.update(func(c *change) error { return c.Put(tableFetched, id[:], []byte(dir), []byte(path)) })
+	return e.update(func(c *change) error {
+		err := c.Put(tableFetched, r.ID[:], []byte(dir), []byte(path))
+		if r.Outgoing {
+			return err
+		}
+		return errors.Join(err, e.oweFile(c, r, false))
+	})
 }

@@ -120,8 +120,8 @@ func TestFileChangedBeforeUpload(t *testing.T) {
 // come: who asks for it is told so at once, and can go on.
 func TestFileThatWillNotCome(t *testing.T) {
 	w := newWorld(t)
-	alice, bob := w.device("alice").reachable(), w.device("bob").reachable()
-	conv := alice.with(t, bob)
+	alice, bob, carol := w.device("alice").reachable(), w.device("bob").reachable(), w.device("carol").reachable()
+	conv := alice.with(t, bob, carol) // carol never fetches it
 	path, _ := randomFile(t, 100)
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()

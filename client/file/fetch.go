@@ -39,9 +39,12 @@ func Fetch(ctx context.Context, ref *wire.FileReference, dir string, open OpenFu
 		return "", err
 	}
 	defer f.Close()
-	sum, err := fill(ctx, f, ref, open, progress)
-	if err == nil && !bytes.Equal(sum, ref.PlainHash[:]) {
-		err = fmt.Errorf("%w: its SHA-256 differs", ErrAltered)
+	resumed, err := fill(ctx, f, ref, open, progress)
+	if resumed && errors.Is(err, errHash) {
+		// What an earlier attempt left may have been damaged on this disk.
+		if err = f.Truncate(0); err == nil {
+			_, err = fill(ctx, f, ref, open, progress)
+		}
 	}
 	if errors.Is(err, ErrAltered) || errors.Is(err, ErrGone) {
 		// Nothing of it can be used; another attempt begins afresh.
@@ -80,36 +83,65 @@ func openPart(path string) (*os.File, error) {
 	return f, nil
 }
 
-// fill brings the unfinished file to its full size and returns its SHA-256.
-func fill(ctx context.Context, f *os.File, ref *wire.FileReference, open OpenFunc, progress Progress) ([]byte, error) {
+var errHash = fmt.Errorf("%w: its SHA-256 differs", ErrAltered)
+
+// fill brings the unfinished file to its full size and compares its SHA-256. It says
+// whether some of it was there before.
+func fill(ctx context.Context, f *os.File, ref *wire.FileReference, open OpenFunc, progress Progress) (resumed bool, err error) {
 	c, err := newCutter(&ref.Key, ref.ChunkSize, ref.PlainSize)
 	if err != nil {
-		return nil, err
+		return resumed, err
 	}
 	info, err := f.Stat()
 	if err != nil {
-		return nil, err
+		return resumed, err
 	}
 	first := min(uint64(info.Size()), ref.PlainSize) / c.chunk // whole chunks that are there
 	if first == c.count() {
 		first--
 	}
 	if err := f.Truncate(int64(first * c.chunk)); err != nil {
-		return nil, err
+		return resumed, err
 	}
+	if err := roomFor(filepath.Dir(f.Name()), ref.PlainSize-first*c.chunk, freeIn); err != nil {
+		return false, err
+	}
+	resumed = first > 0
 	h := sha256.New()
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return nil, err
+		return resumed, err
 	}
 	if _, err := io.Copy(h, f); err != nil {
-		return nil, err
+		return resumed, err
 	}
 	body, err := open(ctx, first*(c.chunk+overhead))
 	if err != nil {
-		return nil, err
+		return resumed, err
 	}
 	defer body.Close()
-	return c.receive(ctx, body, f, h, first, progress)
+	sum, err := c.receive(ctx, body, &synced{Writer: f}, h, first, progress)
+	if err == nil && !bytes.Equal(sum, ref.PlainHash[:]) {
+		err = errHash
+	}
+	return resumed, err
+}
+
+// synced is what a file's bytes are written to: a file is synced now and then.
+type synced struct {
+	io.Writer
+	unsynced int
+}
+
+func (s *synced) Write(p []byte) (int, error) {
+	n, err := s.Writer.Write(p)
+	if s.unsynced += n; err != nil || s.unsynced < syncEvery {
+		return n, err
+	}
+	s.unsynced = 0
+	if f, ok := s.Writer.(interface{ Sync() error }); ok {
+		err = f.Sync()
+	}
+	return n, err
 }
 
 func (c *cutter) receive(ctx context.Context, body io.Reader, f io.Writer, h hash.Hash, first uint64, progress Progress) ([]byte, error) {

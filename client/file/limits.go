@@ -4,8 +4,11 @@ package file
 
 const (
 	// ChunkSize is what this package cuts files into: small enough that a lost
-	// connection repeats little, large enough that a tag a chunk costs nothing.
-	ChunkSize = 256 << 10
+	// connection repeats little, large enough that a tag a chunk costs nothing. Files over
+	// largeFile are cut into LargeChunk, because a plan has a digest for each chunk.
+	ChunkSize  = 256 << 10
+	LargeChunk = 1 << 20
+	largeFile  = 1 << 30
 
 	// minChunk and maxChunk bound the chunks of files from others: memory is one
 	// chunk and its tag, and a tiny chunk would cost more in tags than in file.
@@ -13,7 +16,14 @@ const (
 	maxChunk = 4 << 20
 
 	// MaxSize bounds one file's plaintext.
-	MaxSize = 2 << 30
+	MaxSize = 10 << 30
+
+	// syncEvery is how many bytes may arrive between two syncs of an unfinished file: what a
+	// loss of power costs.
+	syncEvery = 64 << 20
+
+	// spare is what a fetched file leaves free on its disk.
+	spare = 64 << 20
 
 	// maxName bounds a name in bytes: file systems take 255, and room is left
 	// for a number that tells two files of one name apart.

@@ -53,10 +53,10 @@ func Measure(ctx context.Context, source io.ReaderAt, size uint64, name Name, pr
 		return nil, ErrTooLarge
 	}
 	p := &Plan{Reference: wire.FileReference{
-		PlainSize: size, ChunkSize: ChunkSize, Name: []byte(name.Name), MediaType: name.MediaType,
+		PlainSize: size, ChunkSize: chunkFor(size), Name: []byte(name.Name), MediaType: name.MediaType,
 	}}
 	rand.Read(p.Reference.Key[:])
-	c, err := newCutter(&p.Reference.Key, ChunkSize, size)
+	c, err := newCutter(&p.Reference.Key, p.Reference.ChunkSize, size)
 	if err != nil {
 		return nil, err
 	}
@@ -75,6 +75,14 @@ func Measure(ctx context.Context, source io.ReaderAt, size uint64, name Name, pr
 	plain.Sum(p.Reference.PlainHash[:0])
 	sealed.Sum(p.Reference.Blob[:0])
 	return p, nil
+}
+
+// chunkFor is what a file of a size is cut into.
+func chunkFor(size uint64) uint32 {
+	if size > largeFile {
+		return LargeChunk
+	}
+	return ChunkSize
 }
 
 // Write seals the source again and writes the ciphertext from offset on.

@@ -171,6 +171,10 @@ func describe(ev *client.Event) string {
 		return fmt.Sprintf("%s%s * %s to %s WITHHELD: that device is not cleared for them any more, says the gateway", at, where, messages(ev.Count), who())
 	case client.EventUnfetched:
 		return fmt.Sprintf("%s%s * %s to %s expired undelivered: that device did not fetch them in time, says the gateway", at, where, messages(ev.Count), who())
+	case client.EventFileFetched:
+		return fmt.Sprintf("%s%s * %s is with everybody (%s), and no longer at the gateway", at, where, line(ev.File.Name), devices(ev.Of))
+	case client.EventFileExpired:
+		return fmt.Sprintf("%s%s * %s expired at the gateway: %d of %s have it; send it again to the others", at, where, line(ev.File.Name), ev.Count, devices(ev.Of))
 	case client.EventStandings:
 		if ev.Reason == "" {
 			return at + " * the authority's list of standings is new enough again: everything is sent"
@@ -241,7 +245,17 @@ func size(n uint64) string {
 	case n < 1<<20:
 		return fmt.Sprintf("%.1f KiB", float64(n)/(1<<10))
 	}
-	return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
+	if n < 1<<30 {
+		return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
+	}
+	return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
+}
+
+func devices(n int) string {
+	if n == 1 {
+		return "1 device"
+	}
+	return fmt.Sprintf("%d devices", n)
 }
 
 // A bar shows progress on a terminal, and nothing elsewhere.

@@ -1,4 +1,5 @@
 -- SPDX-License-Identifier: Apache-2.0
+-- oldest: 16
 
 -- +goose Up
 
