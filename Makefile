@@ -102,5 +102,10 @@ vectors: ## the MLS working group's vectors, counted (MLS_VECTORS=DIR for those 
 	@scripts/setup build
 	@go run ./internal/mlsvectors
 
+.PHONY: package
+package: ## Debian packages of the newest commit into dist/, looked at by lintian (some minutes)
+	@scripts/setup package
+	@go run ./packaging/release package --out dist
+
 clean: ## remove what the commands above left in the tree
-	rm -rf bin
+	rm -rf bin dist

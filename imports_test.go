@@ -95,13 +95,17 @@ var mayImport = map[string][]string{
 	"internal/testenv/...": {"..."},
 	"internal/stage/...":   {"..."},
 	"enroll/enrolltest":    {"..."},
+	"packaging":            {},
+	"packaging/manual":     {},
+	"packaging/sbom":       {},
+	"packaging/release":    {"..."},
 }
 
 // hardware holds the packages with cgo, cgoMay those that may reach it through
 // what they import, cgoModules the modules that bring it and where they belong.
 var (
 	hardware   = []string{"hsm/piv", "hsm/pkcs11"}
-	cgoMay     = []string{"hsm/piv", "hsm/pkcs11", "internal/keys", "cmd/...", "demo/...", "judges/...", "bench/...", "soak", "internal/testenv/...", "internal/stage/...", "enroll/enrolltest"}
+	cgoMay     = []string{"hsm/piv", "hsm/pkcs11", "internal/keys", "cmd/...", "demo/...", "judges/...", "bench/...", "soak", "internal/testenv/...", "internal/stage/...", "enroll/enrolltest", "packaging/release"}
 	cgoModules = map[string]string{
 		"github.com/go-piv/piv-go/v2/piv": "hsm/piv",
 		"github.com/miekg/pkcs11":         "hsm/pkcs11",

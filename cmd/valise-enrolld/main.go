@@ -87,6 +87,7 @@ import (
 
 	"valise/hsm"
 	guard "valise/internal/memory"
+	"valise/packaging"
 )
 
 // cli is the command line. Each command's Run method is in a file of its own.
@@ -102,6 +103,8 @@ type cli struct {
 	List        listCmd     `cmd:"" help:"List the certificates that were issued."`
 	Backup      backupCmd   `cmd:"" help:"Write everything but the HSM into one file, while the daemon runs."`
 	Restore     restoreCmd  `cmd:"" help:"Restore a backup into an empty data directory and database, SQLite or PostgreSQL. The daemon stays read-only until gateways were asked."`
+
+	Version kong.VersionFlag `help:"Print the version and end."`
 }
 
 // common is what every command takes.
@@ -112,7 +115,7 @@ type common struct {
 func main() {
 	var c cli
 	parsed := kong.Parse(&c, kong.Name("valise-enrolld"),
-		kong.Description("The enrollment authority of Valise."), kong.UsageOnError())
+		kong.Description("The enrollment authority of Valise."), kong.Vars{"version": packaging.Version()}, kong.UsageOnError())
 	// serve replaces this by the daemon's own handling of signals.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	parsed.BindTo(ctx, (*context.Context)(nil))

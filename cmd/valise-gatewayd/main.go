@@ -101,6 +101,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"valise/internal/memory"
+	"valise/packaging"
 )
 
 type commands struct {
@@ -114,12 +115,14 @@ type commands struct {
 	Restored restoredCommand `cmd:"" help:"Mark a database that was put back by other means as restored."`
 
 	Import importCommand `cmd:"" help:"Hand documents that came by hand to the running gateway."`
+
+	Version kong.VersionFlag `help:"Print the version and end."`
 }
 
 func main() {
 	var c commands
 	parser, err := kong.New(&c, kong.Name("valise-gatewayd"),
-		kong.Description("Relays sealed messages between attested devices."), kong.UsageOnError())
+		kong.Description("Relays sealed messages between attested devices."), kong.Vars{"version": packaging.Version()}, kong.UsageOnError())
 	if err != nil {
 		panic(err) // the declarations above are wrong
 	}

@@ -41,6 +41,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"valise/hsm"
+	"valise/packaging"
 )
 
 type cli struct {
@@ -66,6 +67,8 @@ type cli struct {
 	Audit         AuditCmd         `cmd:"" help:"Check an authority's public record from outside."`
 	Policy        PolicyCmd        `cmd:"" help:"Look at labels and clearances under security policies."`
 	Agent         AgentCmd         `cmd:"" help:"Run the agent in the foreground, or stop it."`
+
+	Version kong.VersionFlag `help:"Print the version and end."`
 }
 
 // output is part of every command.
@@ -100,7 +103,7 @@ func main() {
 func run(ctx context.Context, args []string) int {
 	var c cli
 	e := &env{out: os.Stdout}
-	parser, err := kong.New(&c, kong.Name("valise"), kong.Bind(e),
+	parser, err := kong.New(&c, kong.Name("valise"), kong.Bind(e), kong.Vars{"version": packaging.Version()},
 		kong.Description("Messages and files that only the two ends can open, with keys that never leave a smartcard."),
 		kong.BindTo(ctx, (*context.Context)(nil)), kong.BindTo(e.out, (*io.Writer)(nil)))
 	if err != nil {
