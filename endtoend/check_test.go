@@ -173,6 +173,7 @@ func TestCheckCommands(t *testing.T) {
 		{name: "other name", old: `name = "localhost"`, new: `name = "gateway.example"`, want: "certificate_refused", as: "FAIL"},
 		{name: "authority's name", old: `url = "https://localhost:`, new: `url = "https://127.0.0.1:`, want: "authority_certificate", as: "FAIL"},
 		{name: "open files", old: "[authority]", new: "[limits]\nconnections = 2000000000\n[authority]", want: "few_files", as: "warn"},
+		{name: "collector", old: "[authority]", new: "[syslog]\nserver = \"unix:///nonexistent\"\n[authority]", want: "syslog_unreachable", as: "warn"},
 		{name: "database", old: "admin =", new: "database = \"host=/nonexistent dbname=none\"\nadmin =", want: "database_unreachable", as: "FAIL"},
 	} {
 		f.find(t, w, "valise-gatewayd", g.Config(), g.Token.Env)

@@ -57,7 +57,7 @@ func openDesk(ctx context.Context, path string) (*office, error) {
 	if o.chain, err = readChain(cfg.path(chainFile)); err != nil {
 		return nil, err
 	}
-	if o.audit, err = daemon.OpenAudit(cfg.Audit); err != nil {
+	if o.audit, err = cfg.openAudit(); err != nil {
 		return nil, err
 	}
 	// Only init and restore make a database: an empty one in the place of one that

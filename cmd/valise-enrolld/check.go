@@ -51,6 +51,7 @@ func (c *Config) look(ctx context.Context, r *check.Report) {
 	}
 	check.Directory(r, "data", c.Data)
 	check.Appendable(r, "audit", c.Audit)
+	check.Syslog(ctx, r, c.Syslog.Config("valise-enrolld"))
 	check.Disk(r, "data", c.Data)
 	if filepath.Dir(c.Audit) != c.Data {
 		check.Disk(r, "audit", filepath.Dir(c.Audit))

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -67,6 +68,13 @@ type Config struct {
 	// Audit is the file of the audit stream: one JSON object a line, appended.
 	// Nothing is issued while it cannot be written.
 	Audit string `toml:"audit"`
+
+	// Syslog is where a copy of the audit stream goes, in the form of RFC 5424: server is
+	// unix:///dev/log, tcp://HOST:PORT (RFC 6587) or tls://HOST:PORT (RFC 5425); roots,
+	// certificate and key are for TLS, PEM files; enterprise is your private
+	// enterprise number. Nothing waits for the collector; what it misses is counted,
+	// and the file says so. Default: nowhere.
+	Syslog daemon.Syslog `toml:"syslog"`
 
 	// LogLevel is debug, info, warn or error; default info. The log goes to
 	// standard error.
@@ -237,6 +245,7 @@ func loadConfig(path string) (*Config, error) {
 func (c *Config) resolve(dir string) {
 	c.resolveDatabase(dir)
 	paths := []*string{&c.Data, &c.DatabaseSource, &c.Audit, &c.Token.PINSource, &c.RootToken.PINSource, &c.TLSToken.PINSource}
+	paths = append(paths, c.Syslog.Paths()...)
 	for i := range c.Endorsements.Roots {
 		paths = append(paths, &c.Endorsements.Roots[i])
 	}
@@ -267,6 +276,9 @@ func (c *Config) check() error {
 		}
 	}
 	if err := c.checkTokens(); err != nil {
+		return err
+	}
+	if err := c.Syslog.Check("valise-enrolld"); err != nil {
 		return err
 	}
 	if !ceremony.CheckProfileName(c.Device.Profile) {
@@ -387,6 +399,11 @@ func (c *Config) hosts() []string {
 		return nil
 	}
 	return append([]string{u.Hostname()}, c.Names...)
+}
+
+// openAudit opens the audit stream, with a copy for the collector if there is one.
+func (c *Config) openAudit() (*daemon.Audit, error) {
+	return daemon.OpenAuditWith(c.Audit, c.Syslog, "valise-enrolld", daemon.NewLog(os.Stderr, c.LogLevel))
 }
 
 func (c *Config) path(name string) string { return filepath.Join(c.Data, name) }

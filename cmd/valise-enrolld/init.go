@@ -52,7 +52,7 @@ func (cmd *initCmd) Run(ctx context.Context) (err error) {
 	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
 		return err
 	}
-	audit, err := daemon.OpenAudit(cfg.Audit)
+	audit, err := cfg.openAudit()
 	if err != nil {
 		return err
 	}

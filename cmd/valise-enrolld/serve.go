@@ -45,6 +45,7 @@ func (cmd *serveCmd) Run(ctx context.Context) (err error) {
 	d := daemon.New(daemon.Config{Admin: o.cfg.Admin, Drain: o.cfg.Drain.Duration, Log: log})
 	m := newMetrics(o.store)
 	d.Metrics.MustRegister(m)
+	o.audit.Metrics(d.Metrics)
 	o.addHealth(d.Health)
 
 	var gateways *feed.Feed // before anything is served
@@ -89,6 +90,11 @@ func (cmd *serveCmd) Run(ctx context.Context) (err error) {
 		daemon.Part{Name: "checkpoints", Serve: o.book.Work},
 		daemon.Part{Name: "bulletins", Serve: gateways.Run},
 		daemon.Part{Name: "https certificate", Serve: certs.work},
+		daemon.Reload(func(context.Context) {
+			if err := o.audit.Reopen(); err != nil {
+				log.Error("the audit file was not opened again; lines go on into the old one", "error", err.Error())
+			}
+		}),
 	)
 }
 
@@ -115,9 +121,9 @@ func (o *office) addHealth(h *daemon.Health) {
 	h.Add("record", func(context.Context) error { return o.book.Damage() })
 	h.Add("checkpoints", o.checkCheckpoints)
 	h.Add("clock", o.checkClock)
-	h.Add("audit", func(context.Context) error {
+	h.Add("audit", func(ctx context.Context) error {
 		_, err := os.Stat(o.cfg.Audit)
-		return err
+		return errors.Join(err, o.audit.Check(ctx))
 	})
 }
 

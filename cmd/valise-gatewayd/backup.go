@@ -32,7 +32,7 @@ func (c *backupCommand) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	audit, err := daemon.OpenAudit(cfg.Audit)
+	audit, err := cfg.openAudit(daemon.NewLog(os.Stderr, cfg.LogLevel))
 	if err != nil {
 		return err
 	}
@@ -115,7 +115,7 @@ func (c *restoreCommand) Run(ctx context.Context) (err error) {
 	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
 		return err
 	}
-	audit, err := daemon.OpenAudit(cfg.Audit)
+	audit, err := cfg.openAudit(daemon.NewLog(os.Stderr, cfg.LogLevel))
 	if err != nil {
 		return err
 	}
@@ -150,7 +150,7 @@ func (c *restoredCommand) Run(ctx context.Context) (err error) {
 	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
 		return err
 	}
-	audit, err := daemon.OpenAudit(cfg.Audit)
+	audit, err := cfg.openAudit(daemon.NewLog(os.Stderr, cfg.LogLevel))
 	if err != nil {
 		return err
 	}

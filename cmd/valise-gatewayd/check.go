@@ -52,6 +52,7 @@ func (c *Config) look(ctx context.Context, r *check.Report) {
 	check.Readable(r, "deny", c.Deny, "make it, empty, or take the line out of the configuration")
 	check.Directory(r, "data", c.Data)
 	check.Appendable(r, "audit", c.Audit)
+	check.Syslog(ctx, r, c.Syslog.Config("valise-gatewayd"))
 	check.Disk(r, "data", c.Data)
 	if filepath.Dir(c.Audit) != c.Data {
 		check.Disk(r, "audit", filepath.Dir(c.Audit))

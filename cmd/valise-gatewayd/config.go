@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -32,6 +33,7 @@ type Config struct {
 	DatabaseSource string `toml:"database_source"`
 
 	Audit     string          `toml:"audit"`
+	Syslog    daemon.Syslog   `toml:"syslog"`
 	Admin     string          `toml:"admin"`
 	Deny      string          `toml:"deny"`
 	Bundle    string          `toml:"bundle"`
@@ -90,7 +92,7 @@ func loadConfig(path string) (*Config, error) {
 		return nil, err
 	}
 	dir := filepath.Dir(path)
-	for _, field := range []*string{&cfg.Roots, &cfg.PINSource, &cfg.Certificate, &cfg.Data, &cfg.DatabaseSource, &cfg.Audit, &cfg.Deny, &cfg.Bundle, &cfg.Authority.Spool} {
+	for _, field := range append(cfg.Syslog.Paths(), &cfg.Roots, &cfg.PINSource, &cfg.Certificate, &cfg.Data, &cfg.DatabaseSource, &cfg.Audit, &cfg.Deny, &cfg.Bundle, &cfg.Authority.Spool) {
 		if *field != "" && !filepath.IsAbs(*field) {
 			*field = filepath.Join(dir, *field)
 		}
@@ -123,7 +125,7 @@ func (c *Config) checkServe() error {
 	if _, err := c.tunnel(); err != nil {
 		all = append(all, err)
 	}
-	all = append(all, c.checkDatabase())
+	all = append(all, c.checkDatabase(), c.Syslog.Check("valise-gatewayd"))
 	if u := c.Authority.URL; u != "" && !strings.HasPrefix(u, "https://") {
 		all = append(all, fmt.Errorf("configuration: authority: url %q: want https://HOST or https://HOST:PORT", u))
 	}
@@ -148,6 +150,11 @@ func (c *Config) checkServe() error {
 		all = append(all, fmt.Errorf("configuration: limits: journal_bytes %d: want between %d and %d", n, minJournal, maxJournal))
 	}
 	return errors.Join(all...)
+}
+
+// openAudit opens the audit stream, with a copy for the collector if there is one.
+func (c *Config) openAudit(log *slog.Logger) (*daemon.Audit, error) {
+	return daemon.OpenAuditWith(c.Audit, c.Syslog, "valise-gatewayd", log)
 }
 
 func (c *Config) quota() mailbox.Quota {

@@ -33,7 +33,7 @@ func TestExample(t *testing.T) {
 	if want := filepath.Join(filepath.Dir(path), "audit.jsonl"); cfg.Audit != want {
 		t.Errorf("audit = %q, want %q: relative to the file", cfg.Audit, want)
 	}
-	for _, part := range []reflect.Type{reflect.TypeFor[Config](), reflect.TypeFor[Authority](), reflect.TypeFor[Limits]()} {
+	for _, part := range []reflect.Type{reflect.TypeFor[Config](), reflect.TypeFor[Authority](), reflect.TypeFor[daemon.Syslog](), reflect.TypeFor[Limits]()} {
 		for i := range part.NumField() {
 			name := part.Field(i).Tag.Get("toml")
 			if !strings.Contains(string(exampleConfig), "\n"+name+" = ") && !strings.Contains(string(exampleConfig), "\n# "+name+" = ") &&
@@ -61,6 +61,7 @@ func TestConfigRefusals(t *testing.T) {
 		"password":        {"# database = ", "database = \"postgres://a:b@localhost/x\" #", "holds a password"},
 		"two databases":   {"# database_source = ", "database = \"host=/run\"\ndatabase_source = ", "both set"},
 		"upside down":     {"# stale_first = \"15m\"", "stale_first = \"25h\"\nstale_all = \"1h\"", "stale_first"},
+		"syslog nowhere":  {"# [syslog]", "[syslog]\nserver = \"http://log.example\"\n#", "syslog: server"},
 		"plain http":      {"# url = \"https:", "url = \"http:", "authority"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -26,7 +26,8 @@
 //	serve --config FILE
 //
 // runs the gateway until SIGINT or SIGTERM, then tells connected devices to come
-// back later and ends. SIGHUP reads the deny list and the certificate again.
+// back later and ends. SIGHUP reads the deny list and the certificate again, and opens the
+// audit file anew, for logrotate.
 //
 //	check --config FILE [--json]
 //
@@ -89,7 +90,9 @@
 // (blobs/), and two keys of the QUIC transport, which protect no content. The
 // copy is what an authority that lost its disk is restored from: back it up, and
 // never delete it because it contradicts the authority. The
-// audit file holds one JSON object a line: who was refused, and why.
+// audit file holds one JSON object a line: who was refused, and why. With [syslog] server
+// set, a copy of each line goes to a collector in the form of RFC 5424; what that misses
+// is counted, and the file says so.
 package main
 
 import (

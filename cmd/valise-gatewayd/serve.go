@@ -79,9 +79,10 @@ func (c *serveCommand) Run(ctx context.Context) (err error) {
 func (s *server) open(ctx context.Context, d *daemon.Daemon) error {
 	cfg := s.cfg
 	var err error
-	if s.audit, err = daemon.OpenAudit(cfg.Audit); err != nil {
+	if s.audit, err = cfg.openAudit(s.log); err != nil {
 		return err
 	}
+	s.audit.Metrics(d.Metrics)
 	uri, token, err := cfg.openToken(ctx)
 	if err != nil {
 		return err
@@ -176,6 +177,7 @@ func (c *Config) tcpAddresses() []string {
 
 func (s *server) health(d *daemon.Daemon) {
 	d.Health.Add("store", s.gateway.Check)
+	d.Health.Add("audit", s.audit.Check)
 	if token, ok := s.token.(interface{ Health() hsm.Health }); ok {
 		d.Health.Add("hsm", func(context.Context) error { return token.Health().Err })
 	}
@@ -200,7 +202,8 @@ func (s *server) serve(ctx context.Context) error {
 	return errors.Join(err, <-background)
 }
 
-// reload reads deny list, certificate and policy bundle again at SIGHUP. What cannot be read
+// reload reads deny list, certificate and policy bundle again at SIGHUP, and opens the audit
+// file anew, which may have been moved away. What cannot be read
 // leaves the old one in force.
 func (s *server) reload(ctx context.Context) error {
 	hangups := make(chan os.Signal, 1)
@@ -211,6 +214,9 @@ func (s *server) reload(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-hangups:
+		}
+		if err := s.audit.Reopen(); err != nil {
+			s.log.Error("the audit file was not opened again; lines go on into the old one", "error", err)
 		}
 		denied, err := s.cfg.denied()
 		if err == nil {

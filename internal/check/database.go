@@ -46,6 +46,8 @@ func Database(r *Report, facts *store.Facts, err error, init string) Reference {
 
 func judgeSchema(r *Report, facts *store.Facts) {
 	switch {
+	case facts.Schema > facts.Known && facts.Oldest > 0 && facts.Oldest <= facts.Known:
+		r.Warn("database", "schema_ahead", "finish the upgrade: install that version here too", "its schema is %d, which a newer version made and this one (%d) can use still", facts.Schema, facts.Known)
 	case facts.Schema > facts.Known:
 		r.Fail("database", "schema_newer", "install the version that migrated it, or restore a backup that was made before", "its schema is %d, and this program knows %d", facts.Schema, facts.Known)
 	case facts.Schema < facts.Known:

@@ -71,7 +71,7 @@ func TestPostgreSQL(t *testing.T) {
 	for _, test := range []struct {
 		what, fault, undo, want string
 	}{
-		{"newer schema", "INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, true)", "DELETE FROM goose_db_version WHERE version_id = 9999", "schema_newer"},
+		{"newer schema", "UPDATE valise_database SET oldest = 9999; INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, true)", "UPDATE valise_database SET oldest = 1; DELETE FROM goose_db_version WHERE version_id = 9999", "schema_newer"},
 		{"foreign", "UPDATE valise_database SET application = application + 1", "UPDATE valise_database SET application = application - 1", "database_foreign"},
 		{"read only", "ALTER DATABASE " + name(db.DSN) + " SET default_transaction_read_only = on", "", "database_read_only"},
 	} {
@@ -84,6 +84,9 @@ func TestPostgreSQL(t *testing.T) {
 	}
 	c.Exec(t, "ALTER DATABASE "+name(db.DSN)+" RESET default_transaction_read_only")
 	find("control", "", OK)
+	exec(t, db.DSN, "INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, true)")
+	find("newer schema that takes this program", "schema_ahead", Warn)
+	exec(t, db.DSN, "DELETE FROM goose_db_version WHERE version_id = 9999")
 	t.Run("clock", func(t *testing.T) { compareClocks(t, db.DSN) })
 	t.Run("encoding", func(t *testing.T) {
 		c.Exec(t, "CREATE DATABASE narrow ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")

@@ -180,3 +180,21 @@ func listenLoopback(address string) (net.Listener, error) {
 	}
 	return net.Listen("tcp", address)
 }
+
+// Reload is a Part that calls reload at each SIGHUP. Without such a part a SIGHUP ends
+// the process.
+func Reload(reload func(context.Context)) Part {
+	return Part{Name: "reload", Serve: func(ctx context.Context) error {
+		hangups := make(chan os.Signal, 1)
+		signal.Notify(hangups, syscall.SIGHUP)
+		defer signal.Stop(hangups)
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-hangups:
+				reload(ctx)
+			}
+		}
+	}}
+}

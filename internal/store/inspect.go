@@ -15,7 +15,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
-	"github.com/pressly/goose/v3"
 )
 
 // Facts are what Inspect finds out about a database.
@@ -24,6 +23,7 @@ type Facts struct {
 	Server  string // version of the server; of SQLite, that of the library
 	Schema  int64  // the last migration that was done; 0: none
 	Known   int64  // the last one that this program knows
+	Oldest  int64  // the oldest program that the database takes, by its last migration; 0: it does not say
 
 	Syncs    bool   // a commit is on disk when it is acknowledged
 	How      string // the settings that say so
@@ -86,7 +86,7 @@ func inspectSQLite(ctx context.Context, cfg Config, f *Facts) error {
 		f.Encoding = "UTF8"
 	}
 	f.Syncs, f.How = mode == "wal", "journal_mode="+mode
-	return f.versions(ctx, db, cfg, goose.DialectSQLite3)
+	return f.versions(ctx, db, cfg)
 }
 
 func inspectPostgreSQL(ctx context.Context, cfg Config, f *Facts) error {
@@ -136,21 +136,23 @@ func (f *Facts) ask(ctx context.Context, cfg Config, config *pgx.ConnConfig) err
 	if err := claimPostgreSQL(ctx, db, cfg.ApplicationID, Existing); err != nil {
 		return err
 	}
-	return f.versions(ctx, db, cfg, goose.DialectPostgres)
+	return f.versions(ctx, db, cfg)
 }
 
 // versions compares what was migrated with what this program knows.
-func (f *Facts) versions(ctx context.Context, db *sql.DB, cfg Config, dialect goose.Dialect) error {
+func (f *Facts) versions(ctx context.Context, db *sql.DB, cfg Config) error {
 	err := db.QueryRowContext(ctx, "SELECT coalesce(max(version_id), 0) FROM goose_db_version WHERE is_applied").Scan(&f.Schema)
 	if err != nil {
 		return err
 	}
-	p, err := goose.NewProvider(dialect, db, translated{cfg.Migrations, f.Dialect}, goose.WithDisableGlobalRegistry(true))
+	l, err := readLevels(cfg.Migrations)
 	if err != nil {
 		return fmt.Errorf("read migrations: %w", err)
 	}
-	for _, s := range p.ListSources() {
-		f.Known = max(f.Known, s.Version)
+	f.Known = l.own
+	if f.Dialect != PostgreSQL {
+		return db.QueryRowContext(ctx, "PRAGMA user_version").Scan(&f.Oldest)
 	}
-	return nil
+	err = db.QueryRowContext(ctx, "SELECT coalesce((to_jsonb(v) ->> 'oldest')::bigint, 0) FROM valise_database v").Scan(&f.Oldest)
+	return err
 }
