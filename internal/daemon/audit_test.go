@@ -70,10 +70,10 @@ func TestAuditIsReopened(t *testing.T) {
 	}
 }
 
-// failing is a file on a disk that is full.
-type failing struct{ full bool }
+// fillable is a file on a disk that is full.
+type fillable struct{ full bool }
 
-func (f *failing) Write(p []byte) (int, error) {
+func (f *fillable) Write(p []byte) (int, error) {
 	if f.full {
 		return 0, errors.New("no space left on device")
 	}
@@ -89,7 +89,7 @@ func TestAuditFailureAndCopy(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer socket.Close()
-	disk := &failing{full: true}
+	disk := &fillable{full: true}
 	a := NewAudit(disk)
 	if err := a.forward(Syslog{Server: "unix://" + path}, "valise-gatewayd", quiet()); err != nil {
 		t.Fatal(err)
