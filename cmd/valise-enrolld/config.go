@@ -70,8 +70,8 @@ type Config struct {
 	Audit string `toml:"audit"`
 
 	// Syslog is where a copy of the audit stream goes, in the form of RFC 5424: server is
-	// unix:///dev/log, tcp://HOST:PORT (RFC 6587) or tls://HOST:PORT (RFC 5425); roots,
-	// certificate and key are for TLS, PEM files; enterprise is your private
+	// unix:///dev/log, tcp://HOST:PORT (RFC 6587) or tls://HOST:PORT (RFC 5425); roots
+	// is for TLS, a PEM file; enterprise is your private
 	// enterprise number. Nothing waits for the collector; what it misses is counted,
 	// and the file says so. Default: nowhere.
 	Syslog daemon.Syslog `toml:"syslog"`

@@ -187,15 +187,13 @@ const copyDrain = 5 * time.Second
 // A Syslog is the part of a configuration that says where a copy of the audit stream
 // goes (RFC 5424). An empty Server: nowhere.
 type Syslog struct {
-	Server      string `toml:"server"` // unix:///dev/log, tcp://HOST:PORT or tls://HOST:PORT
-	Roots       string `toml:"roots"`
-	Certificate string `toml:"certificate"`
-	Key         string `toml:"key"`
-	Enterprise  uint32 `toml:"enterprise"`
+	Server     string `toml:"server"` // unix:///dev/log, tcp://HOST:PORT or tls://HOST:PORT
+	Roots      string `toml:"roots"`
+	Enterprise uint32 `toml:"enterprise"`
 }
 
 // Paths are the fields that name files.
-func (c *Syslog) Paths() []*string { return []*string{&c.Roots, &c.Certificate, &c.Key} }
+func (c *Syslog) Paths() []*string { return []*string{&c.Roots} }
 
 // Check says whether it makes sense, without asking anybody.
 func (c *Syslog) Check(program string) error {
@@ -212,8 +210,7 @@ func (c *Syslog) Check(program string) error {
 // Config is that of the sender.
 func (c *Syslog) Config(program string) syslog.Config {
 	return syslog.Config{
-		Server: c.Server, Roots: c.Roots, Certificate: c.Certificate, Key: c.Key,
-		Enterprise: c.Enterprise, Program: program,
+		Server: c.Server, Roots: c.Roots, Enterprise: c.Enterprise, Program: program,
 	}
 }
 

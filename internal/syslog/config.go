@@ -19,8 +19,8 @@ type Config struct {
 	// Server is unix:///dev/log, tcp://HOST:PORT or tls://HOST:PORT.
 	Server string
 	// Roots is a PEM file with the roots of a TLS collector's certificate; empty: those
-	// of the system. Certificate and Key, both or neither, are this daemon's own, PEM.
-	Roots, Certificate, Key string
+	// of the system.
+	Roots string
 	// Enterprise is the number in the structured data's name, valise@NUMBER; zero means
 	// 32473, which is for documentation (RFC 5612): set your own if you have one.
 	Enterprise uint32
@@ -50,8 +50,8 @@ func (c *Config) dialer() (*dialer, error) {
 	if err != nil || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 		return nil, fmt.Errorf("syslog: server %q: want unix:///dev/log, tcp://HOST:PORT or tls://HOST:PORT", c.Server)
 	}
-	if u.Scheme != "tls" && (c.Roots != "" || c.Certificate != "" || c.Key != "") {
-		return nil, errors.New("syslog: roots, certificate and key belong to a server tls://HOST:PORT")
+	if u.Scheme != "tls" && c.Roots != "" {
+		return nil, errors.New("syslog: roots belong to a server tls://HOST:PORT")
 	}
 	switch u.Scheme {
 	case "unix":
@@ -75,8 +75,8 @@ func (c *Config) dialer() (*dialer, error) {
 	return nil, fmt.Errorf("syslog: server %q: want unix:///dev/log, tcp://HOST:PORT or tls://HOST:PORT", c.Server)
 }
 
-// tlsConfig is as RFC 5425, Section 4.2, wants it: the collector proves who it is, and
-// this daemon does where it has a certificate.
+// tlsConfig is as RFC 5425, Section 4.2.1, wants it: the collector proves who it is. This
+// daemon shows no certificate: its keys are in hardware, for other uses.
 func (c *Config) tlsConfig(host string) (*tls.Config, error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: host}
 	if c.Roots != "" {
@@ -88,16 +88,6 @@ func (c *Config) tlsConfig(host string) (*tls.Config, error) {
 		if !config.RootCAs.AppendCertsFromPEM(pem) {
 			return nil, fmt.Errorf("syslog: roots: %s holds no certificate", c.Roots)
 		}
-	}
-	if (c.Certificate == "") != (c.Key == "") {
-		return nil, errors.New("syslog: certificate and key go together")
-	}
-	if c.Key != "" {
-		own, err := tls.LoadX509KeyPair(c.Certificate, c.Key)
-		if err != nil {
-			return nil, fmt.Errorf("syslog: certificate: %w", err)
-		}
-		config.Certificates = []tls.Certificate{own}
 	}
 	return config, nil
 }

@@ -311,7 +311,6 @@ func TestConfigRefusals(t *testing.T) {
 	}
 	for name, cfg := range map[string]Config{
 		"no file": {Server: "tls://h:1", Roots: "/nonexistent"}, "roots without TLS": {Server: "tcp://h:1", Roots: "x"},
-		"certificate alone": {Server: "tls://h:1", Certificate: "x"},
 	} {
 		if err := cfg.Check(); err == nil {
 			t.Errorf("%s was accepted", name)
