@@ -9,11 +9,14 @@ const (
 	// chunks.
 	MaxSize = 10<<30 + 48<<20
 
-	// saveEvery is how many bytes may arrive between two moments at which a partial file is
+	// Piece is how many bytes may arrive between two moments at which a partial file is
 	// synced and its record says so: what a crash costs the sender, and what one sync
 	// asks of a disk that also takes messages. It is also one part in a bucket, of which a
 	// file may have 10,000.
-	saveEvery = 8 << 20
+	Piece = 8 << 20
+
+	// sweepEvery is how often a place that can lose track of something looks for it.
+	sweepEvery = 6 * time.Hour
 
 	// claimFor is how long a process may write a file without saying so again, and
 	// claimAgain when it does. A sender may be silent for a minute between the two.

@@ -5,6 +5,7 @@ package blob
 import (
 	"context"
 	"io"
+	"time"
 )
 
 // A Place is where the bytes of files lie, under names of digits and letters. Its methods
@@ -22,6 +23,12 @@ type Place interface {
 	Delete(ctx context.Context, name string) error
 	// Free is how many bytes it has room for, and false if there is no telling.
 	Free(ctx context.Context) (uint64, bool)
+}
+
+// A Sweeper is a Place in which a crash can leave something that no record knows.
+type Sweeper interface {
+	// Sweep deletes it. Several processes may do so at the same time.
+	Sweep(ctx context.Context, now time.Time) error
 }
 
 // A Draft is a file that is arriving. It belongs to one goroutine.

@@ -48,8 +48,9 @@ type Store struct {
 	cfg    Config
 	holder [16]byte // names this process in claims
 
-	mu   sync.Mutex
-	busy map[string]bool // guarded by mu; names with an upload running here
+	mu    sync.Mutex
+	busy  map[string]bool // guarded by mu; names with an upload running here
+	swept time.Time       // guarded by mu; when the place was swept last
 }
 
 // Open returns a store on a place.
@@ -223,7 +224,25 @@ func (s *Store) Expire(ctx context.Context, now time.Time) error {
 	for _, b := range litter {
 		all = append(all, s.wipe(ctx, b))
 	}
-	return errors.Join(append(all, s.cfg.Store.ForgetBlobs(ctx, now, endAtOnce))...)
+	return errors.Join(append(all, s.cfg.Store.ForgetBlobs(ctx, now, endAtOnce), s.sweep(ctx, now))...)
+}
+
+// sweep has the place look for what no record knows, now and then.
+func (s *Store) sweep(ctx context.Context, now time.Time) error {
+	place, ok := s.cfg.Place.(Sweeper)
+	if !ok {
+		return nil
+	}
+	s.mu.Lock()
+	due := now.Sub(s.swept).Abs() >= sweepEvery
+	if due {
+		s.swept = now
+	}
+	s.mu.Unlock()
+	if !due {
+		return nil
+	}
+	return place.Sweep(ctx, now)
 }
 
 // end tells of files that have ended, and deletes their bytes.

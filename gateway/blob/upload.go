@@ -152,7 +152,7 @@ func (w *Writer) Append(data []byte) error {
 		if !time.Now().Before(w.until) {
 			return ErrBusy // somebody else may have it by now
 		}
-		part := data[:min(uint64(len(data)), saveEvery-w.offset%saveEvery)]
+		part := data[:min(uint64(len(data)), Piece-w.offset%Piece)]
 		n, err := w.draft.Write(part)
 		w.hash.Write(part[:n])
 		w.offset += uint64(n)
@@ -160,7 +160,7 @@ func (w *Writer) Append(data []byte) error {
 			return err
 		}
 		data = data[n:]
-		if w.offset%saveEvery == 0 || time.Now().After(w.again) {
+		if w.offset%Piece == 0 || time.Now().After(w.again) {
 			if err := w.save(w.ctx); err != nil {
 				return err
 			}
@@ -249,7 +249,7 @@ func (w *Writer) check(ctx context.Context) error {
 	}
 	again := sha256.New()
 	for {
-		n, err := io.CopyN(again, whole, saveEvery)
+		n, err := io.CopyN(again, whole, Piece)
 		if time.Now().After(w.again) {
 			if err := w.renew(ctx); err != nil {
 				return err
