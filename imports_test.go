@@ -45,9 +45,10 @@ var mayImport = map[string][]string{
 	"gateway/feed": {"identity", "statement", "manifest", "bulletin", "bulletin/stream", "ledger", "internal/store"},
 	// A commit's step and its fan-out, and a file's record, are submissions of
 	// the mailbox store.
-	"gateway/group": {"wire", "transport", "mls", "identity", "statement", "bulletin", "ledger", "policy", "gateway/mailbox"},
-	"gateway/blob":  {"wire", "transport", "mls", "identity", "statement", "bulletin", "ledger", "policy", "gateway/mailbox"},
-	"client/...":    {"wire", "transport", "mls", "attest", "identity", "statement", "manifest", "bulletin", "ledger", "policy", "policy/bundle", "policy/rules", "policy/spif"},
+	"gateway/group":  {"wire", "transport", "mls", "identity", "statement", "bulletin", "ledger", "policy", "gateway/mailbox"},
+	"gateway/bucket": {"gateway/blob"},
+	"gateway/blob":   {"wire", "transport", "mls", "identity", "statement", "bulletin", "ledger", "policy", "gateway/mailbox"},
+	"client/...":     {"wire", "transport", "mls", "attest", "identity", "statement", "manifest", "bulletin", "ledger", "policy", "policy/bundle", "policy/rules", "policy/spif"},
 	"client/vault": {
 		"wire", "mls", "attest", "identity", "statement", "manifest", "bulletin", "ledger", "policy", "internal/store",
 	},

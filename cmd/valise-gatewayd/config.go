@@ -41,6 +41,7 @@ type Config struct {
 	Drain     daemon.Duration `toml:"drain"`
 	Authority Authority       `toml:"authority"`
 	Limits    Limits          `toml:"limits"`
+	Files     Files           `toml:"files"`
 }
 
 // Bounds of journal_bytes: small files are changed too often, and large ones are filled
@@ -92,7 +93,7 @@ func loadConfig(path string) (*Config, error) {
 		return nil, err
 	}
 	dir := filepath.Dir(path)
-	for _, field := range append(cfg.Syslog.Paths(), &cfg.Roots, &cfg.PINSource, &cfg.Certificate, &cfg.Data, &cfg.DatabaseSource, &cfg.Audit, &cfg.Deny, &cfg.Bundle, &cfg.Authority.Spool) {
+	for _, field := range append(append(cfg.Syslog.Paths(), cfg.Files.paths()...), &cfg.Roots, &cfg.PINSource, &cfg.Certificate, &cfg.Data, &cfg.DatabaseSource, &cfg.Audit, &cfg.Deny, &cfg.Bundle, &cfg.Authority.Spool) {
 		if *field != "" && !filepath.IsAbs(*field) {
 			*field = filepath.Join(dir, *field)
 		}
@@ -125,7 +126,7 @@ func (c *Config) checkServe() error {
 	if _, err := c.tunnel(); err != nil {
 		all = append(all, err)
 	}
-	all = append(all, c.checkDatabase(), c.Syslog.Check("valise-gatewayd"))
+	all = append(all, c.checkDatabase(), c.Files.check(), c.Syslog.Check("valise-gatewayd"))
 	if u := c.Authority.URL; u != "" && !strings.HasPrefix(u, "https://") {
 		all = append(all, fmt.Errorf("configuration: authority: url %q: want https://HOST or https://HOST:PORT", u))
 	}
@@ -175,5 +176,6 @@ func (c *Config) limits() gateway.Limits {
 		Commits: c.Limits.CommitsPerSecond, CommitBurst: c.Limits.CommitBurst,
 		Handshakes: c.Limits.Handshakes, HandshakesPerSource: c.Limits.SourceHandshakes,
 		BlobQuota: c.Limits.BlobBytes, BlobExpiry: c.Limits.BlobExpiry.Duration, MailAge: c.Limits.MailAge.Duration,
+		BlobTotal: c.Files.TotalBytes, BlobFloor: c.Files.DiskFloor,
 	}
 }

@@ -33,7 +33,7 @@ func TestExample(t *testing.T) {
 	if want := filepath.Join(filepath.Dir(path), "audit.jsonl"); cfg.Audit != want {
 		t.Errorf("audit = %q, want %q: relative to the file", cfg.Audit, want)
 	}
-	for _, part := range []reflect.Type{reflect.TypeFor[Config](), reflect.TypeFor[Authority](), reflect.TypeFor[daemon.Syslog](), reflect.TypeFor[Limits]()} {
+	for _, part := range []reflect.Type{reflect.TypeFor[Config](), reflect.TypeFor[Authority](), reflect.TypeFor[daemon.Syslog](), reflect.TypeFor[Limits](), reflect.TypeFor[Files]()} {
 		for i := range part.NumField() {
 			name := part.Field(i).Tag.Get("toml")
 			if !strings.Contains(string(exampleConfig), "\n"+name+" = ") && !strings.Contains(string(exampleConfig), "\n# "+name+" = ") &&
@@ -55,6 +55,11 @@ func TestConfigRefusals(t *testing.T) {
 		"negative limit":  {"burst = 1000", "burst = -1", "negative"},
 		"small journal":   {"journal_bytes = 67108864", "journal_bytes = 4096", "journal_bytes 4096"},
 		"huge journal":    {"journal_bytes = 67108864", "journal_bytes = 67108864000", "journal_bytes"},
+		"shared nowhere":  {"# shared = true", "shared = true", `"folder"`},
+		"two places":      {"# folder = ", "s3_endpoint = \"https://s3.example\"\ns3_bucket = \"b\"\ns3_key_source = \"k\"\nfolder = ", "both set"},
+		"files over http": {"# s3_endpoint = ", "s3_bucket = \"b\"\ns3_key_source = \"k\"\ns3_endpoint = \"http://s3.example\" #", "http"},
+		"no bucket":       {"# s3_endpoint = ", "s3_endpoint = ", `"s3_bucket"`},
+		"half a store":    {"# s3_bucket = ", "s3_bucket = ", `"s3_endpoint" is not set`},
 		"negative expiry": {`blob_expiry = "720h"`, `blob_expiry = "-1h"`, "negative"},
 		"label no bound":  {"# [[limits.label]]", "[[limits.label]]\nclassification = \"SECRET\"\n#", "per_second"},
 		"database path":   {"# database = ", "database = \"relay.db\" #", "no PostgreSQL connection string"},

@@ -123,7 +123,12 @@ func (s *server) open(ctx context.Context, d *daemon.Daemon) error {
 	if err != nil {
 		return err
 	}
+	files, err := cfg.openFiles(ctx)
+	if err != nil {
+		return err
+	}
 	config := gateway.Config{
+		Files: files, FilesShared: cfg.Files.Shared,
 		Authority: tunnel,
 		Trust:     s.trust, Domain: cfg.Domain, Certificate: certificate, Store: s.store, Dir: cfg.Data,
 		Audit: s.record, Log: s.log, Metrics: d.Metrics, Denied: denied, Limits: cfg.limits(), Batch: cfg.Limits.Batch, Tightening: cfg.Authority.tightening(),
