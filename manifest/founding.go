@@ -197,7 +197,7 @@ func (p Profile) check() error {
 		return refuse("profile %q: validity %v and grace %v are out of bounds", p.Name, p.Validity, p.Grace)
 	case p.Validity%time.Second != 0 || p.Grace%time.Second != 0:
 		return refuse("profile %q: validity %v and grace %v must be whole seconds", p.Name, p.Validity, p.Grace)
-	case len(p.Tiers) == 0 || len(p.Tiers) > maxKeys:
+	case len(p.Tiers) == 0 || len(p.Tiers) > MaxKeys:
 		return refuse("profile %q: no tier, or too many", p.Name)
 	}
 	for i, tier := range p.Tiers {

@@ -12,9 +12,9 @@ const (
 	// and the vendors' roots of several makers.
 	maxFounding = 2 << 20
 
-	// maxKeys bounds the keys of one kind in a manifest: the one in use, the
-	// next one, and those of lost tokens whose signatures still count.
-	maxKeys = 16
+	// MaxKeys bounds the keys of one kind in a manifest: the one in use, and those
+	// before it whose signatures still count.
+	MaxKeys = 16
 
 	// maxOfficers bounds the officers of a founding ceremony. The largest
 	// planned has a dozen.

@@ -226,8 +226,8 @@ func notPlain(r rune) bool {
 // could issue would make the one who keeps it the authority.
 func (m *Manifest) checkKeys(root *x509.Certificate) error {
 	for what, n := range map[string]int{"issuing certificates": len(m.Issuers), "bulletin keys": len(m.Bulletin), "ledger keys": len(m.Ledger)} {
-		if n == 0 || n > maxKeys {
-			return refuse("%d %s, want 1 to %d", n, what, maxKeys)
+		if n == 0 || n > MaxKeys {
+			return refuse("%d %s, want 1 to %d", n, what, MaxKeys)
 		}
 	}
 	seen := map[string]bool{string(root.RawSubjectPublicKeyInfo): true}

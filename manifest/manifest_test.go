@@ -207,7 +207,7 @@ func TestManifestRefused(t *testing.T) {
 		"no bulletin key":     func(m *Manifest) { m.Bulletin = nil },
 		"no ledger key":       func(m *Manifest) { m.Ledger = nil },
 		"too many keys": func(m *Manifest) {
-			for range maxKeys {
+			for range MaxKeys {
 				m.Bulletin = append(m.Bulletin, Key{SPKI: spki(t, newKey(t))})
 			}
 		},

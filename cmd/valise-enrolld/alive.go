@@ -18,7 +18,7 @@ func (o *office) openTLS(ctx context.Context) (key hsm.Key, err error) {
 			return nil, fmt.Errorf("HTTPS token: %w", err)
 		}
 	}
-	if key, err = o.tlsToken.Key(ctx, o.cfg.Token.TLSKey); err != nil {
+	if key, err = keyInUse(ctx, o.tlsToken, nil, useTLS, o.cfg.Token.TLSKey); err != nil {
 		return nil, fmt.Errorf("HTTPS key %q: %w", o.cfg.Token.TLSKey, err)
 	}
 	return key, nil

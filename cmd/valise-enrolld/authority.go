@@ -20,6 +20,7 @@ import (
 	"valise/internal/daemon"
 	"valise/internal/keys"
 	"valise/internal/store/authority"
+	"valise/manifest"
 )
 
 const (
@@ -41,6 +42,7 @@ type office struct {
 	tlsToken  hsm.Token // the same, unless the HTTPS key is apart
 	issuerKey hsm.Key
 
+	manifest               *manifest.Manifest // whose keys these are
 	bulletinKey, ledgerKey hsm.Key
 	book                   *book.Book
 	ca                     *ca.CA
@@ -96,20 +98,13 @@ func (o *office) openCA(ctx context.Context) error {
 	if o.token, err = openToken(ctx, o.cfg); err != nil {
 		return err
 	}
-	for _, k := range []struct {
-		use, label string
-		into       *hsm.Key
-	}{
-		{useIssuing, o.cfg.Token.IssuerKey, &o.issuerKey}, {useBulletin, o.cfg.Token.BulletinKey, &o.bulletinKey}, {useLedger, o.cfg.Token.LedgerKey, &o.ledgerKey},
-	} {
-		if *k.into, err = o.token.Key(ctx, k.label); err != nil {
-			return fmt.Errorf("%s key %q: %w", k.use, k.label, err)
-		}
-	}
-	if err := o.checkManifest(); err != nil {
+	if o.book, err = book.Open(ctx, book.Config{Store: o.store, Root: o.chain[1], Mark: o.cfg.path(markFile), Log: o.log}); err != nil {
 		return err
 	}
-	if o.book, err = book.Open(ctx, book.Config{Store: o.store, Root: o.chain[1], LedgerKey: o.ledgerKey, Mark: o.cfg.path(markFile), Log: o.log}); err != nil {
+	if err := o.adopt(ctx); err != nil {
+		return err
+	}
+	if err := o.book.Sign(o.ledgerKey); err != nil {
 		return err
 	}
 	o.ca, err = ca.New(ca.Config{

@@ -112,7 +112,7 @@ func (c *Config) checkKeys(ctx context.Context, r *check.Report, chain []*x509.C
 		}
 		defer token.Close()
 	}
-	key, err := token.Key(ctx, c.Token.TLSKey)
+	key, err := keyInUse(ctx, token, nil, useTLS, c.Token.TLSKey)
 	if err != nil {
 		check.Token(r, "the HTTPS key "+c.Token.TLSKey, err)
 		return nil
@@ -145,7 +145,7 @@ func (c *Config) checkToken(ctx context.Context, r *check.Report, what, uri stri
 // compares them with what the root signed.
 func (c *Config) useKeys(ctx context.Context, r *check.Report, token hsm.Token, chain []*x509.Certificate, m *manifest.Manifest) {
 	for _, use := range []struct{ use, label string }{{useIssuing, c.Token.IssuerKey}, {useBulletin, c.Token.BulletinKey}, {useLedger, c.Token.LedgerKey}} {
-		key, err := token.Key(ctx, use.label)
+		key, err := keyInUse(ctx, token, m, use.use, use.label)
 		if err != nil {
 			check.Token(r, "the "+use.use+" key "+use.label, err)
 			continue

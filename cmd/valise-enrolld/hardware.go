@@ -11,6 +11,7 @@ import (
 
 	"valise/hsm"
 	"valise/internal/keys"
+	"valise/manifest"
 )
 
 // The uses of an authority's keys.
@@ -50,7 +51,7 @@ type hardware struct {
 	made   map[string]bool
 }
 
-func openHardware(ctx context.Context, cfg *Config) (*hardware, error) {
+func openHardware(ctx context.Context, cfg *Config, withRoot bool) (*hardware, error) {
 	h := &hardware{tokens: make(map[string]hsm.Token), keys: make(map[string]hsm.Key), made: make(map[string]bool)}
 	var err error
 	if h.places, err = cfg.places(); err != nil {
@@ -60,7 +61,7 @@ func openHardware(ctx context.Context, cfg *Config) (*hardware, error) {
 		return nil, err
 	}
 	for use, other := range map[string]*OtherTokenConfig{useRoot: &cfg.RootToken, useTLS: &cfg.TLSToken} {
-		if !other.Apart() {
+		if !other.Apart() || use == useRoot && !withRoot {
 			continue
 		}
 		token, err := other.open(ctx)
@@ -96,19 +97,75 @@ func (h *hardware) tokenOf(use string) hsm.Token {
 	return h.tokens[""]
 }
 
-// open finds the keys that are there.
-func (h *hardware) open(ctx context.Context) error {
+// open finds the keys that are there: those that the manifest names as in use, and of
+// the others the last ones.
+func (h *hardware) open(ctx context.Context, m *manifest.Manifest) error {
 	for _, p := range h.places {
-		key, err := h.tokenOf(p.use).Key(ctx, p.label)
-		switch {
-		case errors.Is(err, hsm.ErrNoKey):
+		key, err := h.find(ctx, p, m)
+		if err != nil {
+			return err
+		}
+		if key == nil {
 			continue
-		case err != nil:
-			return fmt.Errorf("key %q: %w", p.label, err)
 		}
 		h.keys[p.use] = key
 		if got, _ := hsm.AlgorithmOf(key.Public()); got != p.algorithm && (got == hsm.Ed25519 || p.algorithm == hsm.Ed25519) {
 			return fmt.Errorf("key %q is a %v key: the %s key cannot be one", p.label, got, p.use)
+		}
+	}
+	return nil
+}
+
+func (h *hardware) find(ctx context.Context, p place, m *manifest.Manifest) (hsm.Key, error) {
+	token := h.tokenOf(p.use)
+	if p.use == useRoot { // it never changes
+		key, err := token.Key(ctx, p.label)
+		if errors.Is(err, hsm.ErrNoKey) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("key %q: %w", p.label, err)
+		}
+		return key, nil
+	}
+	key, err := keyInUse(ctx, token, m, p.use, p.label)
+	if errors.Is(err, hsm.ErrNoKey) {
+		return nil, nil
+	}
+	return key, err
+}
+
+// succeed takes a new key for a use: one that a rotation left which did not come to its
+// end, or one that is made now.
+func (h *hardware) succeed(ctx context.Context, use string) error {
+	for _, p := range h.places {
+		if p.use != use {
+			continue
+		}
+		token := h.tokenOf(use)
+		last, n, err := lastKey(ctx, token, p.label)
+		if err != nil {
+			return err
+		}
+		now := h.keys[use]
+		if last != nil && (use == useTLS || now != nil && same(last.Public(), now.Public())) {
+			if err := last.Close(); err != nil {
+				return err
+			}
+			last = nil
+		}
+		if last == nil {
+			if n == maxGenerations {
+				return fmt.Errorf("%s key: %q has %d successors, as many as there can be: give the configuration another label and run manifest renew --replace", use, p.label, n-1)
+			}
+			label := generation(p.label, n+1)
+			if last, err = token.Generate(ctx, label, hsm.GenerateOptions{Algorithm: p.algorithm, Name: label}); err != nil {
+				return fmt.Errorf("make key %q: %w", label, err)
+			}
+		}
+		h.keys[use], h.made[use] = last, true
+		if now != nil {
+			return now.Close()
 		}
 	}
 	return nil

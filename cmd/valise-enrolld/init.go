@@ -42,7 +42,7 @@ func (cmd *initCmd) Run(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	if f.hardware, err = openHardware(ctx, cfg); err != nil {
+	if f.hardware, err = openHardware(ctx, cfg, true); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.hardware.close()) }()
@@ -170,7 +170,7 @@ func (f *founder) checkTokens(ctx context.Context) error {
 			}
 		}
 	}
-	if err := f.hardware.open(ctx); err != nil {
+	if err := f.hardware.open(ctx, nil); err != nil {
 		return err
 	}
 	return f.hardware.vacant()
@@ -228,19 +228,19 @@ func writeNew(path string, data []byte) error {
 	return errors.Join(err, f.Sync(), f.Close())
 }
 
-// replace writes a file in the place of another one, whole or not at all.
+// replace writes a file in the place of another one, whole or not at all. Two processes
+// may do it at once.
 func replace(path string, data []byte) error {
-	part := path + ".part"
-	if err := os.Remove(part); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if err != nil {
 		return err
 	}
-	if err := writeNew(part, data); err != nil {
-		return err
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
 	}
-	if err := os.Rename(part, path); err != nil {
-		return err
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
 	}
 	return daemon.SyncDir(filepath.Dir(path))
 }
-
-// syncDir makes names in a directory durable.

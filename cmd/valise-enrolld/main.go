@@ -7,7 +7,9 @@
 //	valise-enrolld init         --config FILE            make the authority, once
 //	valise-enrolld init         --config FILE --ceremony FILE   the same, with officers
 //	valise-enrolld manifest show  --config FILE          print the keys in use
-//	valise-enrolld manifest renew --config FILE          replace a lost HSM, rotate keys
+//	valise-enrolld manifest renew --config FILE          replace a lost HSM
+//	valise-enrolld rotate       --config FILE KEY…       issuing, bulletin, ledger, tls
+//	valise-enrolld manifest retire --config FILE         former keys sign no more
 //	valise-enrolld root         --config FILE            print the root and its fingerprint
 //	valise-enrolld roster import --config FILE FILE.csv  add or change people
 //	valise-enrolld roster list   --config FILE
@@ -60,6 +62,21 @@
 // keys signed counts as long as it says, or not at all with --distrust-old, if the
 // HSM may be in other hands: devices and gateways need new certificates then.
 //
+// # When a key is old
+//
+//	valise-enrolld rotate --config enrolld.toml issuing bulletin ledger
+//
+// makes the next keys in the same token ("valise-issuer-2" and so on) and has the root
+// sign for them. The daemon, each daemon on one database, changes over within seconds
+// and keeps its listener open meanwhile. For a day former keys may still sign; what they
+// signed counts on. Gateways and devices find the new manifest when they connect.
+//
+//	valise-enrolld rotate --config enrolld.toml tls    # no root needed
+//	kill -HUP $(pidof valise-enrolld)                  # or systemctl reload
+//
+// The root key itself cannot rotate: it is what everybody pins. An authority whose root
+// is lost or worn out is founded anew, under another root, and people enroll there.
+//
 // # Running it
 //
 // Check looks at configuration and file modes, disk (room, a synced write), certificates
@@ -94,6 +111,7 @@ import (
 type cli struct {
 	Init        initCmd     `cmd:"" help:"Make the authority: root and issuing keys in the token, certificates in the data directory. Once."`
 	Manifest    manifestCmd `cmd:"" help:"Show or renew what the root signed about the keys in use."`
+	Rotate      rotateCmd   `cmd:"" help:"Replace keys that are in use by new ones in the same token, while everything goes on."`
 	Serve       serveCmd    `cmd:"" help:"Answer devices (ACME over HTTPS) until SIGTERM."`
 	Check       checkCmd    `cmd:"" help:"Say whether the authority can do its work here: configuration, disk, keys, database, clock, ports."`
 	Invite      inviteCmd   `cmd:"" help:"Print an invitation for one person: one device, one use, 24 hours."`

@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"io"
@@ -19,8 +18,9 @@ import (
 )
 
 type manifestCmd struct {
-	Show  manifestShowCmd  `cmd:"" help:"Print the keys that speak for the authority, as its root signed them."`
-	Renew manifestRenewCmd `cmd:"" help:"Have the root sign the next manifest: after a lost HSM, or for keys that rotate."`
+	Show   manifestShowCmd   `cmd:"" help:"Print the keys that speak for the authority, as its root signed them."`
+	Renew  manifestRenewCmd  `cmd:"" help:"Have the root sign the next manifest after an HSM was lost, or for other labels in the configuration."`
+	Retire manifestRetireCmd `cmd:"" help:"Have the root sign that keys which were replaced sign nothing more from now on. What they signed before counts as it did."`
 }
 
 type manifestShowCmd struct{ common }
@@ -79,35 +79,4 @@ func notFounded(cfg *Config) error {
 		"With the root's token at hand, run once: valise-enrolld manifest renew --config FILE. "+
 		"It makes the keys %q and %q and records the founding behind what the ledger holds; nothing that was issued is lost",
 		cfg.path(manifestFile), cfg.Token.BulletinKey, cfg.Token.LedgerKey)
-}
-
-// checkManifest makes sure that the root signed for the keys that are about to be
-// used.
-func (o *office) checkManifest() error {
-	raw, err := os.ReadFile(o.cfg.path(manifestFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return notFounded(o.cfg)
-	}
-	if err != nil {
-		return err
-	}
-	m, err := manifest.ParseManifest(raw, o.chain[1])
-	if err != nil {
-		return fmt.Errorf("%s: %w", o.cfg.path(manifestFile), err)
-	}
-	if string(m.Issuers[0].Certificate) != string(o.chain[0].Raw) {
-		return fmt.Errorf("%s names another issuing certificate than %s: finish what was begun with valise-enrolld manifest renew",
-			o.cfg.path(manifestFile), o.cfg.path(chainFile))
-	}
-	bulletin, _, err := spki(o.bulletinKey)
-	if err != nil {
-		return err
-	}
-	if string(m.Bulletin[0].SPKI) != string(bulletin) {
-		return fmt.Errorf("manifest %d does not name the key %q: check its label, or sign a new manifest", m.Number, o.cfg.Token.BulletinKey)
-	}
-	if public, ok := o.ledgerKey.Public().(ed25519.PublicKey); !ok || !public.Equal(m.Ledger[0].Public) {
-		return fmt.Errorf("manifest %d does not name the key %q: check its label, or sign a new manifest", m.Number, o.cfg.Token.LedgerKey)
-	}
-	return nil
 }

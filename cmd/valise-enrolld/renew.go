@@ -35,32 +35,45 @@ type manifestRenewCmd struct {
 // Run has the root sign a manifest for the keys that the configuration names. In a
 // fresh token, with --replace, it makes them first: that is how a lost HSM is
 // replaced. It can be repeated: what a crash left is finished.
-func (cmd *manifestRenewCmd) Run(ctx context.Context) (err error) {
-	if cmd.OldUntil < 0 || cmd.OldUntil > maxGatewayValidity {
-		return fmt.Errorf("--old-until: %v is not within %v", cmd.OldUntil, maxGatewayValidity)
+func (cmd *manifestRenewCmd) Run(ctx context.Context) error {
+	return renew(ctx, cmd.Config, purpose{replace: cmd.Replace, oldUntil: cmd.OldUntil, distrustOld: cmd.DistrustOld})
+}
+
+// A purpose is what a manifest is renewed for.
+type purpose struct {
+	replace     bool     // keys that are missing
+	rotate      []string // keys that are there, by their uses
+	retire      bool     // what was replaced before counts no longer
+	oldUntil    time.Duration
+	issuersToo  bool // oldUntil is for issuing keys as well
+	distrustOld bool
+}
+
+func renew(ctx context.Context, config string, why purpose) (err error) {
+	if why.oldUntil < 0 || why.oldUntil > maxGatewayValidity {
+		return fmt.Errorf("--old-until: %v is not within %v", why.oldUntil, maxGatewayValidity)
 	}
-	o, err := openDesk(ctx, cmd.Config)
+	o, err := openDesk(ctx, config)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, o.close()) }()
-	r := &renewal{office: o, cmd: cmd, root: o.chain[1], now: time.Now().UTC().Truncate(time.Second)}
+	r := &renewal{office: o, why: why, root: o.chain[1], now: time.Now().UTC().Truncate(time.Second)}
 	if r.book, err = book.Open(ctx, book.Config{Store: o.store, Root: r.root, Mark: o.cfg.path(markFile)}); err != nil {
 		return err
 	}
 	r.book.View(func(s *record.State) {
 		r.founded = s.Founding() != nil
 		r.old, r.oldRaw = s.Manifest()
-		for _, o := range s.Officers() {
-			if _, err := s.Officer(o.Key); err == nil { // in office
-				r.officers = append(r.officers, o)
-			}
-		}
+		r.officers = inOffice(s)
 		if r.now.Before(s.Time()) {
 			r.now = s.Time() // another machine's clock was ahead
 		}
 	})
-	if r.hardware, err = openHardware(ctx, o.cfg); err != nil {
+	if unfinished, err := r.unfinished(); err != nil || unfinished {
+		return err
+	}
+	if r.hardware, err = openHardware(ctx, o.cfg, true); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.hardware.close()) }()
@@ -73,7 +86,7 @@ func (cmd *manifestRenewCmd) Run(ctx context.Context) (err error) {
 // A renewal is a manifest on its way.
 type renewal struct {
 	office   *office
-	cmd      *manifestRenewCmd
+	why      purpose
 	book     *book.Book
 	hardware *hardware
 	root     *x509.Certificate
@@ -93,7 +106,7 @@ func (r *renewal) check(ctx context.Context) error {
 	if err := r.office.store.View(ctx, (*authority.Tx).Writable); err != nil {
 		return err // restored: before anything is signed the gateways are asked
 	}
-	if err := h.open(ctx); err != nil {
+	if err := h.open(ctx, r.old); err != nil {
 		return err
 	}
 	root := h.keys[useRoot]
@@ -104,7 +117,7 @@ func (r *renewal) check(ctx context.Context) error {
 	if !same(root.Public(), r.root.PublicKey) {
 		return fmt.Errorf("the key %q in the token %q is not this authority's root key", cfg.Token.RootKey, h.tokenOf(useRoot).Info().Label)
 	}
-	if r.cmd.Replace {
+	if r.why.replace {
 		return nil
 	}
 	if gone := r.replaced(); len(gone) > 0 {
@@ -149,8 +162,28 @@ func same(a, b crypto.PublicKey) bool {
 	return ok && key.Equal(b)
 }
 
+// unfinished reports whether a rotation before this one recorded its manifest and did not
+// come to its end; the files then follow the record, and that is all.
+func (r *renewal) unfinished() (bool, error) {
+	if r.old == nil || len(r.why.rotate) == 0 && !r.why.retire {
+		return false, nil
+	}
+	behind, err := r.office.behind(r.oldRaw)
+	if err != nil || !behind {
+		return false, err
+	}
+	fmt.Printf("manifest %d was recorded before and its files were not written: this is done now, and nothing else. "+
+		"Look at it (valise-enrolld manifest show) and decide whether you want another one\n", r.old.Number)
+	return true, r.office.writeManifest(r.oldRaw, r.officers)
+}
+
 func (r *renewal) run(ctx context.Context) error {
-	if r.old != nil && len(r.replaced()) == 0 {
+	for _, use := range r.why.rotate {
+		if err := r.hardware.succeed(ctx, use); err != nil {
+			return fmt.Errorf("%w: nothing was recorded; run this again", err)
+		}
+	}
+	if r.old != nil && len(r.replaced()) == 0 && !r.retires() {
 		fmt.Printf("manifest %d names exactly the keys at hand: nothing to renew\n", r.old.Number)
 		return r.write(ctx, nil)
 	}
@@ -238,7 +271,7 @@ func (r *renewal) next() (*manifest.Manifest, error) {
 	}
 	m.Number, m.Previous, m.Origin = r.old.Number+1, r.old.Digest(), r.old.Origin
 	until := func(was, now time.Time) time.Time {
-		if r.cmd.DistrustOld {
+		if r.why.distrustOld {
 			return r.now
 		}
 		if !was.IsZero() && was.Before(now) {
@@ -246,29 +279,63 @@ func (r *renewal) next() (*manifest.Manifest, error) {
 		}
 		return now
 	}
-	over := func(t time.Time) bool { return r.cmd.DistrustOld || !t.IsZero() && t.Before(r.now) }
+	over := func(t time.Time) bool { return r.why.distrustOld || !t.IsZero() && t.Before(r.now) }
 	for _, i := range r.old.Issuers {
 		cert, err := x509.ParseCertificate(i.Certificate)
 		if err != nil {
 			return nil, err
 		}
-		if !over(i.Until) && !same(cert.PublicKey, r.issuing.PublicKey) {
-			m.Issuers = append(m.Issuers, manifest.Issuer{Certificate: i.Certificate, Until: until(i.Until, cert.NotAfter)})
+		end := cert.NotAfter
+		if by := r.now.Add(r.why.oldUntil); r.why.issuersToo && by.Before(end) {
+			end = by
+		}
+		// One whose use has ended still stands above what it certified before.
+		if !over(cert.NotAfter) && !same(cert.PublicKey, r.issuing.PublicKey) {
+			m.Issuers = append(m.Issuers, manifest.Issuer{Certificate: i.Certificate, Until: until(i.Until, end)})
 		}
 	}
 	for _, k := range r.old.Bulletin {
 		if !over(k.Until) && !bytes.Equal(k.SPKI, m.Bulletin[0].SPKI) {
-			m.Bulletin = append(m.Bulletin, manifest.Key{SPKI: k.SPKI, Until: until(k.Until, r.now.Add(r.cmd.OldUntil))})
+			m.Bulletin = append(m.Bulletin, manifest.Key{SPKI: k.SPKI, Until: until(k.Until, r.now.Add(r.why.oldUntil))})
 		}
 	}
 	// A ledger key stays for good, with the end of its use: checkpoints of before
 	// are how a copy is judged.
 	for _, k := range r.old.Ledger {
 		if !k.Public.Equal(m.Ledger[0].Public) {
-			m.Ledger = append(m.Ledger, manifest.LedgerKey{Public: k.Public, Until: until(k.Until, r.now.Add(r.cmd.OldUntil))})
+			m.Ledger = append(m.Ledger, manifest.LedgerKey{Public: k.Public, Until: until(k.Until, r.now.Add(r.why.oldUntil))})
 		}
 	}
+	// Of more than a manifest holds, the longest ended ones are let go: nothing that they
+	// signed is the newest any more.
+	m.Ledger = m.Ledger[:min(len(m.Ledger), manifest.MaxKeys)]
+	m.Issuers = m.Issuers[:min(len(m.Issuers), manifest.MaxKeys)]
 	return m, nil
+}
+
+// retires reports whether there is a former key whose use has not ended yet, and that is
+// asked for.
+func (r *renewal) retires() bool {
+	if !r.why.retire {
+		return false
+	}
+	open := func(t time.Time) bool { return t.IsZero() || t.After(r.now) }
+	for _, i := range r.old.Issuers[1:] {
+		if open(i.Until) {
+			return true
+		}
+	}
+	for _, k := range r.old.Bulletin[1:] {
+		if open(k.Until) {
+			return true
+		}
+	}
+	for _, k := range r.old.Ledger[1:] {
+		if open(k.Until) {
+			return true
+		}
+	}
+	return false
 }
 
 // reappoint gives the officers who are in office certificates under the new issuing
@@ -318,77 +385,30 @@ func (r *renewal) checkpoint(ctx context.Context) error {
 	return b.Checkpoint(ctx)
 }
 
-// write puts what the record says into the files, chain.pem last.
-func (r *renewal) write(ctx context.Context, leaves []leaf) error {
-	cfg := r.office.cfg
-	var raw, founding []byte
+// write puts what the record says into the files.
+func (r *renewal) write(_ context.Context, leaves []leaf) error {
+	var raw []byte
 	r.book.View(func(s *record.State) { _, raw = s.Manifest() })
-	m, err := manifest.ParseManifest(raw, r.root)
-	if err != nil {
-		return err
-	}
 	for _, l := range leaves {
 		if l.kind == ledger.KindFounding {
-			founding = l.payload
+			if err := replace(r.office.cfg.path(foundingFile), l.payload); err != nil {
+				return err
+			}
 		}
 	}
-	if founding != nil {
-		if err := replace(cfg.path(foundingFile), founding); err != nil {
-			return err
-		}
-	}
-	if err := r.writeOfficers(ctx, m.Issuers[0].Certificate); err != nil {
-		return err
-	}
-	if err := replace(cfg.path(manifestFile), raw); err != nil {
-		return err
-	}
-	return replace(cfg.path(chainFile), encodePEM(m.Issuers[0].Certificate, r.root.Raw))
-}
-
-// writeOfficers writes the newest certificates of those in office that the issuing
-// certificate in use made.
-func (r *renewal) writeOfficers(ctx context.Context, issuing []byte) error {
-	issuer, err := x509.ParseCertificate(issuing)
-	if err != nil {
-		return err
-	}
-	for _, o := range r.officers {
-		var newest authority.Issuance
-		err := r.office.store.View(ctx, func(tx *authority.Tx) (err error) {
-			newest, err = tx.LatestIssuance(record.KindOfficer, o.Address.String(), o.Key[:])
-			return err
-		})
-		if errors.Is(err, authority.ErrNotFound) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		cert, err := x509.ParseCertificate(newest.Certificate)
-		if err != nil || cert.CheckSignatureFrom(issuer) != nil {
-			continue // not signed yet, or by a key that was in use before
-		}
-		if err := os.MkdirAll(r.office.cfg.path(officersDir), 0o755); err != nil {
-			return err
-		}
-		if err := replace(r.office.cfg.path(officerFile(o.Address)), encodePEM(cert.Raw, issuing)); err != nil {
-			return err
-		}
-	}
-	return nil
+	return r.office.writeManifest(raw, r.officers)
 }
 
 func (r *renewal) report(ctx context.Context, m *manifest.Manifest) error {
 	if err := printManifest(os.Stdout, m, identity.Fingerprint(r.root)); err != nil {
 		return err
 	}
-	fmt.Println("Put the root's token away, and restart valise-enrolld serve where it runs.")
+	fmt.Println("Put the root's token away. Where valise-enrolld serve runs, it changes over to the new keys by itself, if it finds them in its token.")
 	if len(r.officers) > 0 && r.hardware.made[useIssuing] {
 		fmt.Printf("The officers have new certificates, in %s.\n", r.office.cfg.path(officersDir))
 	}
 	return r.office.audit.Event(ctx, "manifest signed", slog.Uint64("number", m.Number),
-		slog.String("manifest", fmt.Sprintf("%x", m.Digest())), slog.Bool("distrust_old", r.cmd.DistrustOld),
+		slog.String("manifest", fmt.Sprintf("%x", m.Digest())), slog.Bool("distrust_old", r.why.distrustOld),
 		slog.String("issuing", identity.Fingerprint(r.issuing)))
 }
 

@@ -8,11 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"runtime/debug"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"valise/enroll"
@@ -27,11 +28,31 @@ import (
 
 type serveCmd struct{ common }
 
-// Run answers devices until a signal.
+// Run answers devices until a signal. When the record names other keys, or at SIGHUP when
+// configuration or HTTPS key have changed, everything but the listener is opened anew:
+// whoever connects meanwhile waits a moment.
 func (cmd *serveCmd) Run(ctx context.Context) (err error) {
 	// Every request makes some hundred KiB of garbage over a heap of a few MiB:
 	// collecting half as often saves a tenth of the processor time.
 	debug.SetGCPercent(400)
+	hangups := make(chan os.Signal, 1) // one between two rounds counts for the next
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+	door := new(door)
+	defer func() { err = errors.Join(err, door.shut()) }()
+	for {
+		if err := cmd.serve(ctx, door, hangups); !errors.Is(err, errChangeOver) {
+			return err
+		}
+	}
+}
+
+// serve answers devices with what configuration and record say at present.
+func (cmd *serveCmd) serve(ctx context.Context, door *door, hangups <-chan os.Signal) (err error) {
+	text, err := os.ReadFile(cmd.Config)
+	if err != nil {
+		return err
+	}
 	o, err := openDesk(ctx, cmd.Config)
 	if err != nil {
 		return err
@@ -79,10 +100,12 @@ func (cmd *serveCmd) Run(ctx context.Context) (err error) {
 	if err := certs.renew(ctx); err != nil {
 		return err
 	}
-	ln, err := net.Listen("tcp", o.cfg.Listen)
+	ln, err := door.open(o.cfg.Listen)
 	if err != nil {
 		return err
 	}
+	follower := &follower{office: o, path: cmd.Config, text: text, tls: tlsKey, log: log, hangups: hangups}
+	d.Health.Add("keys", follower.check)
 	log.Info("listening", "what", "acme", "address", ln.Addr().String(), "url", o.cfg.URL+acme.PathDirectory)
 	return d.Run(ctx,
 		daemon.HTTP("acme", httpServer(handler, log), tls.NewListener(daemon.Limit(daemon.LimitEach(ln, o.cfg.Limits.PerAddress), o.cfg.Limits.Connections), certs.config())),
@@ -95,6 +118,7 @@ func (cmd *serveCmd) Run(ctx context.Context) (err error) {
 				log.Error("the audit file was not opened again; lines go on into the old one", "error", err.Error())
 			}
 		}),
+		daemon.Part{Name: "keys", Serve: follower.work},
 	)
 }
 

@@ -97,13 +97,19 @@ func TestSuspensionWhileHSMIsDead(t *testing.T) {
 // Where there are officers, two approve it.
 func (b *bureau) follow(cards map[string]*enrolltest.Card) *gatewayfeed.Feed {
 	b.t.Helper()
+	return b.followAs("gateway", cards)
+}
+
+// followAs is follow for one of several gateways.
+func (b *bureau) followAs(name string, cards map[string]*enrolltest.Card) *gatewayfeed.Feed {
+	b.t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	b.write("gateway.csr", string(enrolltest.CSR(b.t, key)))
+	b.write(name+".csr", string(enrolltest.CSR(b.t, key)))
 	var chain [][]byte
-	command := []string{"gateway-cert", "--csr", filepath.Join(b.dir, "gateway.csr"), "--name", "gateway." + domain}
+	command := []string{"gateway-cert", "--csr", filepath.Join(b.dir, name+".csr"), "--name", name + "." + domain}
 	if cards != nil {
 		b.approveGateway(cards, key.Public(), command)
 	}
@@ -112,7 +118,7 @@ func (b *bureau) follow(cards map[string]*enrolltest.Card) *gatewayfeed.Feed {
 		chain = append(chain, block.Bytes)
 	}
 	f, err := gatewayfeed.Open(b.t.Context(), gatewayfeed.Config{
-		Path: filepath.Join(b.dir, "copy.db"), Root: b.root(), Domain: domain, URL: b.url,
+		Path: filepath.Join(b.dir, name+".db"), Root: b.root(), Domain: domain, URL: b.url,
 		Certificate: func() *tls.Certificate { return &tls.Certificate{Certificate: chain, PrivateKey: key} },
 	})
 	if err != nil {

@@ -51,7 +51,7 @@ type Config struct {
 	Store *authority.Store
 	Root  *x509.Certificate
 	// LedgerKey signs checkpoints: Ed25519, in the HSM. Without one, another process
-	// must have it.
+	// must have it, or Sign is called.
 	LedgerKey crypto.Signer
 	// Mark, if set, is a file outside of the database that holds the newest
 	// checkpoint that this machine has seen. A database that is behind it was

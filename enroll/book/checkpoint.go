@@ -4,6 +4,7 @@ package book
 
 import (
 	"context"
+	"crypto"
 	"crypto/ed25519"
 	"errors"
 	"fmt"
@@ -199,6 +200,20 @@ func (b *Book) origin() (origin string) {
 		}
 	})
 	return origin
+}
+
+// Sign has the book sign checkpoints with this key from now on, if the manifest names it.
+// Call it before Work.
+func (b *Book) Sign(key crypto.Signer) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	was := b.cfg.LedgerKey
+	b.cfg.LedgerKey = key
+	err := b.checkKey()
+	if err != nil {
+		b.cfg.LedgerKey = was
+	}
+	return err
 }
 
 // checkKey holds the key that signs checkpoints against the manifest: what nobody

@@ -26,7 +26,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"syscall"
@@ -145,26 +144,6 @@ func (d *Daemon) start(ctx context.Context, g *errgroup.Group, p Part) {
 		}
 		return fmt.Errorf("%s: %w", p.Name, err)
 	})
-}
-
-// HTTP is a Part that serves HTTP (or HTTPS, if ln is a TLS listener) and drains by
-// finishing the requests that run.
-func HTTP(name string, srv *http.Server, ln net.Listener) Part {
-	return Part{
-		Name: name,
-		Serve: func(context.Context) error {
-			if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
-				return err
-			}
-			return nil
-		},
-		Drain: func(ctx context.Context) error {
-			if err := srv.Shutdown(ctx); err != nil {
-				return errors.Join(err, srv.Close())
-			}
-			return nil
-		},
-	}
 }
 
 // listenLoopback refuses addresses that other machines reach: metrics and health
