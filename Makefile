@@ -5,7 +5,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint fmt bench bench-connect bench-enroll bench-mls bench-policy bench-relay bench-cutoff bench-scale fuzz mutants vectors soak clean
+.PHONY: help setup build demo test lint fmt bench bench-connect bench-enroll bench-mls bench-policy bench-relay bench-cutoff bench-scale fuzz mutants vectors soak clean upgrade-test
 
 # Where Go's own archive unpacks itself, for shells that do not know it yet.
 export PATH := $(PATH):/usr/local/go/bin
@@ -51,6 +51,10 @@ soak: ## twenty minutes of faults with people writing, and the judge's word (SOA
 	@scripts/setup test
 	@go build -o bin/ ./cmd/... ./soak/...
 	@bin/soak -bin bin -for "$(SOAK)" -seed "$(SOAK_SEED)" -store "$(SOAK_STORE)" -disk "$(SOAK_DISK)"
+
+upgrade-test: ## programs of an earlier commit beside those of the next version on one database, under load (some minutes; needs the history)
+	@scripts/setup test
+	@go test -tags upgrade -count=1 -timeout 30m -run '^TestUpgrade' ./gateway ./cmd/valise-enrolld -v | grep -E '^(upgrade:|---|FAIL|ok|panic)|_test.go:'
 
 lint: ## gofumpt, vet, staticcheck, deadcode
 	@scripts/setup lint

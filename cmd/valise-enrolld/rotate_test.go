@@ -288,6 +288,7 @@ func TestFormerKeysRetire(t *testing.T) {
 		t.Errorf("what the former key certified: %d issuing certificates, %v", len(named), err)
 	}
 	// What has retired stands there further on, above what it certified.
+	until(t, "the second of its end is over", func() bool { return time.Now().After(m.Issuers[1].Until.Add(time.Second)) })
 	b.must("rotate", "issuing")
 	if last := parse(); len(last.Issuers) != 3 || last.Number != 4 {
 		t.Errorf("manifest %d names %d issuing certificates", last.Number, len(last.Issuers))
