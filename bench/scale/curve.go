@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -35,8 +36,7 @@ type curve struct {
 // step measures one more point.
 func (c *curve) step(ctx context.Context, w *world, p plan) error {
 	at := point{devices: len(w.devices), stored: w.waiting}
-	// What has been brought before is not to be paid for by what is measured now.
-	if err := w.in.Tidy(ctx); err != nil {
+	if err := errors.Join(w.in.Tidy(ctx), w.settle(ctx)); err != nil {
 		return err
 	}
 	if err := w.converse(ctx, p.put/4); err != nil {
@@ -52,6 +52,7 @@ func (c *curve) step(ctx context.Context, w *world, p plan) error {
 			return err
 		}
 		w.waiting = at.stored - min(p.drained, at.stored/2)
+		w.settled = w.waiting
 	}
 	size, err := w.in.size()
 	if err != nil {

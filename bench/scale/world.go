@@ -24,6 +24,8 @@ const (
 	portion      = 64
 	measureSize  = 1024
 	portionBytes = 512 << 10
+	// journalLetters fill every file that a journal may have, of 64 MiB each.
+	journalLetters = 400_000
 )
 
 // A world is what a store has been told, so that it can be told more.
@@ -35,6 +37,7 @@ type world struct {
 	last     []uint64 // last number in each mailbox
 	acked    []uint64 // what each has acknowledged
 	waiting  int      // messages for who is away
+	settled  int      // waiting, when settle was called last
 	next     int      // who is written to next
 	back     int      // who comes back next
 	payload  []byte
@@ -196,6 +199,23 @@ func (w *world) converse(ctx context.Context, n int) error {
 		}
 	}
 	return w.apply(ctx, nil, acks)
+}
+
+// settle lets the store bring what was stored last to where it stays: a journal does that
+// as it is filled with something else, a server at its checkpoints. What is measured then
+// has not to pay for it.
+func (w *world) settle(ctx context.Context) error {
+	if w.in.server != nil {
+		return w.in.server.SQL(ctx, "CHECKPOINT")
+	}
+	if w.waiting == 0 || w.waiting == w.settled {
+		return nil
+	}
+	if err := w.converse(ctx, min(w.waiting-w.settled, journalLetters)); err != nil {
+		return err
+	}
+	w.settled = w.waiting
+	return nil
 }
 
 // drain has people who were away come back, sixteen at once, until they have fetched n
