@@ -45,6 +45,11 @@ type Config struct {
 	// Settings are more of the server's, as "name=value".
 	Settings []string
 
+	// Standby of another server, which it copies and follows under the name given: what that
+	// one's synchronous_standby_names may say.
+	Of   *Server
+	Name string
+
 	// Place is called with the data folder, empty, before anything is in it, and with
 	// the user whom it must belong to: to mount something there. Made is called when the data
 	// is there, of which nothing has been synced. Nil does nothing.
@@ -89,7 +94,11 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
-	if err = s.order("init"); err == nil {
+	how := "init"
+	if cfg.Of != nil {
+		how = "copy"
+	}
+	if err = s.order(how); err == nil {
 		if cfg.Made != nil {
 			cfg.Made()
 		}
@@ -132,8 +141,9 @@ func (s *Server) SocketFile() string { return filepath.Join(s.Socket, ".s.PGSQL.
 //
 // All processes of a server are children of its first one, which is stopped before the
 // list is made so that there are no new ones. A dead one nobody has waited for has no exe.
+// $3 is how a standby reaches the server that it follows.
 const keeper = `
-program=$1 dir=$2; shift 2
+program=$1 dir=$2 primary=$3; shift 3
 trap '' PIPE # nobody may be left to read the answer
 server=
 runs() { [ -n "$server" ] && [ -e /proc/$server/exe ]; }
@@ -142,6 +152,8 @@ while read -r word; do
 	case $word in
 	init) "${program%/*}/initdb" --pgdata="$dir/data" --username=` + Superuser + ` --auth=trust --encoding=UTF8 \
 		--locale=C --no-sync --no-instructions --wal-segsize=1 >&2 </dev/null || { echo failed; continue; } ;;
+	copy) "${program%/*}/pg_basebackup" --pgdata="$dir/data" --dbname="$primary" --checkpoint=fast --wal-method=stream \
+		--write-recovery-conf --no-sync >&2 </dev/null || { echo failed; continue; } ;;
 	start) runs || { "$program" "$@" >&2 </dev/null & server=$!; } ;;
 	runs) runs || { echo failed; continue; } ;;
 	crash) runs && kill -QUIT $server; wait $server ;;
@@ -149,9 +161,12 @@ while read -r word; do
 	kill) runs && kill -STOP $server && {
 		all=$(cat /proc/$server/task/$server/children)
 		kill -KILL $server $all; wait $server; gone $all; } ;;
+	freeze) runs && kill -STOP $server && kill -STOP $(cat /proc/$server/task/$server/children) ;;
+	thaw) runs && kill -CONT $(cat /proc/$server/task/$server/children) $server ;;
 	esac
 	echo done 2>/dev/null
 done
+[ -z "$server" ] || kill -CONT $(cat /proc/$server/task/$server/children 2>/dev/null) $server 2>/dev/null
 [ -z "$server" ] || kill -INT $server 2>/dev/null
 wait
 rm -rf "$dir"/* "$dir"/.s* 2>/dev/null
@@ -160,8 +175,12 @@ rm -rf "$dir"
 
 // keep starts the keeper.
 func (s *Server) keep() error {
+	primary := ""
+	if of := s.cfg.Of; of != nil {
+		primary = of.DSN("replication") + " application_name=" + s.cfg.Name
+	}
 	args := []string{
-		"-c", keeper, "sh", filepath.Join(s.cfg.Programs, "postgres"), s.Socket,
+		"-c", keeper, "sh", filepath.Join(s.cfg.Programs, "postgres"), s.Socket, primary,
 		"-D", s.data(), "-k", s.Socket, "-c", "listen_addresses=", "-c", "max_connections=200", "-c", "shared_buffers=32MB",
 		"-c", "log_min_messages=warning", "-c", "log_min_error_statement=panic",
 	}
@@ -249,6 +268,17 @@ func (s *Server) Kill() error { return s.order("kill") }
 
 // Stop ends the server in order, cutting its connections off.
 func (s *Server) Stop() error { return s.order("stop") }
+
+// Freeze stops all its processes where they are: it takes connections and answers nothing.
+// Thaw lets them go on.
+func (s *Server) Freeze() error { return s.order("freeze") }
+
+// Thaw ends Freeze.
+func (s *Server) Thaw() error { return s.order("thaw") }
+
+// Promote makes a standby a server that takes writes, whatever has become of the one that it
+// followed.
+func (s *Server) Promote(ctx context.Context) error { return s.Exec(ctx, "SELECT pg_promote()") }
 
 // Close ends the server and removes its folder.
 func (s *Server) Close() {

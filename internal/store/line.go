@@ -20,7 +20,9 @@ func (db *DB) Line(ctx context.Context) (*Line, error) {
 	if db.line == nil {
 		return nil, errors.New("store: only PostgreSQL has lines")
 	}
-	conn, err := pgx.ConnectConfig(ctx, db.line.Copy())
+	config := db.line.Copy()
+	db.servers.prepare(config, db.servers.check)
+	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
 		return nil, hush(err, db.line.Password)
 	}

@@ -109,12 +109,14 @@ func openPostgreSQL(ctx context.Context, cfg Config) (*DB, error) {
 	for name, value := range serverPatience {
 		config.RuntimeParams[name] = value
 	}
-	config.DialFunc = dial
 	// A sequential scan of a small table counts as a read of the whole table:
 	// serializable transactions would then fail for rows that they never saw.
 	config.RuntimeParams["enable_seqscan"] = "off"
 	if config.ConnectTimeout == 0 || config.ConnectTimeout > time.Minute {
 		config.ConnectTimeout = connectTimeout
+		if several(config) {
+			config.ConnectTimeout = severalTimeout
+		}
 	}
 	if config.ValidateConnect == nil { // of several hosts, the one that can write
 		config.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
@@ -123,23 +125,31 @@ func openPostgreSQL(ctx context.Context, cfg Config) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
-	db := &DB{dialect: PostgreSQL}
-	db.greet = func(ctx context.Context, conn *pgx.Conn) error {
-		return errors.Join(durable(ctx, conn, cfg.UnsafeNoSync), db.present(ctx, conn, cfg.ApplicationID, l.own))
+	servers := &servers{links: map[*link]struct{}{}, check: (*connecting).durable}
+	if cfg.UnsafeNoSync {
+		servers.check = (*connecting).hasty
 	}
-	pool := stdlib.OpenDB(*config, stdlib.OptionAfterConnect(db.greet))
+	watching, stop := context.WithCancel(context.WithoutCancel(ctx))
+	db := &DB{dialect: PostgreSQL, servers: servers, stop: stop}
+	db.greet = func(ctx context.Context, conn *pgx.Conn) error {
+		return db.present(ctx, conn, cfg.ApplicationID, l.own)
+	}
+	pool := stdlib.OpenDB(*config, stdlib.OptionBeforeConnect(servers.next), stdlib.OptionAfterConnect(db.greet), stdlib.OptionResetSession(usable))
 	pool.SetMaxOpenConns(cfg.Connections)
 	pool.SetMaxIdleConns(cfg.Connections)
 	pool.SetConnMaxIdleTime(5 * time.Minute)
 	db.writer, db.reader, db.line = pool, pool, config.Copy()
+	if several(config) {
+		go servers.watch(watching, config.Copy())
+	}
 	// Who waits for a table keeps everybody else from it: migrations have connections
 	// of their own, which do not wait for long.
 	impatient := config.Copy()
 	impatient.RuntimeParams["lock_timeout"] = strconv.FormatInt(lockTimeout.Milliseconds(), 10)
-	builder := stdlib.OpenDB(*impatient)
+	builder := stdlib.OpenDB(*impatient, stdlib.OptionBeforeConnect(servers.next), stdlib.OptionResetSession(usable))
 	defer builder.Close()
 	if err := db.found(ctx, cfg, builder); err != nil {
-		return nil, fmt.Errorf("store: open %s: %w", name, errors.Join(hush(err, config.Password), pool.Close()))
+		return nil, fmt.Errorf("store: open %s: %w", name, errors.Join(hush(err, config.Password), db.Close()))
 	}
 	db.founded.Store(true)
 	return db, nil
@@ -149,27 +159,6 @@ func openPostgreSQL(ctx context.Context, cfg Config) (*DB, error) {
 func hush(err error, password string) error {
 	if password != "" && strings.Contains(err.Error(), password) {
 		return errors.New("the server refuses, in words that show the password")
-	}
-	return err
-}
-
-// durable makes sure that a commit is on disk when it is acknowledged. Stronger
-// settings of the server, such as those that wait for a standby, are left alone.
-func durable(ctx context.Context, conn *pgx.Conn, unsafe bool) error {
-	if unsafe {
-		_, err := conn.Exec(ctx, "SET synchronous_commit = off")
-		return err
-	}
-	var fsync, commit string
-	err := conn.QueryRow(ctx, "SELECT current_setting('fsync'), current_setting('synchronous_commit')").Scan(&fsync, &commit)
-	if err != nil {
-		return err
-	}
-	if fsync != "on" {
-		return errors.New("the server runs with fsync off, which loses what it has acknowledged: switch it on")
-	}
-	if commit == "off" {
-		_, err = conn.Exec(ctx, "SET synchronous_commit = on")
 	}
 	return err
 }

@@ -35,7 +35,11 @@ func (db *DB) Write(ctx context.Context, f func(s Statements) error) error {
 func (db *DB) retry(ctx context.Context, f func() error, more func(error) bool) error {
 	wait := firstPause
 	for attempt := 1; ; attempt++ {
+		before := db.unconfirmed()
 		err := f()
+		if db.unconfirmed() != before {
+			err = errors.Join(ErrUnconfirmed, err)
+		}
 		if err == nil || !again(err, attempt) && !more(err) {
 			return err
 		}
@@ -48,4 +52,12 @@ func (db *DB) retry(ctx context.Context, f func() error, more func(error) bool) 
 		}
 		wait = min(2*wait, longPause)
 	}
+}
+
+// unconfirmed counts the commits that were reported although no standby had confirmed them.
+func (db *DB) unconfirmed() int64 {
+	if db.servers == nil {
+		return 0
+	}
+	return db.servers.cancelled.Load()
 }

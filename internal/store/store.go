@@ -119,6 +119,8 @@ type DB struct {
 	founded atomic.Bool                            // PostgreSQL: the database is claimed, and its schema known
 	line    *pgx.ConnConfig                        // PostgreSQL: for connections beside the others
 	greet   func(context.Context, *pgx.Conn) error // PostgreSQL: what each connection begins with
+	servers *servers                               // PostgreSQL
+	stop    context.CancelFunc                     // PostgreSQL: ends the watch of servers
 }
 
 // Open creates or opens the database and brings its schema up to date. Errors never
@@ -187,6 +189,9 @@ func (db *DB) Dialect() Dialect { return db.dialect }
 
 // Close ends all connections; SQLite folds the write-ahead log into the file.
 func (db *DB) Close() error {
+	if db.stop != nil {
+		db.stop()
+	}
 	if db.reader == db.writer {
 		return db.writer.Close()
 	}

@@ -113,12 +113,12 @@ func again(err error, attempt int) bool {
 }
 
 // lost reports whether a connection that once stood has ended, because the server
-// was started anew. That it cannot be reached is another matter, and waits for nobody.
+// was started anew or left behind, or what was done there is not to be built upon. That it cannot be reached is another matter, and waits for nobody.
 func lost(err error) bool {
 	var connect *pgconn.ConnectError
 	var network *net.OpError
 	s := sqlState(err)
-	return s == adminShutdown || s == crashShutdown ||
+	return s == adminShutdown || s == crashShutdown || errors.Is(err, ErrUnconfirmed) ||
 		!errors.As(err, &connect) && (errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.As(err, &network))
 }
 

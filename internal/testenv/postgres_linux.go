@@ -57,9 +57,22 @@ func PostgresServer(t testing.TB) *Cluster {
 	return c
 }
 
+// Standby starts a copy of this cluster that follows it under a name, for one test.
+func (c *Cluster) Standby(t testing.TB, name string) *Cluster {
+	t.Helper()
+	standby := startCluster(t, postgres.Config{Programs: postgresPrograms(t), Of: c.server, Name: name})
+	t.Cleanup(standby.server.Close)
+	return standby
+}
+
 func newCluster(t testing.TB, bin string) *Cluster {
 	t.Helper()
-	server, err := postgres.New(postgres.Config{Programs: bin})
+	return startCluster(t, postgres.Config{Programs: bin})
+}
+
+func startCluster(t testing.TB, cfg postgres.Config) *Cluster {
+	t.Helper()
+	server, err := postgres.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,6 +122,15 @@ func (c *Cluster) Crash(t testing.TB) { t.Helper(); must(t, c.server.Crash()) }
 
 // Stop ends the server in order, cutting its connections off. Start starts it again.
 func (c *Cluster) Stop(t testing.TB) { t.Helper(); must(t, c.server.Stop()) }
+
+// Freeze stops all processes of the server where they are, and Thaw lets them go on.
+func (c *Cluster) Freeze(t testing.TB) { t.Helper(); must(t, c.server.Freeze()) }
+
+// Thaw ends Freeze.
+func (c *Cluster) Thaw(t testing.TB) { t.Helper(); must(t, c.server.Thaw()) }
+
+// Promote makes a standby a server of its own.
+func (c *Cluster) Promote(t testing.TB) { t.Helper(); must(t, c.server.Promote(context.Background())) }
 
 // Start starts the server after it was ended.
 func (c *Cluster) Start(t testing.TB) { t.Helper(); must(t, c.server.Start()) }

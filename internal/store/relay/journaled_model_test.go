@@ -127,7 +127,9 @@ func (m *model) round(n int) {
 		m.everything()
 	case 10:
 		blob := mailbox.Blob{ID: [32]byte{byte(n)}, Group: []byte{'g', byte(m.r.IntN(3))}, Size: 9, Owner: device(m.r.IntN(8)), Name: fmt.Sprint("n", n), Expires: m.clock}
-		m.same("begin a file", func(s mailbox.Store) string { return say(s.BeginBlob(m.t.Context(), blob, mailbox.BlobLimits{Owner: 2 * mailbox.BlobUnit}, mailbox.Claim{Holder: [16]byte{1}})) })
+		m.same("begin a file", func(s mailbox.Store) string {
+			return say(s.BeginBlob(m.t.Context(), blob, mailbox.BlobLimits{Owner: 2 * mailbox.BlobUnit}, mailbox.Claim{Holder: [16]byte{1}}))
+		})
 		m.same("a file is done with", func(s mailbox.Store) string {
 			ended, err := s.BlobDone(m.t.Context(), blob.ID, blob.Owner, m.clock)
 			return say(ended, err)
