@@ -139,7 +139,7 @@ func testCancelledWait(t *testing.T, server *testenv.Cluster) {
 			return db.Ask(ctx, Question{insert, []any{1, true, []byte("x")}, func(scan func(...any) error) error { runs++; return scan(new(int)) }})
 		}},
 		"flow": {false, func(ctx context.Context) error { return db.UpdateFlow(ctx, "", counted) }},
-		"rows": {false, func(ctx context.Context) error { return db.UpdateRows(ctx, counted) }},
+		"rows": {false, func(ctx context.Context) error { return db.UpdateRows(ctx, false, counted) }},
 		"held": {false, func(ctx context.Context) error {
 			conn, err := db.Hold(ctx, 1)
 			if err != nil {
