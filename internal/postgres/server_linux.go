@@ -63,7 +63,7 @@ type Server struct {
 	Socket string // its folder, in which only its user and root can enter
 
 	cfg  Config
-	who  *user
+	who  *User
 	done chan struct{} // closed when the keeper has ended
 
 	mu      sync.Mutex
@@ -76,7 +76,7 @@ const Superuser = "valise"
 
 // New makes a server's data and starts it.
 func New(cfg Config) (*Server, error) {
-	who, err := unprivileged()
+	who, err := Unprivileged()
 	if err != nil {
 		return nil, err
 	}
@@ -121,7 +121,7 @@ func (s *Server) prepare() error {
 			return err
 		}
 	}
-	return errors.Join(s.who.own(s.Socket), s.who.own(s.data()))
+	return errors.Join(s.who.Own(s.Socket), s.who.Own(s.data()))
 }
 
 func (s *Server) data() string { return filepath.Join(s.Socket, "data") }
@@ -195,7 +195,7 @@ func (s *Server) keep() error {
 	cmd := exec.Command("/bin/sh", args...)
 	cmd.Dir, cmd.Stderr = s.Socket, log
 	cmd.Env = []string{"PATH=/usr/bin:/bin", "LC_ALL=C", "TZ=UTC"}
-	cmd.SysProcAttr = s.who.attr()
+	cmd.SysProcAttr = s.who.Attr()
 	life, err := cmd.StdinPipe()
 	if err != nil {
 		return err

@@ -12,8 +12,8 @@ import (
 	"syscall"
 )
 
-// A user is whom the server runs as: PostgreSQL does not run as root.
-type user struct {
+// A User is whom the server runs as: PostgreSQL does not run as root.
+type User struct {
 	uid, gid uint32
 	as       *syscall.Credential // whom root becomes; nil: this process's user will do
 	inner    bool                // root of a namespace with nobody else in it: it goes by another number
@@ -22,9 +22,10 @@ type user struct {
 // innerID is that number.
 const innerID = 1000
 
-func unprivileged() (*user, error) {
+// Unprivileged finds somebody whom this process may start a server as.
+func Unprivileged() (*User, error) {
 	if os.Geteuid() != 0 {
-		return &user{uid: uint32(os.Geteuid()), gid: uint32(os.Getegid())}, nil
+		return &User{uid: uint32(os.Geteuid()), gid: uint32(os.Getegid())}, nil
 	}
 	for _, name := range []string{"postgres", "nobody"} {
 		u, err := osuser.Lookup(name)
@@ -40,9 +41,9 @@ func unprivileged() (*user, error) {
 			return nil, err
 		}
 		if !mapped("/proc/self/uid_map", uid) || !mapped("/proc/self/gid_map", gid) {
-			return &user{inner: true}, nil
+			return &User{inner: true}, nil
 		}
-		return &user{uid: uint32(uid), gid: uint32(gid), as: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}, nil
+		return &User{uid: uint32(uid), gid: uint32(gid), as: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}, nil
 	}
 	return nil, errors.New("postgres: PostgreSQL does not run as root, and there is neither a user postgres nor nobody")
 }
@@ -62,15 +63,16 @@ func mapped(file string, id uint64) bool {
 	return false
 }
 
-// own gives the user a folder.
-func (u *user) own(dir string) error {
+// Own gives the user a folder.
+func (u *User) Own(dir string) error {
 	if u.as == nil {
 		return nil
 	}
 	return os.Chown(dir, int(u.uid), int(u.gid))
 }
 
-func (u *user) attr() *syscall.SysProcAttr {
+// Attr is how a process of theirs is started.
+func (u *User) Attr() *syscall.SysProcAttr {
 	attr := &syscall.SysProcAttr{Credential: u.as, Setpgid: true}
 	if u.inner {
 		attr.Cloneflags = syscall.CLONE_NEWUSER
