@@ -107,10 +107,28 @@ vectors: ## the MLS working group's vectors, counted (MLS_VECTORS=DIR for those 
 	@scripts/setup build
 	@go run ./internal/mlsvectors
 
-.PHONY: package
+.PHONY: package bundle rebuild reproducible outsider
 package: ## Debian packages of the newest commit into dist/, looked at by lintian (some minutes)
 	@scripts/setup package
 	@go run ./packaging/release package --out dist
+
+bundle: ## packages, sources, documents and what Debian has to add, signed (KEY=pkcs11:… PIN_FILE=…; without KEY by one for trying out)
+	@scripts/setup package
+	@if [ -n "$(KEY)" ]; then go run ./packaging/release bundle --out dist --key "$(KEY)" $(if $(PIN_FILE),--pin-file "$(PIN_FILE)"); else packaging/trial-key.sh dist; fi
+
+rebuild: ## build the programs from the bundle in dist/, without a network, and compare
+	@scripts/setup package
+	@rm -rf dist/unpacked && mkdir -p dist/unpacked && tar -xf dist/valise-*-bundle.tar -C dist/unpacked
+	@go run ./packaging/release rebuild dist/unpacked/valise-*
+
+reproducible: ## build everything twice, in different places, and compare bit by bit (some ten minutes)
+	@scripts/setup package
+	@go run ./packaging/release reproducible
+
+outsider: ## an outsider's hour: from a bundle to two devices that exchange messages, in a clean Debian without a network
+	@scripts/setup package
+	@rm -rf dist && packaging/trial-key.sh dist
+	@packaging/outsider.sh dist/valise-*-bundle.tar dist/release.pub
 
 clean: ## remove what the commands above left in the tree
 	rm -rf bin dist

@@ -4,7 +4,6 @@ package main
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -97,8 +96,3 @@ func sameFile(a, b string) (bool, error) {
 		}
 	}
 }
-
-type reproducibleCommand struct{}
-
-// Run builds twice and compares.
-func (c *reproducibleCommand) Run(ctx context.Context) error { return nil }

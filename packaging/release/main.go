@@ -6,9 +6,10 @@
 //
 //	go run ./packaging/release package --out dist
 //	go run ./packaging/release bundle --out dist --key pkcs11:token=release;object=bundle?module-path=… --pin-file FILE
+//	go run ./packaging/release rebuild FOLDER
 //	go run ./packaging/release reproducible
 //
-// (make package, make bundle, make reproducible.)
+// (make package, make bundle, make rebuild, make reproducible.)
 //
 // # What is built
 //
@@ -48,12 +49,13 @@ import (
 type commands struct {
 	Package      packageCommand      `cmd:"" help:"Build the Debian packages of the newest commit and have lintian look at them."`
 	Bundle       bundleCommand       `cmd:"" help:"Build packages and sources, fetch what Debian has to add, and sign it all."`
+	Rebuild      rebuildCommand      `cmd:"" help:"Build the programs from a bundle's sources, without a network, and compare."`
 	Reproducible reproducibleCommand `cmd:"" help:"Build everything twice, in different places, and compare bit by bit."`
 }
 
 func main() {
 	var c commands
-	parsed := kong.Parse(&c, kong.Name("release"), kong.Description("Builds packages and bundle."), kong.UsageOnError())
+	parsed := kong.Parse(&c, kong.Name("release"), kong.Description("Builds packages and bundle."), kong.Vars{"debian": debianPackages}, kong.UsageOnError())
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	parsed.BindTo(ctx, (*context.Context)(nil))
 	err := parsed.Run()
