@@ -42,11 +42,11 @@ step 'This machine reaches nobody: it has no route, and no name of the world mea
 ! getent ahosts example.org >/dev/null || die 'names are resolved: this is to work without'
 
 step 'The bundle is what its signer made; then its packages, and those of Debian that they need.'
-"$bundle/install.sh" --key "$key" valise valise-enrolld valise-gatewayd softhsm2 pcscd openssl >/var/tmp/valise-install.log 2>&1 ||
-	{ tail -n 30 /var/tmp/valise-install.log >&2; die 'not installed'; }
+"$bundle/install.sh" --key "$key" valise valise-enrolld valise-gatewayd softhsm2 pcscd openssl >/var/tmp/install.log 2>&1 ||
+	{ tail -n 30 /var/tmp/install.log >&2; die 'not installed'; }
 dpkg-query -W -f='  ${Package} ${Version}\n' 'valise*'
 if compgen -G "$bundle/trial/*.deb" >/dev/null; then
-	dpkg -i "$bundle"/trial/*.deb >/var/tmp/valise-trial.log 2>&1 || die 'no virtual reader: see /var/tmp/valise-trial.log'
+	dpkg -i "$bundle"/trial/*.deb >/var/tmp/trial.log 2>&1 || die 'no virtual reader: see /var/tmp/trial.log'
 fi
 
 # Machines have names without a name server, too.
@@ -71,7 +71,7 @@ start() {
 	# shellcheck disable=SC2046
 	setpriv --reuid="$user" --regid="$user" --init-groups --no-new-privs --inh-caps=-all --bounding-set=-all \
 		env -i PATH=/usr/bin:/bin $(grep -v '^#' "/etc/default/$user") \
-		"/usr/bin/$user" serve --config "/etc/valise/$1.toml" >>"/var/tmp/$user.log" 2>&1 &
+		"/usr/bin/$user" serve --config "/etc/valise/$1.toml" >>"/var/tmp/$1.log" 2>&1 &
 }
 answers() { # PORT DAEMON
 	local n
@@ -79,7 +79,7 @@ answers() { # PORT DAEMON
 		! (: <"/dev/tcp/127.0.0.1/$1") 2>/dev/null || return 0
 		sleep 0.2
 	done
-	tail -n 20 "/var/tmp/valise-$2.log" >&2 || journalctl -u "valise-$2" -n 20 >&2 || true
+	tail -n 20 "/var/tmp/$2.log" >&2 || journalctl -u "valise-$2" -n 20 >&2 || true
 	die "valise-$2 does not answer"
 }
 secret() { # FILE DAEMON: a PIN that only this daemon reads
