@@ -63,6 +63,21 @@ func (f *Flow) LaterRows(each func(scan func(...any) error) error, query string,
 	f.waiting = append(f.waiting, waiting{sql: query, args: args, each: each})
 }
 
+// Settle has what waits run now: it is for statements whose rows are needed.
+func (f *Flow) Settle() error {
+	for _, w := range f.waiting {
+		if w.each != nil {
+			rows, err := f.Query("SELECT 1")
+			if err == nil {
+				rows.Close()
+				err = rows.Err()
+			}
+			return err
+		}
+	}
+	return f.failed
+}
+
 // take reads the answer to a statement that waited.
 func (w *waiting) take(results pgx.BatchResults) error {
 	if w.each == nil {

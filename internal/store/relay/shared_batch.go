@@ -93,16 +93,27 @@ func (b *sharedBatch) lockFor(submissions []*mailbox.Submission, acks []mailbox.
 			groups[string(sub.Step.Group)] = true
 		}
 	}
-	if err := b.lockDevices(maps.Keys(devices)); err != nil {
+	if err := b.lockDevicesSoon(maps.Keys(devices)); err != nil {
 		return err
 	}
-	return b.lockGroups(groups)
+	if err := b.lockGroups(groups); err != nil {
+		return err
+	}
+	return b.flow.Settle()
 }
 
 // lockDevices locks and reads the rows of devices, in the order of their keys. It is
 // called once in a transaction, before anything else is locked. Who is alone reads those
 // that are not in memory.
 func (b *sharedBatch) lockDevices(devices func(func(mailbox.Device) bool)) error {
+	if err := b.lockDevicesSoon(devices); err != nil {
+		return err
+	}
+	return b.flow.Settle()
+}
+
+// lockDevicesSoon is lockDevices together with what is asked next.
+func (b *sharedBatch) lockDevicesSoon(devices func(func(mailbox.Device) bool)) error {
 	if b.s.owner {
 		return b.readDevices(devices)
 	}
@@ -127,22 +138,18 @@ func (b *sharedBatch) lockDevices(devices func(func(mailbox.Device) bool)) error
 	if len(keys) == 0 {
 		return nil
 	}
-	rows, err := b.flow.Query(`SELECT device, incarnation, counter, last, acked, held, bytes, hold FROM states
-		WHERE device = ANY($1) ORDER BY device FOR UPDATE`, keys)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
+	b.flow.LaterRows(func(scan func(...any) error) error {
 		st := new(state)
 		var incarnation []byte
-		if err := rows.Scan(&st.id, &incarnation, &st.counter, &st.last, &st.acked, &st.held, &st.bytes, &st.hold); err != nil {
+		if err := scan(&st.id, &incarnation, &st.counter, &st.last, &st.acked, &st.held, &st.bytes, &st.hold); err != nil {
 			return err
 		}
 		copy(st.incarnation[:], incarnation)
 		b.states[byKey[st.id]] = st
-	}
-	return rows.Err()
+		return nil
+	}, `SELECT device, incarnation, counter, last, acked, held, bytes, hold FROM states
+		WHERE device = ANY($1) ORDER BY device FOR UPDATE`, keys)
+	return nil
 }
 
 // readDevices finds the states of devices, in memory or in the database.
