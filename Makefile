@@ -5,7 +5,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint fmt bench bench-connect bench-enroll bench-mls bench-policy bench-relay bench-cutoff bench-scale fuzz mutants vectors soak clean upgrade-test
+.PHONY: help setup build demo test lint fmt bench bench-connect bench-enroll bench-mls bench-policy bench-relay bench-cutoff bench-nodes bench-scale fuzz mutants vectors soak clean upgrade-test
 
 # Where Go's own archive unpacks itself, for shells that do not know it yet.
 export PATH := $(PATH):/usr/local/go/bin
@@ -90,6 +90,10 @@ bench-policy: ## the policy benchmarks alone
 bench-relay: ## the gateway beside NATS JetStream, Mosquitto and bare QUIC relays in the same run (some 25 minutes)
 	@scripts/setup bench
 	@go run ./internal/benches ./bench/relay
+
+bench-nodes: ## one, two and three gateways on one PostgreSQL, what ends the growth, and waking up across them (some 8 minutes)
+	@scripts/setup bench
+	@go run ./internal/benches ./bench/nodes
 
 bench-scale: ## what a message costs the stores with 1,000 to 100,000 devices and 10 million stored messages (some half an hour)
 	@scripts/setup bench
