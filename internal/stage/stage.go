@@ -127,9 +127,14 @@ func (s *Stage) RootPEM(ctx context.Context, root string) (string, error) {
 
 // NewCard makes a card under an attestation root; it is in no reader yet.
 func (s *Stage) NewCard(ctx context.Context, root string, serial uint32) (*Card, error) {
+	return s.NewCardOf(ctx, root, serial, "5.4.3")
+}
+
+// NewCardOf is NewCard for a card that says that it has this firmware.
+func (s *Stage) NewCardOf(ctx context.Context, root string, serial uint32, firmware string) (*Card, error) {
 	c := &Card{Serial: serial, state: filepath.Join(s.Dir, fmt.Sprintf("%d.card", serial))}
 	_, err := Output(ctx, nil, s.command("valise-testcard"), "new", "--state", c.state, "--root", root,
-		"--serial", fmt.Sprint(serial))
+		"--serial", fmt.Sprint(serial), "--firmware", firmware)
 	return c, err
 }
 
