@@ -140,7 +140,8 @@ func (l *Land) machine(ctx context.Context, n int, c Machine, stick, hosts strin
 const userHome = "/home" + "/user"
 
 // insertCards makes the cards and puts them into readers beside the machines. Their root
-// lies on the stick, as card-roots.pem, as a vendor's would.
+// lies on the stick, as card-roots.pem, as a vendor's would, and so do the policies that
+// come with Valise.
 func (l *Land) insertCards(ctx context.Context) error {
 	root, serial := l.stage.AttestationRoot("attestation"), uint32(30000000)
 	var all []*machine
@@ -182,7 +183,10 @@ func (l *Land) insertCards(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(l.dir, "stick", "card-roots.pem"), data, 0o644)
+	return errors.Join(
+		os.WriteFile(filepath.Join(l.dir, "stick", "card-roots.pem"), data, 0o644),
+		os.CopyFS(filepath.Join(l.dir, "stick", "policies"), os.DirFS(filepath.Join(l.cfg.Project, "policies"))),
+	)
 }
 
 // Values are what the documents have shown.

@@ -17,7 +17,7 @@ import (
 
 // complains is a line by which a program of ours says why it did not do what was
 // asked. Only a command of which the document shows such a line may fail.
-var complains = regexp.MustCompile(`^(\^C)?valise[a-z-]*: `)
+var complains = regexp.MustCompile(`^valise[a-z-]*: `)
 
 // Play does what a step says, and compares.
 func (l *Land) Play(ctx context.Context, step *handbook.Step) error {
@@ -94,7 +94,10 @@ func (l *Land) goOn(ctx context.Context, m *machine, step *handbook.Step) error 
 	if err := d.compare(lines); err != nil {
 		return err
 	}
-	return status(step, s.cmd.ProcessState)
+	if err := status(step, s.cmd.ProcessState); err != nil {
+		return fmt.Errorf("%w\nprinted:\n    %s", err, strings.Join(lines, "\n    "))
+	}
+	return nil
 }
 
 // status wants a command to have succeeded, unless the document shows a complaint.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -116,7 +117,7 @@ func (s *session) printed() (string, []string) {
 	s.mu.Unlock()
 	lines := strings.Split(text, "\n")
 	for i := range lines {
-		lines[i] = strings.TrimRight(lines[i], " ")
+		lines[i] = strings.TrimRight(strings.TrimPrefix(lines[i], "^C"), " ")
 	}
 	for len(lines) > 0 && lines[len(lines)-1] == "" {
 		lines = lines[:len(lines)-1]
@@ -196,20 +197,15 @@ func (d *dialogue) guess() handbook.Values {
 }
 
 // key is the line at which ^C is pressed, or -1.
-func (d *dialogue) key() int {
-	for i, text := range d.step.Expect {
-		if strings.HasPrefix(text, "^C") {
-			return i
-		}
-	}
-	return -1
-}
+func (d *dialogue) key() int { return slices.Index(d.step.Expect, "^C") }
 
-// want is what the screen must show; ^D is not seen there.
-func (d *dialogue) want() []string {
-	want := make([]string, len(d.step.Expect))
-	for i, text := range d.step.Expect {
-		want[i] = strings.TrimRight(strings.TrimSuffix(text, "^D"), " ")
+// want is what the screen must show. Keys are not part of it: a terminal may lose what
+// it echoes of them when the program ends.
+func (d *dialogue) want() (want []string) {
+	for _, text := range d.step.Expect {
+		if text != "^C" {
+			want = append(want, strings.TrimRight(strings.TrimSuffix(text, "^D"), " "))
+		}
 	}
 	return want
 }
