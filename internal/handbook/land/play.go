@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"valise/internal/handbook"
@@ -107,7 +108,7 @@ func status(step *handbook.Step, state *os.ProcessState) error {
 			return nil
 		}
 	}
-	if !state.Success() {
+	if !state.Success() && !slices.Contains(step.Expect, "^C") {
 		return fmt.Errorf("%v", state)
 	}
 	return nil

@@ -44,8 +44,7 @@ var execStart = regexp.MustCompile(`(?m)^ExecStart=/usr/bin/(\S+)(.*)$`)
 // line is what a unit starts.
 func (l *Land) line(name string) ([]string, error) {
 	files, _ := filepath.Glob(filepath.Join(l.cfg.Project, "packaging", "*", name))
-	direct, _ := filepath.Glob(filepath.Join(l.cfg.Project, "packaging", name))
-	for _, file := range append(files, direct...) {
+	for _, file := range files {
 		data, err := os.ReadFile(file)
 		if err != nil {
 			return nil, err
@@ -53,10 +52,6 @@ func (l *Land) line(name string) ([]string, error) {
 		if match := execStart.FindStringSubmatch(string(data)); match != nil {
 			return append([]string{filepath.Join(l.cfg.Bin, match[1])}, strings.Fields(match[2])...), nil
 		}
-	}
-	if len(files)+len(direct) == 0 { // before there are packages
-		program := strings.TrimSuffix(name, ".service")
-		return []string{filepath.Join(l.cfg.Bin, program), "serve", "--config", "/etc/valise/" + strings.TrimPrefix(program, "valise-") + ".toml"}, nil
 	}
 	return nil, fmt.Errorf("packaging/ has no %s that starts something of /usr/bin", name)
 }
