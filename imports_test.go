@@ -78,6 +78,8 @@ var mayImport = map[string][]string{
 	"internal/warp":            {},
 	"internal/freeport":        {},
 	"internal/oldversion":      {},
+	"internal/handbook":        {},
+	"internal/handbook/land":   {"internal/handbook", "internal/stage"},
 	"internal/testcard/reader": {"internal/testcard"},
 	"internal/figure":          {},
 	"internal/benches":         {"internal/figure"},

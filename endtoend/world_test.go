@@ -40,7 +40,8 @@ func TestMain(m *testing.M) {
 	os.Exit(status)
 }
 
-// commands builds every command and the demo, as make does.
+// commands builds every command and the demo, as make does; VALISE_BIN names a folder in
+// which they are built already.
 func commands(t *testing.T) string {
 	t.Helper()
 	if dir := os.Getenv("VALISE_BIN"); dir != "" {

@@ -7,7 +7,7 @@
 //
 //	valise-gatewayd init --config gateway.toml     # writes a configuration to edit
 //	valise-gatewayd csr --config gateway.toml > gateway.csr
-//	… the authority turns gateway.csr into gateway.pem (valise-enrolld issue-gateway)
+//	… the authority turns gateway.csr into gateway.pem (valise-enrolld gateway-cert)
 //	valise-gatewayd serve --config gateway.toml
 //
 // # Commands

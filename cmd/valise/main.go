@@ -8,7 +8,7 @@
 //	valise send bob@interieur.example "see you at nine"
 //	valise send bob@interieur.example --file report.pdf
 //	valise labels bob@interieur.example
-//	valise send bob@interieur.example --label "SECRET//EYES ONLY" "burn this"
+//	valise send bob@interieur.example "burn this" --label "SECRET//EYES ONLY"
 //	valise receive --follow
 //	valise chat bob@interieur.example
 //	valise verify bob@interieur.example

@@ -5,6 +5,7 @@ package handbook
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -48,4 +49,25 @@ func Mentioned(data []byte) (commands [][]string, lines []int) {
 		}
 	}
 	return commands, lines
+}
+
+// Ours gives the program and its words, if a command is one of our programs, alone on
+// its line.
+func Ours(command string) (words []string, ok bool) {
+	words = strings.Fields(cut.ReplaceAllString(command, ""))
+	if len(words) == 0 || !slices.Contains(Programs, words[0]) {
+		return nil, false
+	}
+	return words, true
+}
+
+// Broken lists the lines in which code begins that ends in another one: nobody would
+// find a command there.
+func Broken(data []byte) (lines []int) {
+	for i, text := range strings.Split(string(fenced(data)), "\n") {
+		if strings.Count(text, "`")%2 != 0 {
+			lines = append(lines, i+1)
+		}
+	}
+	return lines
 }

@@ -90,14 +90,17 @@ type Span struct {
 
 // Spans lists the code that stands within a document's text.
 func Spans(data []byte) (spans []Span) {
-	// Blocks keep their lines, so that the numbers stay right.
-	data = fixed.ReplaceAllFunc(data, func(block []byte) []byte {
-		return bytes.Repeat([]byte("\n"), bytes.Count(block, []byte("\n")))
-	})
-	for i, text := range strings.Split(string(data), "\n") {
+	for i, text := range strings.Split(string(fenced(data)), "\n") {
 		for _, match := range span.FindAllStringSubmatch(text, -1) {
 			spans = append(spans, Span{i + 1, match[1]})
 		}
 	}
 	return spans
+}
+
+// fenced empties the blocks. They keep their lines, so that the numbers stay right.
+func fenced(data []byte) []byte {
+	return fixed.ReplaceAllFunc(data, func(block []byte) []byte {
+		return bytes.Repeat([]byte("\n"), bytes.Count(block, []byte("\n")))
+	})
 }
