@@ -143,7 +143,7 @@ func (h *hardware) succeed(ctx context.Context, use string) error {
 			continue
 		}
 		token := h.tokenOf(use)
-		last, n, err := lastKey(ctx, token, p.label)
+		last, n, err := keys.LastSuccessor(ctx, token, p.label)
 		if err != nil {
 			return err
 		}
@@ -155,10 +155,10 @@ func (h *hardware) succeed(ctx context.Context, use string) error {
 			last = nil
 		}
 		if last == nil {
-			if n == maxGenerations {
+			if n == keys.MaxSuccessors {
 				return fmt.Errorf("%s key: %q has %d successors, as many as there can be: give the configuration another label and run manifest renew --replace", use, p.label, n-1)
 			}
-			label := generation(p.label, n+1)
+			label := keys.Successor(p.label, n+1)
 			if last, err = token.Generate(ctx, label, hsm.GenerateOptions{Algorithm: p.algorithm, Name: label}); err != nil {
 				return fmt.Errorf("make key %q: %w", label, err)
 			}

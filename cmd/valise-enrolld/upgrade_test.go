@@ -157,4 +157,3 @@ func TestUpgradeOfTheAuthority(t *testing.T) {
 	}
 	fmt.Printf("upgrade: ok: authority of version %.12s and the next one on one database: %d devices enrolled, 0 lost\n", oldversion.Last, listed)
 }
-

@@ -130,6 +130,15 @@ func (c *restoreCommand) Run(ctx context.Context) (err error) {
 type restoredCommand struct {
 	Config string    `required:"" type:"existingfile" placeholder:"FILE" help:"Configuration file."`
 	Since  time.Time `required:"" placeholder:"TIME" help:"When the backup was made, as 2026-11-22T08:00:00Z. Of a gateway that has no backup: when it was last in order."`
+
+	Elsewhere bool `help:"This was said of the database at another of its gateways already: only let this gateway take it as it is. Needed where the database before it is gone without a backup, or was restored twice; otherwise the other gateways find out by themselves."`
+}
+
+// Help is what --help prints below the usage.
+func (*restoredCommand) Help() string {
+	return `Where several gateways share a database: stop all of them, pg_restore, run this once, at
+one of them, and start all. Until then none of them starts that has used the database after
+the backup was made, and while one runs this command refuses.`
 }
 
 // Run marks a database that was put back by other means as restored: a pg_restore, a
@@ -155,6 +164,15 @@ func (c *restoredCommand) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, audit.Close()) }()
+	if c.Elsewhere {
+		if dsn == "" {
+			return errors.New("--elsewhere is for a database that several gateways share")
+		}
+		if err := os.Remove(cfg.markFile()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return audit.Event(ctx, "store restored elsewhere", slog.Time("backup", c.Since))
+	}
 	var r relay.Restoration
 	if dsn != "" {
 		r, err = relay.RestoredShared(ctx, relay.SharedConfig{Database: dsn}, c.Since, time.Now())

@@ -163,7 +163,19 @@ func TestPostgreSQLRestored(t *testing.T) {
 	}
 	run(dump, "--format=custom", "--file="+out, "--dbname="+lost)
 	meet(t, s, 2)
-	if err := errors.Join(cfg.noteMark(t.Context(), s.(marked)), s.Close()); err != nil {
+	// Of two more gateways on the database one has seen it before and after the dump, and
+	// the other another database.
+	second, stranger := *cfg, *cfg
+	second.Audit, stranger.Audit = filepath.Join(t.TempDir(), "second.jsonl"), filepath.Join(t.TempDir(), "stranger.jsonl")
+	for _, path := range []string{second.Audit, stranger.Audit} {
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(cfg.noteMark(t.Context(), s.(marked)), second.noteMark(t.Context(), s.(marked)), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(stranger.markFile(), []byte(`{"store":"000102030405060708090a0b0c0d0e0f","seen":1}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	use(fresh)
@@ -172,12 +184,30 @@ func TestPostgreSQLRestored(t *testing.T) {
 	if err := errors.Join(cfg.checkMark(t.Context(), s.(marked)), s.Close()); !errors.Is(err, relay.ErrRolledBack) {
 		t.Errorf("pg_restore alone: %v", err)
 	}
+	node, err := relay.OpenNode(t.Context(), relay.SharedConfig{Database: fresh, Node: "second"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := second.checkMark(t.Context(), node); !errors.Is(err, relay.ErrRolledBack) {
+		t.Errorf("pg_restore alone, at another gateway: %v", err)
+	}
+	if err := (&restoredCommand{Config: config, Since: time.Now()}).Run(t.Context()); !errors.Is(err, relay.ErrInUse) {
+		t.Errorf("restored while another gateway runs: %v", err)
+	}
+	if err := node.Close(); err != nil {
+		t.Fatal(err)
+	}
 	if err := (&restoredCommand{Config: config, Since: time.Now()}).Run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	s = openStore(t, cfg)
-	if err := cfg.checkMark(t.Context(), s.(marked)); err != nil {
-		t.Error(err)
+	for _, each := range []*Config{cfg, &second} {
+		if err := each.checkMark(t.Context(), s.(marked)); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := stranger.checkMark(t.Context(), s.(marked)); !errors.Is(err, relay.ErrRolledBack) {
+		t.Errorf("a database that this one never was: %v", err)
 	}
 	if st := meet(t, s, 1); st.Acknowledged != 0 || st.Last == 0 {
 		t.Errorf("a device of the dump: %+v", st)

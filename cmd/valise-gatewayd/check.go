@@ -117,7 +117,7 @@ func (c *Config) checkToken(ctx context.Context, r *check.Report, leaf *x509.Cer
 		return
 	}
 	defer token.Close()
-	key, err := uri.Key(ctx, token)
+	key, err := c.openKey(ctx, uri, token)
 	if err != nil {
 		check.Token(r, "key", err)
 		return

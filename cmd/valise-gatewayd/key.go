@@ -34,6 +34,54 @@ func (c *Config) openToken(ctx context.Context) (*keys.URI, hsm.Token, error) {
 	return uri, token, err
 }
 
+// openKey opens the gateway's key: of those of the configured label the one that the
+// certificate is for. Where there is no such, it is the first one.
+func (c *Config) openKey(ctx context.Context, uri *keys.URI, token hsm.Token) (hsm.Key, error) {
+	if certs, err := readCertificates(c.Certificate); err == nil && len(uri.ID) == 0 {
+		key, err := keys.FindSuccessor(ctx, token, uri.Ref, func(k crypto.PublicKey) bool { return samePublic(certs[0].PublicKey, k) })
+		if key != nil || err != nil {
+			return key, err
+		}
+	}
+	return uri.Key(ctx, token)
+}
+
+func samePublic(a, b crypto.PublicKey) bool {
+	key, ok := a.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && key.Equal(b)
+}
+
+// nextKey is the key that is to be certified when the one in use is replaced: one that was
+// made for that before, or one that is made now.
+func (c *Config) nextKey(ctx context.Context, uri *keys.URI, token hsm.Token, algorithm hsm.Algorithm) (hsm.Key, string, error) {
+	if len(uri.ID) > 0 {
+		return nil, "", errors.New("configuration: key: it names its object by id: name it by a label, or change the id by hand")
+	}
+	now, err := c.openKey(ctx, uri, token)
+	if err != nil {
+		return nil, "", err
+	}
+	defer now.Close()
+	last, n, err := keys.LastSuccessor(ctx, token, uri.Ref)
+	if err != nil {
+		return nil, "", err
+	}
+	if last != nil && !samePublic(last.Public(), now.Public()) {
+		return last, keys.Successor(uri.Ref, n), nil
+	}
+	if last != nil {
+		if err := last.Close(); err != nil {
+			return nil, "", err
+		}
+	}
+	if n == keys.MaxSuccessors {
+		return nil, "", fmt.Errorf("the key %q has %d successors, as many as there can be: name another label in the configuration", uri.Ref, n-1)
+	}
+	label := keys.Successor(uri.Ref, n+1)
+	key, err := token.Generate(ctx, label, hsm.GenerateOptions{Algorithm: algorithm, Name: "valise gateway"})
+	return key, label, err
+}
+
 // readCertificates reads all certificates of a PEM file.
 func readCertificates(path string) ([]*x509.Certificate, error) {
 	data, err := os.ReadFile(path)
@@ -84,8 +132,7 @@ func (c *Config) certificate(trust *identity.Trust, key crypto.Signer) (*tls.Cer
 	if err != nil {
 		return nil, fmt.Errorf("certificate: %s: %w", c.Certificate, err)
 	}
-	public, ok := leaf.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
-	if !ok || !public.Equal(key.Public()) {
+	if !samePublic(leaf.PublicKey, key.Public()) {
 		return nil, fmt.Errorf("certificate: %s is for another key than the one in the token: run csr and have it certified", c.Certificate)
 	}
 	return &tls.Certificate{Certificate: chain, PrivateKey: key, Leaf: leaf}, nil

@@ -17,7 +17,7 @@
 // writes a configuration in which every field is explained. It overwrites
 // nothing.
 //
-//	csr --config FILE [--algorithm P-384|P-256]
+//	csr --config FILE [--algorithm P-384|P-256] [--next]
 //
 // prints a certificate request (PKCS #10, PEM) for the gateway's key, and makes
 // the key in the token first if it is not there. A key that is there is used,

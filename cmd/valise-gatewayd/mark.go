@@ -67,7 +67,18 @@ func (c *Config) checkMark(ctx context.Context, s marked) error {
 	if err != nil {
 		return err
 	}
-	if err := now.Check(relay.Mark{Store: [16]byte(id), Seen: m.Seen}); err != nil {
+	err = now.Check(relay.Mark{Store: [16]byte(id), Seen: m.Seen})
+	if shared, ok := s.(interface {
+		Was(context.Context, [16]byte) (bool, error)
+	}); ok && err != nil {
+		switch was, wasErr := shared.Was(ctx, [16]byte(id)); {
+		case wasErr != nil:
+			return wasErr
+		case was: // restored since, and said so at another gateway
+			return nil
+		}
+	}
+	if err != nil {
 		return &copiedError{err}
 	}
 	return nil

@@ -23,6 +23,7 @@ import (
 	"valise/hsm"
 	"valise/identity"
 	"valise/internal/daemon"
+	"valise/internal/keys"
 )
 
 type serveCommand struct {
@@ -35,7 +36,9 @@ type server struct {
 	log     *slog.Logger
 	audit   *daemon.Audit
 	token   hsm.Token
+	uri     *keys.URI // of the key
 	key     hsm.Key
+	former  []hsm.Key // that it was before
 	trust   *identity.Trust
 	store   mailbox.Store
 	gateway *gateway.Gateway
@@ -88,7 +91,8 @@ func (s *server) open(ctx context.Context, d *daemon.Daemon) error {
 		return err
 	}
 	s.token = token
-	if s.key, err = uri.Key(ctx, token); err != nil {
+	s.uri = uri
+	if s.key, err = cfg.openKey(ctx, uri, token); err != nil {
 		return fmt.Errorf("%w: run valise-gatewayd csr first", err)
 	}
 	if s.trust, err = cfg.trust(); err != nil {
@@ -229,7 +233,7 @@ func (s *server) reload(ctx context.Context) error {
 		} else {
 			s.log.Error("the deny list was not read; the old one stays in force", "error", err)
 		}
-		certificate, certErr := s.cfg.certificate(s.trust, s.key)
+		certificate, certErr := s.recertified(ctx)
 		if certErr == nil {
 			s.gateway.SetCertificate(certificate)
 			s.certificate.Store(certificate)
@@ -241,6 +245,21 @@ func (s *server) reload(ctx context.Context) error {
 			s.log.Info("reloaded", "denied", len(denied), "certificate_until", certificate.Leaf.NotAfter)
 		}
 	}
+}
+
+// recertified reads the certificate, which may be for a successor of the key in use.
+func (s *server) recertified(ctx context.Context) (*tls.Certificate, error) {
+	key, err := s.cfg.openKey(ctx, s.uri, s.token)
+	if err != nil {
+		return nil, err
+	}
+	certificate, err := s.cfg.certificate(s.trust, key)
+	if err != nil {
+		return nil, errors.Join(err, key.Close())
+	}
+	// Handshakes that have begun use the former one.
+	s.former, s.key = append(s.former, s.key), key
+	return certificate, nil
 }
 
 func (s *server) close() error {
@@ -265,8 +284,10 @@ func (s *server) close() error {
 		}
 		all = append(all, s.store.Close())
 	}
-	if s.key != nil {
-		all = append(all, s.key.Close())
+	for _, key := range append(s.former, s.key) {
+		if key != nil {
+			all = append(all, key.Close())
+		}
 	}
 	if s.token != nil {
 		all = append(all, s.token.Close())

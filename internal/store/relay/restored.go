@@ -213,8 +213,20 @@ func (t *restoring) mailboxes(r *Restoration) (err error) {
 
 // store makes it another store.
 func (t *restoring) store(*Restoration) error {
+	if _, err := t.exec(`INSERT INTO former_lives (id) SELECT id FROM lives WHERE one = $1 ON CONFLICT (id) DO NOTHING`, 1); err != nil {
+		return err
+	}
 	_, err := t.exec(`UPDATE lives SET id = $1, beat = 0, floor = $2`, newLife(), t.floor)
 	return err
+}
+
+// Was reports whether this is a store that was restored and, before that, the one with
+// this name: of several gateways on it only one is told so by its operator.
+func (s *Shared) Was(ctx context.Context, id [16]byte) (was bool, err error) {
+	err = s.db.View(ctx, func(tx *store.Tx) error {
+		return tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM former_lives WHERE id = $1)`, id[:]).Scan(&was)
+	})
+	return was, err
 }
 
 // A Mark says how far a store has come. Kept outside of it, it tells when the store
