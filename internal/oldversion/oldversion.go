@@ -61,6 +61,7 @@ func Build(ctx context.Context, cfg Config) (dir string, err error) {
 	if err != nil {
 		return "", err
 	}
+	cfg.Root = top // of a folder below it git would archive that folder alone
 	if cfg.Commit == "" {
 		return cfg.overlaid(ctx, top)
 	}

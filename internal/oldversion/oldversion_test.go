@@ -69,7 +69,8 @@ func says(t *testing.T, dir string) string {
 // says now; and a version that does not exist yet from the tree and what is laid over it.
 func TestBuild(t *testing.T) {
 	root, first := repository(t)
-	cfg := oldversion.Config{Commit: first, Root: root, Cache: t.TempDir(), Log: t.Output()}
+	// From any folder of the repository, as tests have their package's.
+	cfg := oldversion.Config{Commit: first, Root: filepath.Join(root, "cmd"), Cache: t.TempDir(), Log: t.Output()}
 	var dirs [2]string
 	var wg sync.WaitGroup
 	for i := range dirs {
