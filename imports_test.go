@@ -74,6 +74,7 @@ var mayImport = map[string][]string{
 	"internal/testcard":        {},
 	"internal/disk":            {},
 	"internal/postgres":        {},
+	"internal/patroni":         {"internal/freeport", "internal/postgres"},
 	"internal/wan":             {},
 	"internal/warp":            {},
 	"internal/freeport":        {},
