@@ -233,7 +233,9 @@ func (d *delivery) push() (int, error) {
 	if err := d.write(entries); err != nil {
 		return 0, err
 	}
-	d.s.g.metrics.deliveries.Add(float64(len(entries)))
+	if len(entries) > 0 {
+		d.s.g.metrics.delivered(entries, d.s.g.now())
+	}
 	if stored {
 		d.keepTurn()
 	}

@@ -330,6 +330,14 @@ func (g *Gateway) tidyOnce(ctx context.Context) {
 	if err == nil {
 		g.metrics.totals(totals)
 	}
+	if node, ok := g.cfg.Store.(mailbox.Node); ok {
+		all, err := node.Nodes(ctx)
+		if err == nil {
+			g.metrics.gateways(all)
+		} else if ctx.Err() == nil {
+			g.log.Warn("the gateways of this database were not counted", "error", err)
+		}
+	}
 }
 
 // Check says whether the gateway can do its work, for /healthz.

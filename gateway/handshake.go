@@ -30,6 +30,7 @@ type attempt struct {
 	device  atomic.Pointer[identity.Device] // whose chain was verified; possession is proven only after acceptance
 	reason  atomic.Pointer[string]          // why VerifyConnection refused
 	settled atomic.Bool                     // the handshake is complete, or has failed
+	began   time.Time
 
 	concluded atomic.Bool // the connection has ended too
 }
@@ -113,7 +114,7 @@ func (g *Gateway) connContext(ctx context.Context, info *quic.ClientInfo) (conte
 // begin lets a handshake begin, or refuses it before it costs anything. What
 // began must be concluded.
 func (g *Gateway) begin(remote net.Addr, proven bool) (a *attempt, reason string) {
-	a = &attempt{remote: remote, source: sourceOf(remote)}
+	a = &attempt{remote: remote, source: sourceOf(remote), began: time.Now()}
 	if g.open.Load() >= int64(g.limits.Connections) {
 		reason = "too_many_connections"
 	} else {
@@ -134,6 +135,7 @@ func (g *Gateway) settle(a *attempt, failed bool) bool {
 		return false
 	}
 	if !failed {
+		g.metrics.handshake.Observe(time.Since(a.began).Seconds())
 		a.hello.Store(nil) // a connection has no use for it
 	}
 	g.door.leave(a.source, failed)

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"time"
 
 	"valise/gateway/group"
 	"valise/gateway/mailbox"
@@ -158,6 +159,8 @@ func (m *sending) Flush() { m.r.out.flush() }
 // admitSend gathers the snapshot and asks for the decision. It takes the request out of
 // the allowance first: what is refused costs the gateway as much as what is not.
 func (s *session) admitSend(sub *mailbox.Submission, req *wire.Send) (*group.View, *refusal) {
+	began := time.Now()
+	defer func() { s.g.metrics.admission.Observe(time.Since(began).Seconds()) }()
 	if !s.allowance.ask(sub.Time, 1) {
 		return nil, &refusal{code: wire.RateLimited, reason: "rate_limited"}
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 
 	"valise/hsm"
+	"valise/internal/keys"
 )
 
 // openTLS opens the HTTPS key, in its own token if it has one.
@@ -20,6 +21,9 @@ func (o *office) openTLS(ctx context.Context) (key hsm.Key, err error) {
 	}
 	if key, err = keyInUse(ctx, o.tlsToken, nil, useTLS, o.cfg.Token.TLSKey); err != nil {
 		return nil, fmt.Errorf("HTTPS key %q: %w", o.cfg.Token.TLSKey, err)
+	}
+	if o.watch != nil {
+		key = keys.Timed(key, o.watch.Signs(useTLS))
 	}
 	return key, nil
 }

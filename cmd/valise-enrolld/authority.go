@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
 	"valise/attest"
 	"valise/enroll/book"
@@ -33,10 +34,13 @@ const (
 // An office is everything that is open of an authority. Which parts are set depends
 // on what the command needs.
 type office struct {
-	cfg       *Config
-	store     *authority.Store
-	audit     *daemon.Audit
-	log       *slog.Logger // nil but for serve
+	cfg   *Config
+	store *authority.Store
+	audit *daemon.Audit
+	log   *slog.Logger // nil but for serve
+
+	watch     *daemon.Watch // nil but for serve
+	appraised func(took time.Duration, passed bool)
 	chain     []*x509.Certificate
 	token     hsm.Token
 	tlsToken  hsm.Token // the same, unless the HTTPS key is apart
@@ -94,7 +98,7 @@ func (o *office) openCA(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("activation key: %w", err)
 	}
-	o.appraiser = &ca.Appraiser{Endorsements: endorsements, Policy: &o.cfg.Appraisal, ActivationKey: activation}
+	o.appraiser = &ca.Appraiser{Endorsements: endorsements, Policy: &o.cfg.Appraisal, ActivationKey: activation, Observe: o.appraised}
 	if o.token, err = openToken(ctx, o.cfg); err != nil {
 		return err
 	}

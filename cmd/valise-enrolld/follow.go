@@ -12,6 +12,7 @@ import (
 	"os"
 
 	"valise/hsm"
+	"valise/internal/keys"
 	"valise/internal/store/authority"
 	"valise/manifest"
 	"valise/record"
@@ -155,6 +156,9 @@ func (o *office) openKeys(ctx context.Context, m *manifest.Manifest, issuing, bu
 		key, err := openNamed(ctx, o.token, m, k.use, k.label)
 		if err != nil {
 			return err
+		}
+		if o.watch != nil {
+			key = keys.Timed(key, o.watch.Signs(k.use))
 		}
 		*k.into = key
 	}

@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -60,12 +61,16 @@ func (cmd *serveCmd) serve(ctx context.Context, door *door, hangups <-chan os.Si
 	defer func() { err = errors.Join(err, o.close()) }()
 	log := daemon.NewLog(os.Stderr, o.cfg.LogLevel)
 	o.log = log
-	if err := o.openCA(ctx); err != nil {
-		return err
-	}
 	d := daemon.New(daemon.Config{Admin: o.cfg.Admin, Drain: o.cfg.Drain.Duration, Log: log})
 	m := newMetrics(o.store)
 	d.Metrics.MustRegister(m)
+	o.watch, o.appraised = daemon.NewWatch(d.Metrics), m.appraised
+	o.watch.Disk("data", o.cfg.Data)
+	if err := o.openCA(ctx); err != nil {
+		return err
+	}
+	o.watch.Certificate("issuing", func() *x509.Certificate { return o.chain[0] })
+	o.watch.Certificate("root", func() *x509.Certificate { return o.chain[1] })
 	o.audit.Metrics(d.Metrics)
 	o.addHealth(d.Health)
 
@@ -87,6 +92,7 @@ func (cmd *serveCmd) serve(ctx context.Context, door *door, hangups <-chan os.Si
 		return err
 	}
 	d.Health.Add("bulletin", gateways.Check)
+	m.follow(d.Metrics, gateways.State)
 	handler, err := o.newHandler(decisions, gateways, m, log)
 	if err != nil {
 		return err
@@ -100,6 +106,7 @@ func (cmd *serveCmd) serve(ctx context.Context, door *door, hangups <-chan os.Si
 	if err := certs.renew(ctx); err != nil {
 		return err
 	}
+	o.watch.Certificate("https", certs.leaf)
 	ln, err := door.open(o.cfg.Listen)
 	if err != nil {
 		return err
@@ -194,6 +201,15 @@ func (s *serverCertificate) config() *tls.Config {
 			return s.now.Load(), nil
 		},
 	}
+}
+
+// leaf is the certificate in use.
+func (s *serverCertificate) leaf() *x509.Certificate {
+	leaf, err := x509.ParseCertificate(s.now.Load().Certificate[0])
+	if err != nil {
+		return nil
+	}
+	return leaf
 }
 
 func (s *serverCertificate) renew(ctx context.Context) error {

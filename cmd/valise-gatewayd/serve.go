@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -86,6 +87,8 @@ func (s *server) open(ctx context.Context, d *daemon.Daemon) error {
 		return err
 	}
 	s.audit.Metrics(d.Metrics)
+	watch := daemon.NewWatch(d.Metrics)
+	watch.Disk("data", cfg.Data)
 	uri, token, err := cfg.openToken(ctx)
 	if err != nil {
 		return err
@@ -95,6 +98,7 @@ func (s *server) open(ctx context.Context, d *daemon.Daemon) error {
 	if s.key, err = cfg.openKey(ctx, uri, token); err != nil {
 		return fmt.Errorf("%w: run valise-gatewayd csr first", err)
 	}
+	s.key = keys.Timed(s.key, watch.Signs("tls"))
 	if s.trust, err = cfg.trust(); err != nil {
 		return err
 	}
@@ -102,6 +106,8 @@ func (s *server) open(ctx context.Context, d *daemon.Daemon) error {
 	if err != nil {
 		return err
 	}
+	s.certificate.Store(certificate)
+	watch.Certificate("gateway", func() *x509.Certificate { return s.certificate.Load().Leaf })
 	denied, err := cfg.denied()
 	if err != nil {
 		return err

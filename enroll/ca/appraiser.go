@@ -22,6 +22,9 @@ type Appraiser struct {
 	// there could pretend to be any TPM.
 	ActivationKey []byte
 
+	// Observe, if set, is told how long each appraisal took and whether it was passed.
+	Observe func(took time.Duration, passed bool)
+
 	remembers *memory // of the CA that it works for; nil: everything is verified each time
 }
 
@@ -34,7 +37,11 @@ func (a *Appraiser) Appraise(object []byte, keyAuthorization string, device iden
 
 // Examine is Appraise with what the evidence says; the claims are nil if they could
 // not be verified.
-func (a *Appraiser) Examine(object []byte, keyAuthorization string, device identity.DeviceID, now time.Time) (*attest.Claims, *attest.Result) {
+func (a *Appraiser) Examine(object []byte, keyAuthorization string, device identity.DeviceID, now time.Time) (claims *attest.Claims, result *attest.Result) {
+	if a.Observe != nil {
+		began := time.Now()
+		defer func() { a.Observe(time.Since(began), result.Accepted()) }()
+	}
 	o, err := attest.ParseAttestationObject(object)
 	if err != nil {
 		return nil, refusedFor(err)
@@ -42,7 +49,7 @@ func (a *Appraiser) Examine(object []byte, keyAuthorization string, device ident
 	challenge := o.Challenge([]byte(keyAuthorization))
 	challenge.ActivationKey = a.ActivationKey
 	key := memoryKey(object, keyAuthorization, a.ActivationKey)
-	claims := a.remembers.recall(key, a.Endorsements, now)
+	claims = a.remembers.recall(key, a.Endorsements, now)
 	if claims == nil {
 		if claims, err = attest.Verify(o.Evidence(), challenge, a.Endorsements, now); err != nil {
 			return nil, refusedFor(err)

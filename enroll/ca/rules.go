@@ -99,10 +99,10 @@ func (c *CA) appraisers(s *record.State) []*Appraiser {
 	if c.cfg.Appraiser == nil {
 		return []*Appraiser{first}
 	}
-	first.ActivationKey = c.cfg.Appraiser.ActivationKey
+	first.ActivationKey, first.Observe = c.cfg.Appraiser.ActivationKey, c.cfg.Appraiser.Observe
 	if p := c.cfg.Appraiser.Policy; p != nil && !reflect.ValueOf(*p).IsZero() {
 		second := *first
-		second.Policy = p
+		second.Policy, second.Observe = p, nil // once is enough
 		return []*Appraiser{first, &second}
 	}
 	return []*Appraiser{first}

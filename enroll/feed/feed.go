@@ -287,6 +287,17 @@ func (f *Feed) Check(context.Context) error {
 	return errors.Join(f.fork, f.failed)
 }
 
+// State says which bulletin is the newest, of what time (zero: there is none), and how many
+// gateways follow.
+func (f *Feed) State() (number uint64, at time.Time, gateways int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.newest != nil {
+		number, at = f.newest.bulletin.Number, f.newest.bulletin.Time
+	}
+	return number, at, len(f.streams)
+}
+
 // wait returns a channel that is closed with the next change; ok is false after
 // the end of Run.
 func (f *Feed) wait() (changed <-chan struct{}, ok bool) {

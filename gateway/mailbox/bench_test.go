@@ -144,7 +144,7 @@ func BenchmarkGroupCommit(b *testing.B) {
 		b.Run(fmt.Sprint(senders), func(b *testing.B) {
 			s := openJournaled(b, 257)
 			var batches, puts int
-			box, _ := run(b, mailbox.Config{Store: s, Observe: func(n int, _ time.Duration) { batches, puts = batches+1, puts+n }})
+			box, _ := run(b, mailbox.Config{Store: s, Observe: func(o mailbox.Observed) { n := o.Submissions; batches, puts = batches+1, puts+n }})
 			payload := make([]byte, 1024)
 			_, _ = rand.Read(payload)
 			tickets := make(chan struct{})

@@ -27,8 +27,16 @@ type Config struct {
 	Hear func(News)
 	// SlowLook is how often what no news has told is looked for; 0 means slowLook.
 	SlowLook time.Duration
-	// Observe, if set, is told the size of each batch and how long it took.
-	Observe func(batch int, took time.Duration)
+	// Observe, if set, is told of each batch that was done, by the committer.
+	Observe func(Observed)
+}
+
+// Observed is what a batch took.
+type Observed struct {
+	Submissions int
+	Waited      time.Duration // the oldest submission, from its Time on
+	Commit      time.Duration // the transaction, sync included
+	Told        time.Duration // handing out, reporting and waking
 }
 
 // A Box puts submissions on disk in batches and wakes their recipients.
@@ -204,10 +212,18 @@ func (b *Box) commit(ctx context.Context, batch []item) {
 		}
 		return
 	}
-	if b.cfg.Observe != nil && len(batch) > 0 && err == nil {
-		b.cfg.Observe(len(batch), time.Since(started))
+	if b.cfg.Observe == nil || len(batch) == 0 || err != nil {
+		b.tell(batch, outcomes, err)
+		return
 	}
-	b.tell(batch, outcomes, err)
+	o := Observed{Submissions: len(batch), Commit: time.Since(started)}
+	for _, it := range batch {
+		o.Waited = max(o.Waited, started.Sub(it.submission.Time))
+	}
+	committed := time.Now()
+	b.tell(batch, outcomes, nil)
+	o.Told = time.Since(committed)
+	b.cfg.Observe(o)
 }
 
 // tell hands out what was committed and reports it, and wakes everybody at the end.

@@ -116,6 +116,7 @@ type DB struct {
 	writer  *sql.DB // SQLite: exactly one connection; BEGIN IMMEDIATE
 	reader  *sql.DB // SQLite: query_only connections; PostgreSQL: the same as writer
 	retries atomic.Int64
+	observe func(write bool, took time.Duration)   // set before the first transaction
 	founded atomic.Bool                            // PostgreSQL: the database is claimed, and its schema known
 	line    *pgx.ConnConfig                        // PostgreSQL: for connections beside the others
 	greet   func(context.Context, *pgx.Conn) error // PostgreSQL: what each connection begins with

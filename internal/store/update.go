@@ -69,7 +69,17 @@ func (db *DB) writing() *sql.TxOptions {
 	return nil
 }
 
+// Observe has each transaction told, with its kind and how long it took, retries and
+// waiting for locks included. It is called before the database is used.
+func (db *DB) Observe(told func(write bool, took time.Duration)) { db.observe = told }
+
 func (db *DB) run(ctx context.Context, pool *sql.DB, options *sql.TxOptions, lock string, f func(tx *Tx) error) error {
+	if db.observe != nil {
+		began := time.Now()
+		defer func() {
+			db.observe(options == nil && pool == db.writer || options != nil && !options.ReadOnly, time.Since(began))
+		}()
+	}
 	attempt := 0
 	return db.retry(ctx, func() error {
 		attempt++

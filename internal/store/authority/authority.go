@@ -121,6 +121,10 @@ func open(ctx context.Context, database string, expect store.Expectation) (*Stor
 // Close closes the database.
 func (s *Store) Close() error { return s.db.Close() }
 
+// Observe has each transaction told, with its kind and how long it took. It is called
+// before the store is used by several goroutines.
+func (s *Store) Observe(told func(write bool, took time.Duration)) { s.db.Observe(told) }
+
 // Retries returns how many transactions had to be run once more since Open.
 func (s *Store) Retries() int64 { return s.db.Retries() }
 
