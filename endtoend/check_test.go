@@ -126,6 +126,7 @@ func (f *fault) find(t *testing.T, w *world, program, config string, env []strin
 func TestCheckCommands(t *testing.T) {
 	t.Parallel()
 	w := emptyWorld(t, stage.Config{})
+	t.Run("metrics", func(t *testing.T) { checkMetrics(t, w) })
 	g, a := w.gateway, w.authority
 	dir, data := filepath.Dir(g.Config()), filepath.Dir(g.Database)
 	pin := filepath.Join(w.Dir, "pin")

@@ -97,6 +97,7 @@ func newMetrics(r prometheus.Registerer, g *Gateway) *metrics {
 		stages: newStages(),
 	}
 	m.contents = m.messages.WithLabelValues(kindMessage)
+	m.begin()
 	if r == nil {
 		return m
 	}
@@ -120,6 +121,20 @@ func newMetrics(r prometheus.Registerer, g *Gateway) *metrics {
 		}, func() float64 { return float64(g.box.Depth()) }))
 	r.MustRegister(m.stages.all()...)
 	return m
+}
+
+// begin makes the series that alerts and dashboards ask for, before anything happened: one
+// that appears with its first event has no increase.
+func (m *metrics) begin() {
+	for _, kind := range []string{"key_packages", "group", "commit"} {
+		m.messages.WithLabelValues(kind)
+	}
+	for _, way := range []string{"received", "sent", "fetched", "expired", "abandoned"} {
+		m.files.WithLabelValues(way)
+	}
+	m.refusals.WithLabelValues(eventRefusedRequest, "unavailable")
+	m.totals(mailbox.Totals{})
+	m.gateways(nil)
 }
 
 func (m *metrics) refused(event, reason string) { m.refusals.WithLabelValues(event, reason).Inc() }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"valise/enroll/acme"
 	"valise/internal/store/authority"
 )
 
@@ -42,6 +43,8 @@ func newMetrics(store *authority.Store) *metrics {
 			Buckets: prometheus.ExponentialBuckets(0.0001, 2, 18),
 		}, []string{"kind"}),
 	}
+	m.issued.WithLabelValues("device") // so that their first has an increase
+	m.refused.WithLabelValues(string(acme.MalformedRequest))
 	for _, verdict := range []string{"accepted", "refused"} {
 		m.stages.WithLabelValues(verdict)
 	}

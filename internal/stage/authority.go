@@ -29,6 +29,7 @@ type Authority struct {
 	stage   *Stage
 	name    string
 	config  string
+	admin   string
 	process *Process
 }
 
@@ -66,7 +67,12 @@ func (s *Stage) prepare(ctx context.Context, name, domain string) (*Authority, i
 	if err != nil {
 		return nil, 0, err
 	}
+	admin, err := freeport.Take()
+	if err != nil {
+		return nil, 0, err
+	}
 	return &Authority{
+		admin:  fmt.Sprintf("127.0.0.1:%d", admin),
 		Domain: domain, Token: token, stage: s, name: name, config: filepath.Join(dir, "enrolld.toml"),
 		Root: filepath.Join(dir, "data", "root.pem"), Audit: filepath.Join(dir, "audit.jsonl"),
 		URL: fmt.Sprintf("https://localhost:%d", port),
@@ -89,6 +95,7 @@ url = %q
 listen = "127.0.0.1:%d"
 data = "data"
 audit = "audit.jsonl"
+admin = %q
 
 [token]
 uri = "pkcs11:token=%s?module-path=%s"
@@ -101,7 +108,7 @@ roots = [%s]
 # Virtual cards say that they have firmware 5.4.3; below 5.7.0 only configured
 # roots are accepted, never a vendor's.
 min_firmware = "5.4.3"
-`, a.Domain, a.URL, port, a.Token.Label, a.Token.Module, a.stage.pinFile(), quoted(roots))
+`, a.Domain, a.URL, port, a.admin, a.Token.Label, a.Token.Module, a.stage.pinFile(), quoted(roots))
 }
 
 func (a *Authority) importRoster(ctx context.Context, file string, people []string) error {
@@ -121,6 +128,9 @@ func (a *Authority) Start(ctx context.Context) (err error) {
 	}
 	return a.process.accepts(ctx, strings.TrimPrefix(a.URL, "https://"))
 }
+
+// Metrics is the page that the daemon publishes for operators.
+func (a *Authority) Metrics(ctx context.Context) (string, error) { return metricsOf(ctx, a.admin) }
 
 // Config is the configuration file.
 func (a *Authority) Config() string { return a.config }

@@ -151,22 +151,30 @@ func (g *Gateway) LayDown(file string) error {
 	return g.process.cmd.Process.Signal(syscall.SIGHUP)
 }
 
-// Metric returns a number that the gateway publishes for operators.
-func (g *Gateway) Metric(ctx context.Context, name string) (float64, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+g.admin+"/metrics", nil)
+// Metrics is the page that the daemon publishes for operators.
+func (g *Gateway) Metrics(ctx context.Context) (string, error) { return metricsOf(ctx, g.admin) }
+
+func metricsOf(ctx context.Context, admin string) (string, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+admin+"/metrics", nil)
 	if err != nil {
-		return 0, err
+		return "", err
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return 0, err
+		return "", err
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(resp.Body, 4<<20))
+	return string(text), err
+}
+
+// Metric returns a number that the gateway publishes for operators.
+func (g *Gateway) Metric(ctx context.Context, name string) (float64, error) {
+	text, err := g.Metrics(ctx)
 	if err != nil {
 		return 0, err
 	}
-	for line := range strings.Lines(string(text)) {
+	for line := range strings.Lines(text) {
 		if value, ok := strings.CutPrefix(line, name+" "); ok {
 			return strconv.ParseFloat(strings.TrimSpace(value), 64)
 		}

@@ -176,14 +176,34 @@ func (s *Sender) run(ctx context.Context) {
 		}
 		s.mu.Lock()
 		s.why = err
+		over := s.closing && len(s.queue)+len(again) == 0 // nobody is waited for, for nothing
 		s.mu.Unlock()
+		if over {
+			return
+		}
+		hasty := s.hasty
+		if len(again) > 0 {
+			hasty = nil
+		}
 		select {
 		case <-ctx.Done():
+		case <-s.idleHasty(hasty):
 		case <-time.After(pause):
 		}
 		pause = min(2*pause, lastPause)
 	}
 	s.abandon(len(again))
+}
+
+// idleHasty is hasty while nothing is queued, and nil otherwise: whoever closes then does not
+// wait for a pause to end.
+func (s *Sender) idleHasty(hasty chan struct{}) chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.queue) > 0 {
+		return nil
+	}
+	return hasty
 }
 
 // abandon counts what no collector got.

@@ -298,6 +298,22 @@ func count(t *testing.T, seen map[string]int, text string) {
 	seen[p.params["meta"]["sequenceId"]]++
 }
 
+// Who has nothing to say does not wait for a collector that is away.
+func TestCloseWithoutCollector(t *testing.T) {
+	s := open(t, Config{Server: "unix:///nonexistent"})
+	until(t, "the first attempt", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.why != nil })
+	if err := closed(t, s); err != nil {
+		t.Error(err)
+	}
+	s = open(t, Config{Server: "unix:///nonexistent"})
+	s.Send(event(1))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.Close(ctx); err == nil || s.lost.Load() != 1 {
+		t.Errorf("%v, %d lost", err, s.lost.Load())
+	}
+}
+
 func TestConfigRefusals(t *testing.T) {
 	for server, want := range map[string]string{
 		"unix:///dev/log": "", "tcp://log.example:514": "", "tls://[2001:db8::1]:6514": "",
