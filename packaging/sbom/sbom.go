@@ -172,13 +172,10 @@ func Check(bill []byte, file string) error {
 			return fmt.Errorf("%w: it does not list %s", ErrMismatch, one)
 		}
 	}
-	for _, one := range listed {
-		if !slices.Contains(linked, one) {
-			return fmt.Errorf("%w: %s is not linked", ErrMismatch, one)
+	for i, one := range listed {
+		if !slices.Contains(linked, one) || slices.Contains(listed[:i], one) {
+			return fmt.Errorf("%w: %s is not linked, or listed twice", ErrMismatch, one)
 		}
-	}
-	if len(listed) != len(linked) {
-		return fmt.Errorf("%w: it lists something twice", ErrMismatch)
 	}
 	return nil
 }
