@@ -44,7 +44,7 @@ func packages(t *testing.T) *built {
 		return once.built
 	}
 	root := testenv.Root(t)
-	s := &stage{dir: filepath.Join(once.dir, "stage"), source: root, bin: filepath.Join(once.dir, "bin"), version: packaging.Version(), time: time.Unix(1_700_000_000, 0).UTC(), modules: downloaded(t)}
+	s := &stage{dir: filepath.Join(once.dir, "stage"), source: root, bin: filepath.Join(once.dir, "bin"), version: packaging.Version(), time: time.Unix(1_700_000_000, 0).UTC(), plain: true, modules: downloaded(t)}
 	if err := os.Mkdir(s.bin, 0o755); err != nil {
 		t.Fatal(err)
 	}

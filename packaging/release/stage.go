@@ -41,23 +41,42 @@ type stage struct {
 	version string
 	time    time.Time
 
+	// plain leaves packages as they are, uncompressed: for tests, which install them once.
+	plain bool
+
 	// modules gives the folder of a module, with its licence.
 	modules func(module string) string
 }
 
 // fill lays out all that the packages hold.
 func (s *stage) fill() error {
-	for _, from := range []string{"systemd", "etc", "debian", "nfpm"} {
+	for _, from := range []string{"systemd", "etc", "debian"} {
 		if err := s.copyTree(filepath.Join(s.source, "packaging", from), from); err != nil {
 			return err
 		}
 	}
 	for _, p := range programs {
+		if err := s.fillSettings(p); err != nil {
+			return err
+		}
 		if err := s.fillProgram(p); err != nil {
 			return fmt.Errorf("%s: %w", p.name, err)
 		}
 	}
 	return nil
+}
+
+// fillSettings writes what nfpm is told about a package.
+func (s *stage) fillSettings(p program) error {
+	name := p.name + ".yaml"
+	text, err := os.ReadFile(filepath.Join(s.source, "packaging", "nfpm", name))
+	if err != nil {
+		return err
+	}
+	if s.plain {
+		text = bytes.Replace(text, []byte("compression: gzip"), []byte("compression: none"), 1)
+	}
+	return s.write(filepath.Join("nfpm", name), text, 0o644)
 }
 
 func (s *stage) fillProgram(p program) error {
