@@ -21,6 +21,8 @@
 //	valise-enrolld list         --config FILE            print what was issued
 //	valise-enrolld backup       --config FILE --out FILE   copy everything but the HSM
 //	valise-enrolld restore      --config FILE --from FILE  into an empty place
+//	valise-enrolld export       --config FILE --out FILE   the record, for gateways without a path here
+//	valise-enrolld import       --config FILE --gateway NAME FILE   what such a gateway knows, after a restore
 //
 // A first day goes like this:
 //
@@ -121,6 +123,8 @@ type cli struct {
 	List        listCmd     `cmd:"" help:"List the certificates that were issued."`
 	Backup      backupCmd   `cmd:"" help:"Write everything but the HSM into one file, while the daemon runs."`
 	Restore     restoreCmd  `cmd:"" help:"Restore a backup into an empty data directory and database, SQLite or PostgreSQL. The daemon stays read-only until gateways were asked."`
+	Export      exportCmd   `cmd:"" help:"Write the record with manifest, checkpoint and bulletin into a file, for gateways that cannot reach this authority."`
+	Import      importCmd   `cmd:"" help:"After a restore: take in what a gateway that cannot reach this authority knows of its record (valise-gatewayd export)."`
 
 	Version kong.VersionFlag `help:"Print the version and end."`
 }

@@ -38,13 +38,20 @@
 // 1 if one says FAIL. Run it as the gateway's user. It opens the token once: a wrong
 // PIN costs one attempt.
 //
-//	import --config FILE manifest|bulletin|statement FILE...
+//	import --config FILE record|manifest|bulletin|statement FILE...
 //
-// hands the running gateway documents that came on a disk or by mail: a manifest
-// or bulletin of the authority (which publishes both at /manifest and
+// hands the running gateway documents that came on a disk or by mail: the record, or the
+// part of it that is new, with manifest, checkpoint and bulletin (valise-enrolld export);
+// a manifest or bulletin of the authority (which publishes both at /manifest and
 // /bulletin), or an officer's suspension, revocation or removal, which is obeyed
 // at once. Each is verified against the root first. If no gateway runs, they lie
 // ready for when it starts, and the command says so and fails.
+//
+//	export --config FILE --out FILE
+//
+// writes what this gateway knows of the authority's record into a file, for an authority
+// that was restored from a backup and that the gateway cannot reach (valise-enrolld
+// import).
 //
 //	backup --config FILE --out FILE
 //
@@ -118,6 +125,7 @@ type commands struct {
 	Restored restoredCommand `cmd:"" help:"Mark a database that was put back by other means as restored."`
 
 	Import importCommand `cmd:"" help:"Hand documents that came by hand to the running gateway."`
+	Export exportCommand `cmd:"" help:"Write what this gateway holds of the authority's record into a file, for an authority that it cannot reach."`
 
 	Version kong.VersionFlag `help:"Print the version and end."`
 }

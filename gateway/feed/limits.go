@@ -28,6 +28,10 @@ const (
 	// be obeyed at once.
 	spoolEvery = 200 * time.Millisecond
 
+	// maxRecordFile bounds a file of the record: as much as an authority takes back at
+	// once.
+	maxRecordFile = 1 << 30
+
 	// maxStatements bounds the statements that came by hand.
 	maxStatements = 4096
 

@@ -196,25 +196,7 @@ func (f *Feed) giveBack(ctx context.Context, client *http.Client, behind stream.
 	}
 	f.cfg.Log.Warn("the authority knows less than this gateway: giving back", "from", behind.Size, "to", held.size, "its_bulletin", behind.Bulletin)
 	response, err := f.post(ctx, client, stream.PathRestore, http.StatusNoContent, func(w io.Writer) error {
-		if err := documents(w, held, nil); err != nil {
-			return err
-		}
-		for from := behind.Size; from < held.size; {
-			items, err := f.copy.items(ctx, from, batch)
-			if err != nil {
-				return err
-			}
-			for _, i := range items {
-				if err := stream.Write(w, stream.Item{Index: i.Index, Entry: i.Entry.Marshal(), Payload: i.Payload}.Event()); err != nil {
-					return err
-				}
-				from = i.Index + 1
-			}
-		}
-		if held.bulletin == nil {
-			return nil
-		}
-		return stream.Write(w, stream.Event{Kind: stream.KindBulletin, Body: held.bulletin})
+		return f.writeBack(ctx, w, held, behind.Size)
 	})
 	if err != nil {
 		return err

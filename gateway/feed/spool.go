@@ -143,6 +143,9 @@ func (f *Feed) takeFile(ctx context.Context, path string) error {
 		return err
 	}
 	defer file.Close()
+	if strings.HasPrefix(filepath.Base(path), string(DocumentRecord)) {
+		return f.takeRecord(ctx, file)
+	}
 	raw, err := io.ReadAll(io.LimitReader(file, MaxDocument+1))
 	if err != nil {
 		return err
