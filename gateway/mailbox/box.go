@@ -204,6 +204,8 @@ func (b *Box) commit(ctx context.Context, batch []item) {
 	clear(b.submissions)
 	if err != nil {
 		b.keepAcks(acks)
+	} else if store, ok := b.cfg.Store.(postponer); ok {
+		b.keepAcks(store.PutOff())
 	}
 	if err != nil && len(batch) > 1 {
 		// One submission that the store cannot take must not refuse the others.
@@ -271,6 +273,10 @@ func (b *Box) takeAcks() []Ack {
 	clear(b.acks)
 	return acks
 }
+
+// A postponer is a Store that leaves acknowledgements for a later batch where the present one
+// would have to wait for somebody. PutOff returns those of the last Apply.
+type postponer interface{ PutOff() []Ack }
 
 // keepAcks puts acknowledgements back that the store did not take.
 func (b *Box) keepAcks(acks []Ack) {

@@ -56,6 +56,10 @@ const (
 	// gateway has in seconds. With more, others are told to look everywhere.
 	maxPending = 100_000
 
+	// maxPassed is how often an acknowledgement is put off because another gateway is at the
+	// mailbox, before a batch waits for that.
+	maxPassed = 8
+
 	// tellPause and longTellPause are between attempts to tell, and tellTimeout ends one.
 	tellPause     = 20 * time.Millisecond
 	longTellPause = 2 * time.Second

@@ -25,6 +25,8 @@ type sharedBatch struct {
 	met    map[mailbox.Device]int64 // kept for later when all this is committed
 	out    output
 	urgent urgentRows
+
+	passOver bool // devices that another transaction has locked are left out
 }
 
 func newSharedBatch(s *Shared, flow *store.Flow) *sharedBatch {
@@ -138,6 +140,10 @@ func (b *sharedBatch) lockDevicesSoon(devices func(func(mailbox.Device) bool)) e
 	if len(keys) == 0 {
 		return nil
 	}
+	mode := ""
+	if b.passOver {
+		mode = " SKIP LOCKED"
+	}
 	b.flow.LaterRows(func(scan func(...any) error) error {
 		st := new(state)
 		var incarnation []byte
@@ -148,7 +154,7 @@ func (b *sharedBatch) lockDevicesSoon(devices func(func(mailbox.Device) bool)) e
 		b.states[byKey[st.id]] = st
 		return nil
 	}, `SELECT device, incarnation, counter, last, acked, held, bytes, hold FROM states
-		WHERE device = ANY($1) ORDER BY device FOR UPDATE`, keys)
+		WHERE device = ANY($1) ORDER BY device FOR UPDATE`+mode, keys)
 	return nil
 }
 

@@ -23,7 +23,12 @@ import (
 //
 //	n, err := relay.OpenNode(ctx, relay.SharedConfig{Database: dsn, Node: "north"})
 //	box := mailbox.New(mailbox.Config{Store: n, Hear: …})   // follows the others as it runs
-type Node struct{ *Shared }
+type Node struct {
+	*Shared
+
+	putOff []mailbox.Ack          // Apply's: acknowledgements that it left for later
+	passed map[mailbox.Device]int // Apply's: how often a device's was
+}
 
 var _ mailbox.Node = (*Node)(nil)
 
@@ -36,7 +41,7 @@ func OpenNode(ctx context.Context, cfg SharedConfig) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Node{s}, nil
+	return &Node{Shared: s, passed: make(map[mailbox.Device]int)}, nil
 }
 
 var (
