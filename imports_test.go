@@ -70,6 +70,7 @@ var mayImport = map[string][]string{
 	"internal/callers":         {},
 	"internal/daemon":          {"internal/callers", "internal/syslog"},
 	"internal/syslog":          {},
+	"internal/leak":            {},
 	"internal/check":           {"hsm", "internal/daemon", "internal/store", "internal/syslog"},
 	"internal/testcard":        {},
 	"internal/disk":            {},

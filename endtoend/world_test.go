@@ -109,6 +109,14 @@ func newWorldWith(t *testing.T, cfg stage.Config, names []string, roster ...stri
 func emptyWorld(t *testing.T, cfg stage.Config, roster ...string) *world {
 	t.Helper()
 	w := emptyStage(t, cfg)
+	w.found(roster...)
+	return w
+}
+
+// found makes authority and gateway.
+func (w *world) found(roster ...string) {
+	t := w.t
+	t.Helper()
 	pem, err := w.RootPEM(w.ctx, w.root)
 	if err != nil {
 		t.Fatal(err)
@@ -123,7 +131,6 @@ func emptyWorld(t *testing.T, cfg stage.Config, roster ...string) *world {
 	if w.gateway, err = w.NewGateway(w.ctx, w.authority); err != nil {
 		t.Fatal(err)
 	}
-	return w
 }
 
 // emptyStage has nothing but an attestation root.

@@ -108,7 +108,7 @@ roots = [%s]
 # Virtual cards say that they have firmware 5.4.3; below 5.7.0 only configured
 # roots are accepted, never a vendor's.
 min_firmware = "5.4.3"
-`, a.Domain, a.URL, port, a.admin, a.Token.Label, a.Token.Module, a.stage.pinFile(), quoted(roots))
+`, a.Domain, a.URL, port, a.admin, a.Token.Label, a.Token.Module, a.stage.pinFile(), quoted(roots)) + a.stage.syslog()
 }
 
 func (a *Authority) importRoster(ctx context.Context, file string, people []string) error {

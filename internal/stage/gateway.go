@@ -88,9 +88,9 @@ func (g *Gateway) toml(port int, authority *Authority) string {
 	if g.stage.Database != "" {
 		more += fmt.Sprintf("database = %q\n", g.stage.Database)
 	}
-	limits := ""
+	limits := g.stage.syslog()
 	if g.stage.cfg.PrepareData != nil { // a disk made for tests: files that are changed often, and are soon made
-		limits = "\n[limits]\njournal_bytes = 8388608\n"
+		limits += "\n[limits]\njournal_bytes = 8388608\n"
 	}
 	return more + fmt.Sprintf(`listen = ["127.0.0.1:%d"]
 name = "localhost"

@@ -41,6 +41,17 @@ type Config struct {
 	// PrepareData is called with the gateway's data folder, empty, before the gateway
 	// starts for the first time: to mount something there. Nil does nothing.
 	PrepareData func(dir string) error
+
+	// Syslog is a collector for the daemons' audit streams (tcp://HOST:PORT); empty: none.
+	Syslog string
+}
+
+// syslog is the part of a daemon's configuration for that.
+func (s *Stage) syslog() string {
+	if s.cfg.Syslog == "" {
+		return ""
+	}
+	return fmt.Sprintf("\n[syslog]\nserver = %q\n", s.cfg.Syslog)
 }
 
 // A Stage is one machine with everything on it.

@@ -163,6 +163,9 @@ func (c *Collector) end(signal syscall.Signal) {
 	c.cmd = nil
 }
 
+// Output is the file with what the collector has understood.
+func (c *Collector) Output() string { return c.out }
+
 // Messages are those that the collector has understood so far.
 func (c *Collector) Messages(t testing.TB) (all []Collected) {
 	t.Helper()
