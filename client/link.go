@@ -38,6 +38,8 @@ type link struct {
 	waiting map[uint32]chan wire.Answer
 	err     error // why the link is dead
 
+	pacer *transport.Pacer // of files that are sent
+
 	dead chan struct{}
 }
 
@@ -81,7 +83,7 @@ func (e *Engine) dial(ctx context.Context, hello *wire.Hello) (*link, error) {
 
 // meet says Hello over a connection and waits for Welcome.
 func (e *Engine) meet(ctx context.Context, line *line, hello *wire.Hello) (*link, error) {
-	l := &link{line: line, waiting: make(map[uint32]chan wire.Answer), dead: make(chan struct{})}
+	l := &link{line: line, pacer: transport.Over(line), waiting: make(map[uint32]chan wire.Answer), dead: make(chan struct{})}
 	err := l.greet(ctx, hello, e.resume(hello))
 	e.answered(line.way, err)
 	if err != nil {

@@ -206,7 +206,7 @@ func (e *Engine) put(ctx context.Context, l *link, group []byte, id MessageID, p
 	}
 	e.uploaded(id, ready.Offset, ready.Size)
 	defer e.uploaded(id, 0, 0)
-	err = plan.Write(ctx, f, &uploading{s, e}, ready.Offset, func(done, total uint64) { e.uploaded(id, done, total) })
+	err = plan.Write(ctx, f, &uploading{l.pacer.Writer(ctx, s), e}, ready.Offset, func(done, total uint64) { e.uploaded(id, done, total) })
 	if err != nil {
 		s.CancelWrite(0)
 		return err

@@ -253,7 +253,7 @@ func (s *session) send(stream transport.Stream, get *wire.BlobGet, file *blob.Fi
 		return
 	}
 	left := file.Size - get.Offset
-	n, err := io.CopyBuffer(onlyWriter{stream}, onlyReader{io.LimitReader(body, int64(left))}, make([]byte, transferChunk))
+	n, err := io.CopyBuffer(onlyWriter{s.pacer.Writer(s.conn.Context(), stream)}, onlyReader{io.LimitReader(body, int64(left))}, make([]byte, transferChunk))
 	if err != nil || uint64(n) != left {
 		stream.CancelWrite(wire.CloseNormal)
 		s.g.log.Debug("a file was not sent to its end", "error", err, "sent", n)

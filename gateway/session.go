@@ -38,6 +38,7 @@ type session struct {
 	attached bool        // set before ready: a further connection, for files alone
 	control  atomic.Bool // the control stream is taken
 	notices  chan wire.NoticeCode
+	pacer    *transport.Pacer // of files that are sent
 	leases   chan *wire.Lease
 	changed  chan struct{} // another policy bundle is in force
 
@@ -55,7 +56,7 @@ func (g *Gateway) serve(conn transport.Conn, a *attempt) {
 	}
 	s := &session{
 		g: g, conn: conn, device: device, remote: a.remote.String(),
-		ready: make(chan struct{}), finished: make(chan struct{}), notices: make(chan wire.NoticeCode, 4), leases: make(chan *wire.Lease, maxLeases), changed: make(chan struct{}, 1),
+		ready: make(chan struct{}), finished: make(chan struct{}), pacer: transport.Over(conn), notices: make(chan wire.NoticeCode, 4), leases: make(chan *wire.Lease, maxLeases), changed: make(chan struct{}, 1),
 		transfers: [2]chan struct{}{make(chan struct{}, maxTransfers), make(chan struct{}, maxTransfers)},
 	}
 	s.allowance = g.allowances.of(device.ID, g.now())

@@ -29,6 +29,9 @@ type Conn interface {
 	CloseWithError(code wire.CloseCode, reason string) error
 	RemoteAddr() net.Addr
 	ConnectionState() tls.ConnectionState
+	// RoundTrip is how long the fastest packet took there and back, and how long they
+	// take now; 0 where there is no telling.
+	RoundTrip() (least, now time.Duration)
 }
 
 // A Stream is a pair of byte streams with flow control of its own: one that is

@@ -31,6 +31,21 @@ const (
 	// many devices send a little each. Each has a buffer of 64 KiB.
 	ServerReads = 8
 
+	// paceTarget is how much longer than the fastest packet one may take because of files:
+	// what a message waits on the way at most, more or less.
+	paceTarget = 40 * time.Millisecond
+
+	// paceRound is the least that counts as a round trip: timers are not finer.
+	paceRound = 5 * time.Millisecond
+
+	// paceFirst and paceMost are what may go in a round trip at first, and at most: the
+	// connection's own window is smaller than that. A piece is what goes at once; 4 KiB take a
+	// line of 1 Mbit/s some 30 ms.
+	paceFirst   = 8 << 10
+	paceMost    = 16 << 20
+	pacePiece   = 4 << 10
+	paceLargest = 64 << 10
+
 	// maxReason bounds the words that come with a code at the end.
 	maxReason = 256
 

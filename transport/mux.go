@@ -78,6 +78,10 @@ func (m *Mux) Context() context.Context { return m.ctx }
 // RemoteAddr implements Conn.
 func (m *Mux) RemoteAddr() net.Addr { return m.conn.RemoteAddr() }
 
+// RoundTrip implements Conn: the system knows it, and does not tell everywhere. Files have
+// a connection of their own here.
+func (*Mux) RoundTrip() (least, now time.Duration) { return 0, 0 }
+
 // ConnectionState implements Conn.
 func (m *Mux) ConnectionState() tls.ConnectionState {
 	if c, ok := m.conn.(*tls.Conn); ok {

@@ -5,6 +5,7 @@ package transport
 import (
 	"context"
 	"crypto/tls"
+	"time"
 
 	"github.com/quic-go/quic-go"
 
@@ -39,6 +40,11 @@ func (c quicConn) CloseWithError(code wire.CloseCode, reason string) error {
 }
 
 func (c quicConn) ConnectionState() tls.ConnectionState { return c.Conn.ConnectionState().TLS }
+
+func (c quicConn) RoundTrip() (least, now time.Duration) {
+	s := c.ConnectionStats()
+	return s.MinRTT, s.SmoothedRTT
+}
 
 type quicStream struct{ *quic.Stream }
 

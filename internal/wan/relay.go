@@ -35,6 +35,8 @@ type Weather struct {
 	Loss, Duplicate, Reorder float64 // shares of all packets, 0 to 1
 	Delay, Jitter            time.Duration
 	Cut                      bool // nothing gets through
+	Rate                     int  // bytes a second in each direction; 0: any number
+	Queue                    int  // bytes that wait for that; what is more is lost
 }
 
 // Stats count packets, both ways together.
@@ -61,7 +63,8 @@ type sender struct {
 // A lane is one way. At most one packet waits in it to be overtaken.
 type lane struct {
 	deliver func(packet []byte)
-	held    []byte // guarded by the relay's mutex
+	held    []byte    // guarded by the relay's mutex, as what follows
+	free    time.Time // when everything that waits for the Rate has gone
 }
 
 // New starts a relay in fair weather.
@@ -164,6 +167,12 @@ func (r *Relay) carry(l *lane, packet []byte) {
 		r.mu.Unlock()
 		return
 	}
+	delay, ok := l.queue(w, len(packet))
+	if !ok {
+		r.stats.Lost++
+		r.mu.Unlock()
+		return
+	}
 	packets := [][]byte{packet}
 	if chance(w.Duplicate) {
 		r.stats.Duplicated++
@@ -180,7 +189,7 @@ func (r *Relay) carry(l *lane, packet []byte) {
 		time.AfterFunc(overtake, func() { r.release(l, packet) })
 	}
 	r.stats.Carried += int64(len(packets))
-	delay := w.Delay
+	delay += w.Delay
 	if w.Jitter > 0 {
 		delay += time.Duration(r.rng.Int64N(int64(w.Jitter)))
 	}
@@ -198,6 +207,24 @@ func (r *Relay) carry(l *lane, packet []byte) {
 		return
 	}
 	send()
+}
+
+// queue puts a packet behind those that wait for the rate, and says how long that takes; or
+// that the queue is full. The relay's mutex is held.
+func (l *lane) queue(w Weather, size int) (time.Duration, bool) {
+	if w.Rate == 0 {
+		return 0, true
+	}
+	now := time.Now()
+	if l.free.Before(now) {
+		l.free = now
+	}
+	wait := l.free.Sub(now)
+	if waiting := int(wait.Seconds() * float64(w.Rate)); waiting+size > w.Queue {
+		return 0, false
+	}
+	l.free = l.free.Add(time.Duration(size) * time.Second / time.Duration(w.Rate))
+	return l.free.Sub(now), true
 }
 
 // release lets a packet go that nothing has overtaken.
