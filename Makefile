@@ -5,7 +5,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint fmt bench bench-connect bench-enroll bench-mls bench-policy bench-relay bench-cutoff bench-nodes bench-scale fuzz mutants vectors soak clean upgrade-test
+.PHONY: help setup build demo test lint fmt bench bench-connect bench-enroll bench-mls bench-policy bench-relay bench-cutoff bench-files bench-nodes bench-scale fuzz mutants vectors soak clean upgrade-test
 
 # Where Go's own archive unpacks itself, for shells that do not know it yet.
 export PATH := $(PATH):/usr/local/go/bin
@@ -83,6 +83,10 @@ bench-connect: ## 20,000 idle devices, all lost and back at once (some five minu
 bench-cutoff: ## from an officer's statement to the closed connection, and to 20 groups without the device (some 3 minutes)
 	@scripts/setup bench
 	@go run ./internal/benches ./bench/cutoff
+
+bench-files: ## a file of 1 GiB beside copying and bare QUIC, and messages beside files (FILES=10 for 10 GiB and 21 GiB of disk)
+	@scripts/setup bench
+	@VALISE_FILES_GIB="$(FILES)" go run ./internal/benches ./bench/files
 
 bench-policy: ## the policy benchmarks alone
 	@go run ./internal/benches ./policy/...
