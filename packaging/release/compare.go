@@ -63,7 +63,7 @@ func list(dir string) (map[string]fs.FileMode, error) {
 			return err
 		}
 		within, err := filepath.Rel(dir, name)
-		all[within] = info.Mode()&fs.ModeType | info.Mode().Perm()&0o111
+		all[within] = info.Mode()&fs.ModeType | info.Mode().Perm()&0o100 // the others' bits are the umask's
 		return err
 	})
 	return all, err
