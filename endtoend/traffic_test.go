@@ -51,6 +51,7 @@ type letter struct {
 type correspondence struct {
 	from, to *person
 	rng      *rand.Rand
+	texts    bool // no files
 	// kill, if set, says whether the next send is to be killed on its way, and
 	// counts one that was.
 	kill     func(rng *rand.Rand) (after time.Duration, ok bool)
@@ -82,7 +83,7 @@ func (c *correspondence) run(ctx context.Context, stop <-chan struct{}) error {
 func (c *correspondence) compose(n int) (*letter, error) {
 	l := &letter{id: fmt.Sprintf("%016x%016x", c.rng.Uint64(), c.rng.Uint64())}
 	name := fmt.Sprintf("%s-%d", c.from.Name, n)
-	if n%8 != 0 {
+	if n%8 != 0 || c.texts {
 		l.text = fmt.Sprintf("%s to %s, number %d, %x", c.from.Name, c.to.Name, n, c.rng.Uint64())
 	} else {
 		data := make([]byte, 1+c.rng.IntN(200<<10))

@@ -277,7 +277,7 @@ type status struct {
 	Address, Device, Why string
 	Unlocked             bool
 	Engine               struct {
-		Connection struct{ Name, Transport string }
+		Connection struct{ Name, Transport, Node string }
 		Queued     int
 	}
 }

@@ -122,3 +122,11 @@ func (a *authority) gateway(t testing.TB, name string) *tls.Certificate {
 	leaf := sign(t, template, a.issuer, key.Public(), a.issuerKey)
 	return &tls.Certificate{Certificate: [][]byte{leaf.Raw, a.issuer.Raw}, PrivateKey: key}
 }
+
+// testWriter puts the log of a gateway under test into that of the test.
+type testWriter struct{ t testing.TB }
+
+func (w testWriter) Write(p []byte) (int, error) {
+	w.t.Log(string(p))
+	return len(p), nil
+}

@@ -45,7 +45,7 @@ func (s *session) mayUse(group []byte) *refusal {
 	if r := admitDevice(&snapshot{now: s.g.now(), device: s.device, denied: s.g.deniedNow(), set: s.g.Standings()}); r != nil {
 		return r
 	}
-	view, err := s.g.groups.View(s.conn.Context(), group)
+	view, err := s.g.groups.Present(s.conn.Context(), group)
 	switch {
 	case err != nil && isUnknown(err):
 		return &refusal{code: wire.UnknownGroup, reason: "unknown_group"}

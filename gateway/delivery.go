@@ -25,6 +25,7 @@ type delivery struct {
 	second second        // run's
 	ahead  *ahead        // run's; nil: the device does not know of it
 	last   wire.Last     // run's; the last delivery written
+	kept   bool          // run's; what was to be withheld was there no more
 
 	mu     sync.Mutex
 	runs   bool   // guarded by mu; run does its work
@@ -86,7 +87,7 @@ func (s *session) serveDelivery(stream transport.Stream) {
 	start := max(resume.Cursor, s.standing.Acknowledged)
 	d.sent, d.acked = start, start
 	d.ahead = newAhead(resume)
-	s.g.box.Ack(s.device.ID, start)
+	s.g.box.AckSeat(s.seat(), start)
 	s.streams.Go(func() { // with a stack of its own, as that of requests
 		d.readAcks(in)
 		d.end()
@@ -94,6 +95,11 @@ func (s *session) serveDelivery(stream transport.Stream) {
 	mail.OnWake(d.start)
 	d.start()
 	s.g.duties.nudge() // somebody may be waited for
+}
+
+// seat names the connection among those that the device has had.
+func (s *session) seat() mailbox.Seat {
+	return mailbox.Seat{Device: s.device.ID, Turn: s.standing.Turn}
 }
 
 // start has somebody look for what is to be sent, unless somebody does already or the
@@ -369,7 +375,7 @@ func (d *delivery) readAcks(in *frames) {
 		if d.turnOver() {
 			d.endTurn()
 		}
-		d.s.g.box.Ack(d.s.device.ID, ack.Number)
+		d.s.g.box.AckSeat(d.s.seat(), ack.Number)
 		select {
 		case d.moved <- struct{}{}:
 		default:

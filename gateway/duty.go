@@ -96,6 +96,24 @@ func (d *duties) review() {
 	}
 }
 
+// waits says whether somebody must be removed from a group.
+func (d *duties) waits(id []byte) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.due[string(id)] != nil
+}
+
+// epochs are those of the groups from which somebody must be removed, as they are known here.
+func (d *duties) epochs() map[string]uint64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	out := make(map[string]uint64, len(d.due))
+	for id, w := range d.due {
+		out[id] = w.view.Epoch
+	}
+	return out
+}
+
 // room says whether more groups may wait than do: half of them are kept for those that
 // are in use.
 func (d *duties) room() bool {

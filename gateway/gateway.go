@@ -53,9 +53,12 @@ type Config struct {
 	// Tightening says what is refused while no newer bulletin comes; the zero value
 	// is for a gateway that follows no authority.
 	Tightening bulletin.Tightening
-	Authority  string // host:port that devices reach through tunnels; empty: none
-	Limits     Limits
-	Batch      int // submissions in one transaction; 0 means mailbox.DefaultBatch
+	// Behind is called when another gateway on the store has newer standings, or may have: they
+	// are to be asked for at once. It must return soon. Nil does nothing.
+	Behind    func()
+	Authority string // host:port that devices reach through tunnels; empty: none
+	Limits    Limits
+	Batch     int // submissions in one transaction; 0 means mailbox.DefaultBatch
 }
 
 // A Gateway relays for one domain.
@@ -75,6 +78,7 @@ type Gateway struct {
 	holds       *holds
 	sweep       *sweep
 	circles     circles
+	others      *others
 	lawAt       atomic.Int64 // when bundle or standings changed last, milliseconds since 1970
 	clock       func() time.Time
 	turns       turns
@@ -123,8 +127,9 @@ func New(cfg Config) (*Gateway, error) {
 	g.attempts = attempts{limit: rate.Limit(g.limits.Commits), burst: g.limits.CommitBurst, all: make(map[identity.DeviceID]map[string]*rate.Limiter)}
 	g.orders = attempts{limit: rate.Every(tunnelPause), burst: tunnelBurst, all: make(map[identity.DeviceID]map[string]*rate.Limiter)}
 	g.duties = newDuties(func(id identity.DeviceID, a identity.Address) bool { return against(g.Standings(), id, a) != "" }, g.listening)
+	g.others = newOthers(g)
 	g.holds = &holds{
-		store: cfg.Store, set: g.Standings, log: g.log, news: make(chan struct{}, 1),
+		store: cfg.Store, node: g.others.node, behind: g.behind, set: g.Standings, log: g.log, news: make(chan struct{}, 1),
 		tell: func(event string, id mailbox.Device) {
 			g.record(event, "", slog.String("device", identity.DeviceID(id).String()))
 		},
@@ -138,14 +143,14 @@ func New(cfg Config) (*Gateway, error) {
 	g.SetStandings(cfg.Standings)
 	g.rules.Store(cfg.Rules)
 	var err error
-	if g.keys, err = loadTransportKeys(cfg.Dir); err != nil {
+	if g.keys, err = transportKeysOf(cfg); err != nil {
 		return nil, err
 	}
 	if g.blobs, err = g.openFiles(); err != nil {
 		return nil, err
 	}
 	g.metrics = newMetrics(cfg.Metrics, g)
-	g.box = mailbox.New(mailbox.Config{Store: cfg.Store, Batch: cfg.Batch, Observe: g.metrics.batch})
+	g.box = mailbox.New(mailbox.Config{Store: cfg.Store, Batch: cfg.Batch, Observe: g.metrics.batch, Hear: g.others.hear})
 	g.groups = group.New(group.Config{
 		Trust: cfg.Trust, Store: cfg.Store, Box: g.box,
 		Denied:  func(d *identity.Device) bool { return g.deniedNow()[d.ID] || outOf(g.Standings(), d) != "" },
@@ -168,6 +173,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	work.Go(func() error { return g.watchAge(ctx) })
 	work.Go(func() error { return g.expireMail(ctx) })
 	work.Go(func() error { return g.giveBack(ctx) })
+	work.Go(func() error { return g.others.run(ctx) })
 	return work.Wait()
 }
 
@@ -208,9 +214,14 @@ func (g *Gateway) Serve(ctx context.Context, conn net.PacketConn) error {
 }
 
 // comeBack is when one of so many devices is to come back: each at another time, as
-// fast as one gateway takes them in.
-func comeBack(devices int) time.Duration {
-	return backLeast + rand.N(max(backLeast, time.Duration(devices)*time.Second/backRate))
+// fast as one gateway takes them in. To another gateway it may come before this one has
+// started again.
+func (g *Gateway) comeBack(devices int) time.Duration {
+	spread := rand.N(max(backLeast, time.Duration(devices)*time.Second/backRate))
+	if g.others.node != nil {
+		return max(time.Millisecond, spread)
+	}
+	return backLeast + spread
 }
 
 // enter counts a connection in, unless the gateway is stopping.
@@ -231,7 +242,7 @@ func (g *Gateway) Drain(ctx context.Context) error {
 	g.mu.Lock()
 	g.draining = true
 	for s := range g.served {
-		_ = s.conn.CloseWithError(wire.CloseShutdown, wire.BackIn(comeBack(len(g.served))))
+		_ = s.conn.CloseWithError(wire.CloseShutdown, wire.BackIn(g.comeBack(len(g.served))))
 	}
 	g.mu.Unlock()
 	idle := make(chan struct{})

@@ -67,14 +67,16 @@ func leafOf(t *testing.T, g *mls.Group, d *testDevice) mls.LeafIndex {
 
 // Many commits for one epoch: exactly one wins, and every loser finds the
 // winner's commit in its mailbox.
-func TestOneCommitWins(t *testing.T) {
-	gw := startGateway(t, gatewayOptions{})
-	alice := newDevice(t, gw, "alice").ready()
+func TestOneCommitWins(t *testing.T) { oneCommitWins(t, startGateway(t, gatewayOptions{})) }
+
+// oneCommitWins has the devices at several gateways by turns.
+func oneCommitWins(t *testing.T, gateways ...*testGateway) {
+	alice := newDevice(t, gateways[0], "alice").ready()
 	ga := alice.found()
 	others := []*testDevice{}
 	groups := []*mls.Group{}
-	for _, name := range []string{"bob", "carol", "dave", "erin"} {
-		d := newDevice(t, gw, name).ready()
+	for i, name := range []string{"bob", "carol", "dave", "erin"} {
+		d := newDevice(t, gateways[i%len(gateways)], name).ready()
 		alice.add(ga, alice.take(name)...)
 		for i, o := range others {
 			if o.read(groups[i]) != "commit" {

@@ -160,6 +160,9 @@ type gatewayOptions struct {
 	standings *bulletin.Set
 	tighten   bulletin.Tightening
 	swept     chan<- int // how many groups each walk looked at
+	database  string     // PostgreSQL that it shares with others, as the node of a name
+	node      string
+	behind    func()
 }
 
 func startGateway(t testing.TB, o gatewayOptions) *testGateway {
@@ -184,7 +187,7 @@ func startGateway(t testing.TB, o gatewayOptions) *testGateway {
 	audit := &auditLog{more: make(chan struct{}, 1)}
 	g, err := New(Config{
 		Authority: o.tunnel, Trust: o.authority.trust(), Domain: o.authority.domain, Certificate: o.authority.gateway(t, "127.0.0.1"),
-		Store: kept, Dir: o.dir, Audit: audit.write, Denied: o.denied, Limits: o.limits, Record: o.record, Tightening: o.tighten, Standings: o.standings,
+		Behind: o.behind, Store: kept, Dir: o.dir, Audit: audit.write, Denied: o.denied, Limits: o.limits, Record: o.record, Tightening: o.tighten, Standings: o.standings,
 		Log: slog.New(slog.NewTextHandler(testWriter{t}, nil)),
 	})
 	if err != nil {
@@ -245,13 +248,6 @@ func listenBoth(t testing.TB) (*net.UDPConn, *net.TCPListener) {
 		}
 		_ = conn.Close() // the number is taken there: another one
 	}
-}
-
-type testWriter struct{ t testing.TB }
-
-func (w testWriter) Write(p []byte) (int, error) {
-	w.t.Log(string(p))
-	return len(p), nil
 }
 
 // testDevice speaks the protocol with software keys and a ratchet of its own.

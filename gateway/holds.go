@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"valise/bulletin"
@@ -22,15 +23,18 @@ import (
 //
 // Standings are the truth, and the store follows, after a restart too.
 type holds struct {
-	store mailbox.Store
-	set   func() *bulletin.Set
-	tell  func(event string, id mailbox.Device)
-	log   *slog.Logger
-	news  chan struct{}
+	store  mailbox.Store
+	node   mailbox.Node // nil: no other gateway lays and lifts holds
+	behind func()       // has newer standings asked for
+	set    func() *bulletin.Set
+	tell   func(event string, id mailbox.Device)
+	log    *slog.Logger
+	news   chan struct{}
 
 	// mu orders what is laid and lifted; it is held while the store does one of them.
 	mu   sync.Mutex
 	done map[mailbox.Device]mailbox.Hold // guarded by mu; nil until it was read
+	old  atomic.Bool                     // others may have laid and lifted some since
 }
 
 var errSuperseded = errors.New("gateway: other standings are in force by now")
@@ -60,6 +64,10 @@ func (h *holds) run(ctx context.Context) error {
 			return nil
 		case errors.Is(err, errSuperseded):
 			h.nudge()
+		case errors.Is(err, mailbox.ErrOlderLaw):
+			h.log.Info("another gateway knows newer standings: they are asked for", "bulletin", h.set().Number(), "detail", err)
+			h.behind()
+			timer.Reset(holdPause)
 		case err != nil:
 			h.log.Error("mailboxes do not follow standings; tried again soon", "error", err)
 			timer.Reset(holdPause)
@@ -70,6 +78,12 @@ func (h *holds) run(ctx context.Context) error {
 // follow lays and lifts what differs.
 func (h *holds) follow(ctx context.Context) error {
 	set := h.set()
+	if h.node != nil {
+		h.outdate()
+		if err := h.node.Govern(ctx, set.Number()); err != nil {
+			return err
+		}
+	}
 	wanted, err := h.wanted(ctx, set)
 	if err != nil {
 		return err
@@ -78,8 +92,10 @@ func (h *holds) follow(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	changed := false
 	for id, hold := range wanted {
 		if held[id] != hold && held[id] != mailbox.Purged {
+			changed = true
 			if err := h.lay(ctx, set, id, hold); err != nil {
 				return err
 			}
@@ -87,13 +103,20 @@ func (h *holds) follow(ctx context.Context) error {
 	}
 	for id, hold := range held {
 		if _, barred := wanted[id]; !barred && hold == mailbox.Quarantined {
+			changed = true
 			if err := h.lay(ctx, set, id, mailbox.Free); err != nil {
 				return err
 			}
 		}
 	}
+	if changed && h.node != nil {
+		h.node.Tell(mailbox.News{Law: set.Number()})
+	}
 	return nil
 }
+
+// outdate has what is laid read again: others may have changed it.
+func (h *holds) outdate() { h.old.Store(true) }
 
 // wanted are the holds of all devices against whom something speaks.
 func (h *holds) wanted(ctx context.Context, set *bulletin.Set) (map[mailbox.Device]mailbox.Hold, error) {
@@ -141,6 +164,9 @@ func (h *holds) now(ctx context.Context) (map[mailbox.Device]mailbox.Hold, error
 
 // read asks the store once. The caller holds h.mu.
 func (h *holds) read(ctx context.Context) (err error) {
+	if h.old.Swap(false) {
+		h.done = nil
+	}
 	if h.done == nil {
 		h.done, err = h.store.Holds(ctx)
 		if h.done == nil && err == nil {
@@ -199,7 +225,11 @@ func (h *holds) admit(ctx context.Context, d *identity.Device) (bool, error) {
 		return false, nil
 	case mailbox.Quarantined:
 		if against(h.set(), d.ID, d.Address) == "" {
-			return true, h.change(ctx, d.ID, mailbox.Free)
+			err := h.change(ctx, d.ID, mailbox.Free)
+			if errors.Is(err, mailbox.ErrOlderLaw) {
+				h.behind()
+			}
+			return true, err
 		}
 	}
 	return true, nil

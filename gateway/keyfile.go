@@ -3,6 +3,7 @@
 package gateway
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -11,6 +12,8 @@ import (
 	"path/filepath"
 
 	"github.com/quic-go/quic-go"
+
+	"valise/gateway/mailbox"
 )
 
 // transportKeys live as long as the data directory. With them a restarted
@@ -20,6 +23,24 @@ import (
 type transportKeys struct {
 	reset quic.StatelessResetKey
 	token quic.TokenGeneratorKey
+}
+
+// transportKeysOf are the keys of the data directory or, where several gateways use the
+// store, those that they share: so that any of them behind one address can tell a device
+// that its connection is gone, and takes the address tokens of the others.
+func transportKeysOf(cfg Config) (k transportKeys, err error) {
+	node, ok := cfg.Store.(mailbox.Node)
+	if !ok {
+		return loadTransportKeys(cfg.Dir)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), sharedKeysTimeout)
+	defer cancel()
+	keys, err := node.TransportKeys(ctx)
+	if err != nil {
+		return k, fmt.Errorf("gateway: the transport keys: %w", err)
+	}
+	k.reset, k.token = keys.Reset, keys.Token
+	return k, nil
 }
 
 func loadTransportKeys(dir string) (k transportKeys, err error) {

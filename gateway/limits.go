@@ -133,6 +133,15 @@ const (
 	sweepPage = 64
 	sweepRest = 4
 
+	// othersLook is how often what other gateways on the store may have changed is looked
+	// for, beside what they tell, and othersPortion how much is asked for in one question.
+	othersLook    = 10 * time.Second
+	othersPortion = 1000
+
+	// sharedKeysTimeout is how long the store may take to give out the transport keys that
+	// gateways share.
+	sharedKeysTimeout = 30 * time.Second
+
 	// maxDue bounds the groups that wait for a removal.
 	maxDue = 10_000
 

@@ -194,15 +194,25 @@ func contains[T comparable](list []T, d T) bool {
 	return false
 }
 
-// notify sends a notice to a device if it is connected and listening.
+// notify sends a notice to a device if it is connected and listening, here or elsewhere.
 func (g *Gateway) notify(d identity.DeviceID, code wire.NoticeCode) {
-	if s := g.session(d); s != nil {
-		select {
-		case s.notices <- code:
-		default: // one is waiting already
-		}
-		s.tell()
+	if !g.notifyHere(d, code) {
+		g.others.tell(mailbox.News{Notices: []mailbox.Notice{{Device: d, Code: uint8(code)}}})
 	}
+}
+
+// notifyHere is notify for a device that is connected here; false if it is not.
+func (g *Gateway) notifyHere(d identity.DeviceID, code wire.NoticeCode) bool {
+	s := g.session(d)
+	if s == nil {
+		return false
+	}
+	select {
+	case s.notices <- code:
+	default: // one is waiting already
+	}
+	s.tell()
+	return true
 }
 
 func (s *session) getGroup(ctx context.Context, r *wire.GetGroup) (wire.Answer, error) {

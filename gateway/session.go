@@ -32,6 +32,7 @@ type session struct {
 	finished chan struct{}    // closed when nothing of this session runs any more
 	standing mailbox.Standing // set before ready
 	seq      *sequence        // set before ready
+	turn     atomic.Uint64    // which arrival of the device this is; 0: not known yet, or of no use
 	current  bool             // set before ready: the Hello's incarnation is the one on record
 	down     atomic.Pointer[delivery]
 	renewal  bool        // may do nothing but open tunnels
@@ -211,6 +212,7 @@ func (s *session) welcome(stream io.Writer, hello *wire.Hello) error {
 		return err
 	}
 	s.standing = standing
+	s.turn.Store(standing.Turn)
 	s.current = hello.Incarnation == standing.Incarnation && hello.Incarnation != [16]byte{}
 	s.seq = newSequence(standing.Counter)
 	if standing.Began {

@@ -41,6 +41,13 @@ var databases struct {
 // has left.
 func openStore(t testing.TB, o gatewayOptions) mailbox.Store {
 	t.Helper()
+	if o.node != "" {
+		s, err := relay.OpenNode(context.Background(), relay.SharedConfig{Database: o.database, Quota: o.quota, Node: o.node})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
 	if strings.HasPrefix(t.Name(), onPostgreSQL) {
 		databases.Lock()
 		defer databases.Unlock()

@@ -46,7 +46,7 @@ func (r *requester) submit(req wire.Submission, body []byte) {
 		}
 	}
 	m := &sending{r: r, id: id, sub: mailbox.Submission{
-		Device: s.device.ID, Incarnation: s.standing.Incarnation, Counter: counter, Hash: hash, Time: s.g.now(),
+		Device: s.device.ID, Incarnation: s.standing.Incarnation, Counter: counter, Hash: hash, Time: s.g.now(), Turn: s.standing.Turn,
 	}}
 	if isSend {
 		m.send(send)
@@ -150,6 +150,7 @@ func (m *sending) send(req *wire.Send) {
 func (m *sending) Report(o mailbox.Outcome, err error) {
 	s := m.r.s
 	s.seq.land(m.sub.Counter, err == nil && o.OK())
+	s.g.groups.Heed(m.require.Group, o)
 	m.r.put(s.answerTo(m.id, kindMessage, o, err))
 }
 
@@ -168,7 +169,7 @@ func (s *session) admitSend(sub *mailbox.Submission, req *wire.Send) (*group.Vie
 	if err != nil {
 		return nil, &refusal{code: wire.Malformed, reason: "malformed_message"}
 	}
-	view, err := s.g.groups.View(s.conn.Context(), req.Group)
+	view, err := s.g.groups.ViewAt(s.conn.Context(), req.Group, req.Epoch)
 	if err != nil && !isUnknown(err) {
 		return nil, &refusal{code: s.refusedBy(err), reason: "unavailable"}
 	}
@@ -220,6 +221,7 @@ var verdictCodes = map[mailbox.Verdict]wire.Code{
 	mailbox.GroupExists: wire.GroupExists, mailbox.StaleEpoch: wire.StaleEpoch,
 	mailbox.MailboxFull: wire.MailboxFull, mailbox.UnknownRecipient: wire.RecipientRefused,
 	mailbox.TooManyPackages: wire.TooLarge, mailbox.Barred: wire.NotAllowed,
+	mailbox.Moved: wire.Unavailable,
 }
 
 // answerTo turns an outcome into the answer, and counts it. It may run on the
@@ -245,6 +247,12 @@ func (s *session) answerTo(id uint32, kind string, o mailbox.Outcome, err error)
 		s.g.metrics.submitted(kind)
 	case wire.CounterGap: // follows from an earlier refusal that was recorded
 		s.g.metrics.refused(eventRefusedRequest, code.String())
+	case wire.Unavailable:
+		if o.Verdict == mailbox.Moved { // the newer connection has the device's word
+			go s.close(wire.CloseReplaced, "")
+			break
+		}
+		s.refuse(eventRefusedRequest, code.String())
 	case wire.StaleEpoch:
 		s.refuse(eventRefusedRequest, code.String())
 		return wire.Stale(id, o.Epoch)

@@ -97,8 +97,13 @@ func (d *delivery) withhold(why map[uint64]*bundle.Verdict) (int, error) {
 	ctx := d.s.conn.Context()
 	losses, err := d.s.g.box.Withhold(ctx, d.s.device.ID, slices.Sorted(maps.Keys(why)))
 	if err == nil && len(losses) == 0 {
+		if !d.kept { // the device may have come to another gateway, which has done it
+			d.kept = true
+			return 1, nil
+		}
 		err = errKept
 	}
+	d.kept = false
 	if err != nil {
 		d.s.unavailable("mail that its device may not have any more could not be taken out", err)
 		return 0, err

@@ -31,6 +31,7 @@ type Config struct {
 
 	Database       string `toml:"database"`
 	DatabaseSource string `toml:"database_source"`
+	Node           string `toml:"node"`
 
 	Audit     string          `toml:"audit"`
 	Syslog    daemon.Syslog   `toml:"syslog"`

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"regexp"
 
 	"valise/gateway/mailbox"
 	"valise/internal/daemon"
@@ -17,6 +18,12 @@ import (
 // checkDatabase looks at what the configuration says about the database.
 func (c *Config) checkDatabase() error {
 	switch {
+	case c.Node != "" && c.Database == "" && c.DatabaseSource == "":
+		return fmt.Errorf(`configuration: node %q: the nodes of a gateway share a PostgreSQL database, so "database" or "database_source" must be set too`, c.Node)
+	case c.Node != "" && !c.Files.Shared && c.Files.S3Endpoint == "":
+		return fmt.Errorf("configuration: node %q: files that come to one node are fetched from any: set folder and shared under [files], or an object store", c.Node)
+	case c.Node != "" && !nodeName.MatchString(c.Node):
+		return fmt.Errorf("configuration: node %q: want letters a to z, digits, dots and hyphens, at most 64", c.Node)
 	case c.Database != "" && c.DatabaseSource != "":
 		return errors.New(`configuration: "database" and "database_source" are both set: one says where the database is`)
 	case c.Database == "":
@@ -50,16 +57,26 @@ func (c *Config) postgreSQL() (string, error) {
 	return dsn, err
 }
 
+// nodeName is what a node may be called.
+var nodeName = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,62}[a-z0-9])?$`)
+
 // openDatabase opens the database that the configuration names.
 func (c *Config) openDatabase(ctx context.Context) (mailbox.Store, error) {
 	dsn, err := c.postgreSQL()
 	if err != nil {
 		return nil, err
 	}
+	if c.Node != "" {
+		s, err := relay.OpenNode(ctx, relay.SharedConfig{Database: dsn, Quota: c.quota(), Node: c.Node, Version: version()})
+		if err != nil {
+			return nil, hinted(err, c.Node)
+		}
+		return s, nil
+	}
 	if dsn != "" {
 		s, err := relay.OpenShared(ctx, relay.SharedConfig{Database: dsn, Quota: c.quota(), Alone: true})
 		if err != nil {
-			return nil, err
+			return nil, hinted(err, "")
 		}
 		return s, nil
 	}

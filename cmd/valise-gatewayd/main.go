@@ -80,6 +80,26 @@
 // acknowledged since the backup is sent again by the devices that wrote it. See
 // spec/wire.md, Section 14.
 //
+//	nodes --config FILE
+//
+// lists the gateways that share one PostgreSQL database ("node" in the configuration), and
+// which of them run.
+//
+//	transport-keys --config FILE [--rotate]
+//
+// shows since when they share the keys of the QUIC transport, or exchanges them: restart
+// the nodes one after the other then. A gateway with a database of its own has them in its
+// data directory: stop it, remove token.key and stateless-reset.key, start it.
+//
+// # Several nodes
+//
+// Any number of gateways may serve the same people from one PostgreSQL database: give each
+// a name under "node", a key and a certificate of its own, and all of them the same roots,
+// domain, deny list, policy bundle and limits. Any of them serves any device, and what one has acknowledged, all
+// know. Each follows the authority by itself: documents that come by hand (import) and
+// the deny list are given to each of them. SIGTERM tells devices to go to another
+// node. A gateway without "node" and nodes refuse each other's database.
+//
 // # Standings
 //
 // With [authority] url set, the gateway follows the authority's record over a
@@ -119,6 +139,9 @@ type commands struct {
 	CSR   csrCommand   `cmd:"" name:"csr" help:"Print a certificate request, making the key if there is none."`
 	Serve serveCommand `cmd:"" help:"Run the gateway."`
 	Check checkCommand `cmd:"" help:"Say whether the gateway can do its work here: configuration, disk, key, database, clock, ports."`
+
+	Nodes         nodesCommand         `cmd:"" help:"List the gateways that share the database."`
+	TransportKeys transportKeysCommand `cmd:"" help:"Show or exchange the transport keys that the nodes of a gateway share."`
 
 	Backup   backupCommand   `cmd:"" help:"Write a backup of the gateway's store, also while it runs."`
 	Restore  restoreCommand  `cmd:"" help:"Restore a backup into an empty data directory."`

@@ -68,7 +68,7 @@ func (c *serveCommand) Run(ctx context.Context) (err error) {
 		return err
 	}
 	for _, socket := range s.sockets {
-		s.log.Info("listening", "address", socket.LocalAddr().String(), "name", cfg.Name, "domain", cfg.Domain)
+		s.log.Info("listening", "address", socket.LocalAddr().String(), "name", cfg.Name, "domain", cfg.Domain, "node", cfg.Node)
 	}
 	for _, listener := range s.tcp {
 		s.log.Info("listening for devices without UDP", "address", listener.Addr().String())
@@ -138,12 +138,13 @@ func (s *server) open(ctx context.Context, d *daemon.Daemon) error {
 		return err
 	}
 	config := gateway.Config{
-		Files: files, FilesShared: cfg.Files.Shared,
+		Files: files, FilesShared: cfg.Files.Shared || cfg.Node != "",
 		Authority: tunnel,
 		Trust:     s.trust, Domain: cfg.Domain, Certificate: certificate, Store: s.store, Dir: cfg.Data,
 		Audit: s.record, Log: s.log, Metrics: d.Metrics, Denied: denied, Limits: cfg.limits(), Batch: cfg.Limits.Batch, Tightening: cfg.Authority.tightening(),
 	}
 	if s.feed != nil {
+		config.Behind = s.feed.Hurry
 		config.Standings, config.Record, config.Rules = s.feed.Set(), s.feed, s.rules.Now()
 	}
 	if s.gateway, err = gateway.New(config); err != nil {
@@ -193,6 +194,9 @@ func (c *Config) tcpAddresses() []string {
 func (s *server) health(d *daemon.Daemon) {
 	d.Health.Add("store", s.gateway.Check)
 	d.Health.Add("audit", s.audit.Check)
+	if node, ok := s.store.(mailbox.Node); ok {
+		d.Health.Add("nodes", func(context.Context) error { return node.Deaf() })
+	}
 	if token, ok := s.token.(interface{ Health() hsm.Health }); ok {
 		d.Health.Add("hsm", func(context.Context) error { return token.Health().Err })
 	}

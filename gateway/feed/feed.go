@@ -92,6 +92,7 @@ type Feed struct {
 	root      [32]byte
 	set       atomic.Pointer[bulletin.Set]
 	connected atomic.Bool
+	hurry     chan struct{} // ends a pause between two connections
 
 	// mu orders everything that is taken in.
 	mu       sync.Mutex
@@ -120,7 +121,7 @@ func Open(ctx context.Context, cfg Config) (*Feed, error) {
 		cfg.Event = func(context.Context, string, string, ...slog.Attr) error { return nil }
 	}
 	f := &Feed{
-		cfg: cfg, root: sha256.Sum256(cfg.Root.Raw), apply: func(*bulletin.Set) {}, trust: trustOf(cfg),
+		cfg: cfg, root: sha256.Sum256(cfg.Root.Raw), apply: func(*bulletin.Set) {}, trust: trustOf(cfg), hurry: make(chan struct{}, 1),
 	}
 	if cfg.URL != "" {
 		var err error

@@ -21,6 +21,10 @@ const (
 	firstPause = 250 * time.Millisecond
 	lastPause  = 30 * time.Second
 
+	// hurryPause is between the news that another gateway knows more and the attempt that
+	// follows on it: what several of them tell costs one.
+	hurryPause = 100 * time.Millisecond
+
 	// restoreLimit is how long giving back may take.
 	restoreLimit = 10 * time.Minute
 

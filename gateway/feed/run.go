@@ -59,8 +59,27 @@ func (f *Feed) follow(ctx context.Context) error {
 		case <-ctx.Done():
 			timer.Stop()
 			return nil
+		case <-f.hurry:
+			timer.Stop()
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(hurryPause):
+			}
 		case <-timer.C:
 		}
+	}
+}
+
+// Hurry has the authority asked at once, where it is not heard at the moment: another gateway
+// has heard something newer.
+func (f *Feed) Hurry() {
+	if f.connected.Load() {
+		return // what there is will come
+	}
+	select {
+	case f.hurry <- struct{}{}:
+	default:
 	}
 }
 

@@ -21,7 +21,7 @@ func (r *Registry) Commit(ctx context.Context, sub *mailbox.Submission, req *wir
 	// and the loser is judged against the winner's epoch.
 	g := r.hold(req.Group)
 	defer g.mu.Unlock()
-	if err := r.load(ctx, g); err != nil {
+	if err := r.loadAt(ctx, g, req.Epoch); err != nil {
 		return mailbox.Outcome{}, err
 	}
 	before := g.view.Load()

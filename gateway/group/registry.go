@@ -59,6 +59,7 @@ type Config struct {
 type Registry struct {
 	cfg  Config
 	auth authority
+	node mailbox.Node // nil: nobody else changes groups in the store
 
 	mu     sync.Mutex
 	groups map[string]*group // guarded by mu
@@ -70,6 +71,7 @@ type Registry struct {
 type group struct {
 	id   []byte
 	view atomic.Pointer[View] // nil until loaded
+	old  atomic.Bool          // another gateway may have changed it since it was loaded
 
 	mu     sync.Mutex
 	public *mls.PublicGroup // guarded by mu; nil until loaded
@@ -94,18 +96,38 @@ func New(cfg Config) *Registry {
 	if cfg.Loaded == 0 {
 		cfg.Loaded = maxLoaded
 	}
-	return &Registry{cfg: cfg, auth: authority{cfg.Trust}, groups: make(map[string]*group)}
+	node, _ := cfg.Store.(mailbox.Node)
+	return &Registry{cfg: cfg, auth: authority{cfg.Trust}, node: node, groups: make(map[string]*group)}
 }
 
-// View returns a group as of its present epoch; the error is a *Refusal with
-// wire.UnknownGroup if there is no such group.
+// View returns a group as of the epoch that was heard of last; the error is a *Refusal with
+// wire.UnknownGroup if there is no such group. Where other gateways use the store, this may
+// be an epoch that is over: it is good for what the store decides once more, by the epoch.
 func (r *Registry) View(ctx context.Context, id []byte) (*View, error) {
-	if v := r.get(id).view.Load(); v != nil {
+	return r.ViewAt(ctx, id, 0)
+}
+
+// ViewAt is View for a request that is about an epoch: one that is not known here yet is
+// looked for in the store.
+func (r *Registry) ViewAt(ctx context.Context, id []byte, epoch uint64) (*View, error) {
+	g := r.get(id)
+	if v := g.view.Load(); v != nil && !g.old.Load() && (r.node == nil || v.Epoch >= epoch) {
 		return v, nil
 	}
+	g = r.hold(id)
+	defer g.mu.Unlock()
+	if err := r.loadAt(ctx, g, epoch); err != nil {
+		return nil, err
+	}
+	return g.view.Load(), nil
+}
+
+// Present returns a group as of its present epoch, by the word of the store: for what is
+// decided by its members and by nothing else.
+func (r *Registry) Present(ctx context.Context, id []byte) (*View, error) {
 	g := r.hold(id)
 	defer g.mu.Unlock()
-	if err := r.load(ctx, g); err != nil {
+	if err := r.loadPresent(ctx, g); err != nil {
 		return nil, err
 	}
 	return g.view.Load(), nil
@@ -115,7 +137,7 @@ func (r *Registry) View(ctx context.Context, id []byte) (*View, error) {
 func (r *Registry) Info(ctx context.Context, id []byte, device identity.DeviceID) (*wire.Group, error) {
 	g := r.hold(id)
 	defer g.mu.Unlock()
-	if err := r.load(ctx, g); err != nil {
+	if err := r.loadPresent(ctx, g); err != nil {
 		return nil, err
 	}
 	v := g.view.Load()
@@ -135,14 +157,14 @@ func (r *Registry) Visit(ctx context.Context, id []byte) error {
 func (r *Registry) visit(ctx context.Context, id []byte) (*View, error) {
 	g := r.hold(id)
 	defer g.mu.Unlock()
-	if g.public != nil {
-		return g.view.Load(), nil // told when it was read
-	}
-	if err := r.load(ctx, g); err != nil {
+	kept := g.public != nil
+	if err := r.loadPresent(ctx, g); err != nil {
 		return nil, err
 	}
-	v := g.view.Load()
-	r.forget(g)
+	v := g.view.Load() // told when it was read
+	if !kept {
+		r.forget(g)
+	}
 	return v, nil
 }
 
@@ -249,8 +271,38 @@ func (g *group) reset() {
 	g.view.Store(nil)
 }
 
-// load reads a group from the store. The caller holds g.mu.
+// loadAt is load for a request that is about an epoch. The caller holds g.mu.
+func (r *Registry) loadAt(ctx context.Context, g *group, epoch uint64) error {
+	if v := g.view.Load(); r.node != nil && v != nil && v.Epoch < epoch {
+		return r.loadPresent(ctx, g)
+	}
+	return r.load(ctx, g)
+}
+
+// loadPresent is load, and asks the store whether what is in memory is what it has. The
+// caller holds g.mu.
+func (r *Registry) loadPresent(ctx context.Context, g *group) error {
+	if g.public == nil || r.node == nil {
+		return r.load(ctx, g)
+	}
+	g.old.Store(false) // before the question: what is heard after it counts
+	epochs, err := r.node.Epochs(ctx, [][]byte{g.id})
+	if err != nil {
+		g.old.Store(true)
+		return err
+	}
+	if epoch, ok := epochs[string(g.id)]; !ok || epoch != g.view.Load().Epoch {
+		g.reset()
+	}
+	return r.load(ctx, g)
+}
+
+// load reads a group from the store, unless it is in memory and nobody has said that it is
+// old. The caller holds g.mu.
 func (r *Registry) load(ctx context.Context, g *group) error {
+	if g.old.Swap(false) {
+		g.reset()
+	}
 	if g.public != nil {
 		return nil
 	}

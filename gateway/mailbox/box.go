@@ -51,7 +51,7 @@ type Box struct {
 	others      others
 
 	mu       sync.Mutex
-	acks     map[Device]uint64        // guarded by mu; not yet in the store
+	acks     map[Device]Ack           // guarded by mu; not yet in the store
 	ackTimer *time.Timer              // guarded by mu; runs while acks wait
 	readers  map[Device]*Subscription // guarded by mu
 
@@ -74,7 +74,7 @@ func New(cfg Config) *Box {
 	}
 	return &Box{
 		cfg: cfg, queue: newQueue(), others: newOthers(cfg),
-		acks: make(map[Device]uint64), readers: make(map[Device]*Subscription),
+		acks: make(map[Device]Ack), readers: make(map[Device]*Subscription),
 		ackDue: make(chan struct{}, 1),
 	}
 }
@@ -111,13 +111,17 @@ func (b *Box) Do(ctx context.Context, s *Submission) (Outcome, error) {
 
 // Ack notes that a device has persisted everything up to a number. It reaches
 // the store with the next batch.
-func (b *Box) Ack(device Device, number uint64) {
+func (b *Box) Ack(device Device, number uint64) { b.AckSeat(Seat{Device: device}, number) }
+
+// AckSeat is Ack for what came over one of a device's connections.
+func (b *Box) AckSeat(seat Seat, number uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if number <= b.acks[device] {
+	had, ok := b.acks[seat.Device]
+	if number == 0 || ok && (seat.Turn < had.Turn || seat.Turn == had.Turn && number <= had.Number) {
 		return
 	}
-	b.acks[device] = number
+	b.acks[seat.Device] = Ack{seat.Device, number, seat.Turn}
 	if b.ackTimer == nil {
 		b.ackTimer = time.AfterFunc(b.cfg.IdleAck, func() {
 			select {
@@ -267,8 +271,8 @@ func (b *Box) takeAcks() []Ack {
 		return nil
 	}
 	acks := make([]Ack, 0, len(b.acks))
-	for device, number := range b.acks {
-		acks = append(acks, Ack{device, number})
+	for _, a := range b.acks {
+		acks = append(acks, a)
 	}
 	clear(b.acks)
 	return acks
@@ -281,6 +285,6 @@ type postponer interface{ PutOff() []Ack }
 // keepAcks puts acknowledgements back that the store did not take.
 func (b *Box) keepAcks(acks []Ack) {
 	for _, a := range acks {
-		b.Ack(a.Device, a.Number)
+		b.AckSeat(Seat{a.Device, a.Turn}, a.Number)
 	}
 }

@@ -15,6 +15,7 @@ type News struct {
 	Mail    []Letter // mailboxes in which something has changed
 	Groups  [][]byte // have been founded or moved to another epoch
 	Arrived []Seat   // devices that have connected
+	Notices []Notice // for devices that are not connected to this gateway
 	Law     uint64   // holds have been laid and lifted as the bulletin of this number says; 0: none have
 	// All says that news may have been missed: whatever is in memory may be old, and any
 	// mailbox may have something new in it.
@@ -26,6 +27,12 @@ type Letter struct {
 	Device     Device
 	Number     uint64 // the highest that it may have; 0: not known
 	Precedence uint8  // Immediate or Flash if some of it is that urgent; others say nothing
+}
+
+// A Notice is something that a device is to be told if it is connected: a wire.NoticeCode.
+type Notice struct {
+	Device Device
+	Code   uint8
 }
 
 // A Seat is one arrival of a device. Turn rises with each, at whatever gateway: the
@@ -59,6 +66,10 @@ type Node interface {
 	// Moved says which of some devices have arrived once more since: what Arrived would have
 	// said if it had not been lost.
 	Moved(ctx context.Context, seats []Seat) ([]Device, error)
+
+	// Epochs returns the epochs at which some groups stand now, LostEpoch included; none for a
+	// group that is not known. It is what tells a group in memory from an old one.
+	Epochs(ctx context.Context, groups [][]byte) (map[string]uint64, error)
 
 	// Govern says by which bulletin this gateway lays and lifts holds from now on. After a
 	// newer one was laid by another gateway, it returns ErrOlderLaw, and so do Quarantine and

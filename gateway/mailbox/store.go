@@ -46,6 +46,9 @@ type Submission struct {
 	Hash        [32]byte
 	Time        time.Time
 	Precedence  uint8 // that of wire.Header: what is higher goes first within a batch
+	// Turn is Standing.Turn of the connection that it came over: when the device has arrived
+	// once more since, the submission is Moved. 0: it is not looked at.
+	Turn uint64
 
 	// Require, if set, is the epoch at which the group must stand.
 	Require *Epoch
@@ -117,6 +120,7 @@ const (
 	UnknownRecipient // Outcome.Device says who
 	TooManyPackages
 	Barred // the device is quarantined or purged
+	Moved  // the device has arrived once more since, at another gateway
 )
 
 // An Outcome is a verdict and what belongs to it.
@@ -154,6 +158,9 @@ type Entry struct {
 type Ack struct {
 	Device Device
 	Number uint64
+	// Turn is Standing.Turn of the connection that it came over: of an earlier one than the
+	// newest nothing is acknowledged, for it may be another copy's. 0: it is not looked at.
+	Turn uint64
 }
 
 // An Arrival is a device that has just connected.

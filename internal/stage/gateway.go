@@ -21,9 +21,11 @@ type Gateway struct {
 	Address  string // HOST:PORT for devices
 	Audit    string // file of the audit stream
 	Database string // file of the store, where that is the gateway's own
+	Node     string // its name among several on the stage's database; empty: it has its database to itself
 	Token    *Token
 
 	stage   *Stage
+	name    string
 	dir     string
 	config  string
 	admin   string
@@ -33,11 +35,45 @@ type Gateway struct {
 
 // NewGateway makes a gateway's key and certificate, and starts it.
 func (s *Stage) NewGateway(ctx context.Context, authority *Authority) (*Gateway, error) {
-	dir := filepath.Join(s.Dir, "gateway")
+	return s.newGateway(ctx, authority, "gateway", "")
+}
+
+// NewNodes makes gateways that are nodes on the stage's Database, and starts them: each has
+// a key, a certificate, a data folder and an address of its own.
+func (s *Stage) NewNodes(ctx context.Context, authority *Authority, names ...string) ([]*Gateway, error) {
+	nodes := make([]*Gateway, len(names))
+	for i, name := range names {
+		var err error
+		if nodes[i], err = s.newGateway(ctx, authority, "gateway-"+name, name); err != nil {
+			return nil, err
+		}
+	}
+	return nodes, nil
+}
+
+// sharedFiles is the folder that nodes share.
+func (s *Stage) sharedFiles() string { return filepath.Join(s.Dir, "files") }
+
+func (s *Stage) newGateway(ctx context.Context, authority *Authority, name, node string) (*Gateway, error) {
+	g, err := s.PrepareGateway(ctx, authority, name, node)
+	if err != nil {
+		return nil, err
+	}
+	return g, g.Start(ctx)
+}
+
+// PrepareGateway makes all that a gateway needs, and does not start it.
+func (s *Stage) PrepareGateway(ctx context.Context, authority *Authority, name, node string) (*Gateway, error) {
+	dir := filepath.Join(s.Dir, name)
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, err
 	}
-	token, err := s.NewToken(ctx, "gateway")
+	if node != "" {
+		if err := os.MkdirAll(s.sharedFiles(), 0o700); err != nil {
+			return nil, err
+		}
+	}
+	token, err := s.NewToken(ctx, name)
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +86,7 @@ func (s *Stage) NewGateway(ctx context.Context, authority *Authority) (*Gateway,
 		return nil, err
 	}
 	g := &Gateway{
-		Address: fmt.Sprintf("localhost:%d", udp), Token: token, stage: s, dir: dir,
+		Address: fmt.Sprintf("localhost:%d", udp), Node: node, Token: token, stage: s, name: name, dir: dir,
 		Audit: filepath.Join(dir, "audit.jsonl"), Database: filepath.Join(dir, "data", "relay.db"),
 		config: filepath.Join(dir, "gateway.toml"), admin: fmt.Sprintf("127.0.0.1:%d", tcp),
 	}
@@ -64,10 +100,7 @@ func (s *Stage) NewGateway(ctx context.Context, authority *Authority) (*Gateway,
 	if err := g.certify(ctx, authority); err != nil {
 		return nil, err
 	}
-	if err := s.prepareData(filepath.Join(dir, "data")); err != nil {
-		return nil, err
-	}
-	return g, g.Start(ctx)
+	return g, s.prepareData(filepath.Join(dir, "data"))
 }
 
 func (s *Stage) prepareData(dir string) error {
@@ -88,9 +121,15 @@ func (g *Gateway) toml(port int, authority *Authority) string {
 	if g.stage.Database != "" {
 		more += fmt.Sprintf("database = %q\n", g.stage.Database)
 	}
+	if g.Node != "" {
+		more += fmt.Sprintf("node = %q\n", g.Node)
+	}
 	limits := g.stage.syslog()
 	if g.stage.cfg.PrepareData != nil { // a disk made for tests: files that are changed often, and are soon made
 		limits += "\n[limits]\njournal_bytes = 8388608\n"
+	}
+	if g.Node != "" {
+		limits += fmt.Sprintf("\n[files]\nfolder = %q\nshared = true\n", g.stage.sharedFiles())
 	}
 	return more + fmt.Sprintf(`listen = ["127.0.0.1:%d"]
 name = "localhost"
@@ -127,7 +166,7 @@ func (g *Gateway) certify(ctx context.Context, authority *Authority) error {
 
 // Start starts the daemon; it returns when devices can connect.
 func (g *Gateway) Start(ctx context.Context) (err error) {
-	g.process, err = g.stage.ps.start("gateway", g.Token.Env, g.stage.command("valise-gatewayd"), "serve", "--config", g.config)
+	g.process, err = g.stage.ps.start(g.name, g.Token.Env, g.stage.command("valise-gatewayd"), "serve", "--config", g.config)
 	if err != nil {
 		return err
 	}

@@ -22,7 +22,7 @@ type Official struct {
 	Card    *Card
 	Network *Network // where commands and the agent run; nil: the stage's own
 
-	GatewayTCP string // HOST:PORT for networks without UDP, as enrolling is told; empty: the gateway's
+	GatewayTCP string // HOST:PORT of the one gateway for networks without UDP, as enrolling is told; empty: the gateway's
 
 	stage *Stage
 
@@ -53,14 +53,15 @@ func (o *Official) Start(name string, args ...string) (*Process, error) {
 	return p, err
 }
 
-// Enroll makes keys in the card and gets a certificate with an invitation.
-func (o *Official) Enroll(ctx context.Context, authority *Authority, gateway *Gateway) (string, error) {
+// Enroll makes keys in the card and gets a certificate with an invitation. Several gateways
+// are the nodes of one.
+func (o *Official) Enroll(ctx context.Context, authority *Authority, gateways ...*Gateway) (string, error) {
 	code, err := authority.Invite(ctx, o.Address)
 	if err != nil {
 		return "", err
 	}
 	if len(authority.Officers) == 0 {
-		return o.EnrollWith(ctx, code, gateway)
+		return o.EnrollWith(ctx, code, gateways...)
 	}
 	// The command waits until two officers have approved.
 	ctx, cancel := context.WithCancel(ctx)
@@ -71,7 +72,7 @@ func (o *Official) Enroll(ctx context.Context, authority *Authority, gateway *Ga
 	}
 	done := make(chan result, 1)
 	go func() {
-		out, err := o.EnrollWith(ctx, code, gateway)
+		out, err := o.EnrollWith(ctx, code, gateways...)
 		if err != nil {
 			cancel() // nobody has to wait for the request
 		}
@@ -89,14 +90,17 @@ func (o *Official) Enroll(ctx context.Context, authority *Authority, gateway *Ga
 }
 
 // EnrollWith enrolls with an invitation; what failed can be repeated.
-func (o *Official) EnrollWith(ctx context.Context, code string, gateway *Gateway) (string, error) {
+func (o *Official) EnrollWith(ctx context.Context, code string, gateways ...*Gateway) (string, error) {
 	file := o.Home + ".invitation"
 	if err := os.WriteFile(file, []byte(code+"\n"), 0o600); err != nil {
 		return "", err
 	}
 	args := []string{
-		"enroll", "@" + file, "--gateway", gateway.Address, "--default-management-key",
+		"enroll", "@" + file, "--default-management-key",
 		"--card", fmt.Sprintf("piv:?serial=%d", o.Card.Serial), "--pin-file", o.stage.pinFile(),
+	}
+	for _, gateway := range gateways {
+		args = append(args, "--gateway", gateway.Address)
 	}
 	if o.GatewayTCP != "" {
 		args = append(args, "--gateway-tcp", o.GatewayTCP)

@@ -209,6 +209,9 @@ func (s *Shared) transact(ctx context.Context, repeat bool, f func(b *sharedBatc
 	}
 	if err != nil {
 		s.forget()
+		if store.IsDivisionByZero(err) { // only demandTurns divides without a refusal of its own
+			err = errTurn
+		}
 		return err
 	}
 	b.remember()
@@ -217,16 +220,40 @@ func (s *Shared) transact(ctx context.Context, repeat bool, f func(b *sharedBatc
 
 // Apply implements mailbox.Store.
 func (s *Shared) Apply(ctx context.Context, submissions []*mailbox.Submission, acks []mailbox.Ack) (outcomes []mailbox.Outcome, err error) {
+	for {
+		outcomes, err = s.apply(ctx, submissions, acks)
+		if !errors.Is(err, errTurn) {
+			break
+		}
+		// Somebody has arrived elsewhere, which is rare: what came of earlier connections is
+		// taken out, and all that is left begins anew.
+		if submissions, acks, err = s.withoutMoved(ctx, submissions, acks); err != nil {
+			break
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("relay store: %w", err)
+	}
+	return outcomes, nil
+}
+
+// apply does a batch. A submission that is nil has Moved.
+func (s *Shared) apply(ctx context.Context, submissions []*mailbox.Submission, acks []mailbox.Ack) (outcomes []mailbox.Outcome, err error) {
 	// Whether a submission was done is what its mark says: a batch may be run again.
 	err = s.transact(ctx, true, func(b *sharedBatch) error {
 		outcomes = make([]mailbox.Outcome, len(submissions))
 		if err := b.lockFor(submissions, acks); err != nil {
 			return err
 		}
+		b.demandTurns(submissions, acks)
 		if err := b.note(acks); err != nil {
 			return err
 		}
 		for i, sub := range submissions {
+			if sub == nil {
+				outcomes[i] = mailbox.Outcome{Verdict: mailbox.Moved}
+				continue
+			}
 			var err error
 			if outcomes[i], err = b.submit(sub); err != nil {
 				return err
@@ -234,10 +261,7 @@ func (s *Shared) Apply(ctx context.Context, submissions []*mailbox.Submission, a
 		}
 		return nil
 	})
-	if err != nil {
-		return nil, fmt.Errorf("relay store: %w", err)
-	}
-	return outcomes, nil
+	return outcomes, err
 }
 
 // submit judges and does one submission.

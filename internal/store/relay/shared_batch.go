@@ -81,6 +81,9 @@ func (b *sharedBatch) lockFor(submissions []*mailbox.Submission, acks []mailbox.
 		devices[a.Device] = true
 	}
 	for _, sub := range submissions {
+		if sub == nil {
+			continue
+		}
 		devices[sub.Device] = true
 		if sub.Require != nil {
 			groups[string(sub.Require.Group)] = groups[string(sub.Require.Group)]

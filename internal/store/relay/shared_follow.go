@@ -143,7 +143,7 @@ func (l *listener) heed(payload string) {
 	case !l.well:
 		return // All will say it
 	}
-	if len(n.Mail)+len(n.Groups)+len(n.Arrived) > 0 || n.Law > 0 || n.All {
+	if len(n.Mail)+len(n.Groups)+len(n.Arrived)+len(n.Notices) > 0 || n.Law > 0 || n.All {
 		l.hear(n)
 	}
 }

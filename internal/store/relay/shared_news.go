@@ -17,6 +17,7 @@ import (
 //
 //	struct { opaque device[32]; uint64 number; uint8 precedence; } Letter;
 //	struct { opaque device[32]; uint64 turn; } Seat;
+//	struct { opaque device[32]; uint8 code; } Notice;
 //	opaque Group<1..255>;
 //	struct {
 //		uint8 version = 1;
@@ -26,6 +27,7 @@ import (
 //		Letter mail<0..2^16-1>;
 //		Seat arrived<0..2^16-1>;
 //		Group groups<0..2^16-1>;
+//		Notice notices<0..2^16-1>;
 //	} News;
 //
 // Whoever may connect to the database can send some. All that they can bring about is that
@@ -43,14 +45,15 @@ var (
 const (
 	letterSize = 32 + 8 + 1
 	seatSize   = 32 + 8
-	newsHead   = 1 + 8 + 1 + 8 + 3*2
+	noticeSize = 32 + 1
+	newsHead   = 1 + 8 + 1 + 8 + 4*2
 )
 
 // A writer of news puts them into payloads.
 type newsWriter struct {
 	from            process
 	mail, seats     []byte
-	groups          []byte
+	groups, notices []byte
 	law             uint64
 	all             bool
 	payloads        []string
@@ -75,6 +78,10 @@ func writeNews(from process, n mailbox.News) []string {
 		b.AddUint64(s.Turn)
 		w.seats = b.BytesOrPanic()
 	}
+	for _, x := range n.Notices {
+		w.room(noticeSize)
+		w.notices = append(append(w.notices, x.Device[:]...), x.Code)
+	}
 	for _, g := range n.Groups {
 		if len(g) == 0 || len(g) > 255 {
 			w.all = true // no group of ours: let them forget all
@@ -89,7 +96,7 @@ func writeNews(from process, n mailbox.News) []string {
 
 // room ends a payload that has not so much left.
 func (w *newsWriter) room(size int) {
-	if newsHead+len(w.mail)+len(w.seats)+len(w.groups)+size > maxNews {
+	if newsHead+len(w.mail)+len(w.seats)+len(w.groups)+len(w.notices)+size > maxNews {
 		w.end()
 	}
 }
@@ -105,11 +112,11 @@ func (w *newsWriter) end() {
 	}
 	b.AddUint8(all)
 	b.AddUint64(w.law)
-	for _, part := range [][]byte{w.mail, w.seats, w.groups} {
+	for _, part := range [][]byte{w.mail, w.seats, w.groups, w.notices} {
 		b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(part) })
 	}
 	w.payloads = append(w.payloads, newsText.EncodeToString(b.BytesOrPanic()))
-	w.mail, w.seats, w.groups, w.law, w.all = w.mail[:0], w.seats[:0], w.groups[:0], 0, false
+	w.mail, w.seats, w.groups, w.notices, w.law, w.all = w.mail[:0], w.seats[:0], w.groups[:0], w.notices[:0], 0, false
 }
 
 // parseNews reads one payload.
@@ -123,10 +130,10 @@ func parseNews(payload string) (from process, n mailbox.News, err error) {
 	}
 	s := cryptobyte.String(data)
 	var version, all uint8
-	var mail, seats, groups cryptobyte.String
+	var mail, seats, groups, notices cryptobyte.String
 	if !s.ReadUint8(&version) || version != newsVersion || !s.CopyBytes(from[:]) || !s.ReadUint8(&all) || all > 1 ||
 		!s.ReadUint64(&n.Law) || !s.ReadUint16LengthPrefixed(&mail) || !s.ReadUint16LengthPrefixed(&seats) ||
-		!s.ReadUint16LengthPrefixed(&groups) || !s.Empty() {
+		!s.ReadUint16LengthPrefixed(&groups) || !s.ReadUint16LengthPrefixed(&notices) || !s.Empty() {
 		return from, mailbox.News{}, errMalformed
 	}
 	n.All = all == 1
@@ -143,6 +150,13 @@ func parseNews(payload string) (from process, n mailbox.News, err error) {
 			return from, mailbox.News{}, errMalformed
 		}
 		n.Arrived = append(n.Arrived, seat)
+	}
+	for !notices.Empty() {
+		var x mailbox.Notice
+		if !notices.CopyBytes(x.Device[:]) || !notices.ReadUint8(&x.Code) {
+			return from, mailbox.News{}, errMalformed
+		}
+		n.Notices = append(n.Notices, x)
 	}
 	for !groups.Empty() {
 		var g cryptobyte.String

@@ -33,6 +33,7 @@ type pendingNews struct {
 	mail    map[mailbox.Device]mailbox.Letter
 	groups  map[string]struct{}
 	arrived map[mailbox.Device]uint64
+	notices map[mailbox.Notice]struct{}
 	law     uint64
 	all     bool
 }
@@ -57,18 +58,22 @@ func (t *teller) tell(n mailbox.News) {
 
 func (p *pendingNews) add(n mailbox.News) {
 	p.law, p.all = max(p.law, n.Law), p.all || n.All
-	if len(p.mail)+len(p.groups)+len(p.arrived)+len(n.Mail)+len(n.Groups)+len(n.Arrived) > maxPending {
+	if len(p.mail)+len(p.groups)+len(p.arrived)+len(p.notices)+len(n.Mail)+len(n.Groups)+len(n.Arrived)+len(n.Notices) > maxPending {
 		*p = pendingNews{law: p.law, all: true}
 		return
 	}
 	if p.mail == nil {
 		p.mail, p.groups, p.arrived = make(map[mailbox.Device]mailbox.Letter), make(map[string]struct{}), make(map[mailbox.Device]uint64)
+		p.notices = make(map[mailbox.Notice]struct{})
 	}
 	for _, l := range n.Mail {
 		p.addLetter(l)
 	}
 	for _, g := range n.Groups {
 		p.groups[string(g)] = struct{}{}
+	}
+	for _, x := range n.Notices {
+		p.notices[x] = struct{}{}
 	}
 	for _, s := range n.Arrived {
 		p.arrived[s.Device] = max(p.arrived[s.Device], s.Turn)
@@ -107,6 +112,10 @@ func (t *teller) take() (n mailbox.News) {
 	for d, turn := range p.arrived {
 		n.Arrived = append(n.Arrived, mailbox.Seat{Device: d, Turn: turn})
 	}
+	for x := range p.notices {
+		n.Notices = append(n.Notices, x)
+	}
+	clear(p.notices)
 	clear(p.mail)
 	clear(p.groups)
 	clear(p.arrived)
@@ -145,7 +154,7 @@ func (t *teller) run(ctx context.Context) {
 
 // send sends news on a line, or a new one, and returns what line there is then.
 func (t *teller) send(ctx context.Context, line *store.Line, n mailbox.News) (*store.Line, error) {
-	if len(n.Mail)+len(n.Groups)+len(n.Arrived) == 0 && n.Law == 0 && !n.All {
+	if len(n.Mail)+len(n.Groups)+len(n.Arrived)+len(n.Notices) == 0 && n.Law == 0 && !n.All {
 		return line, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, tellTimeout)
