@@ -5,7 +5,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint fmt bench bench-connect bench-enroll bench-mls bench-policy bench-relay bench-cutoff bench-files bench-nodes bench-scale fuzz mutants vectors soak clean upgrade-test
+.PHONY: help setup build demo test lint fmt bench bench-connect bench-enroll bench-mls bench-policy bench-relay bench-cutoff bench-files bench-nodes bench-scale fuzz mutants vectors soak clean upgrade-test soak-ha soak-rolling
 
 # Where Go's own archive unpacks itself, for shells that do not know it yet.
 export PATH := $(PATH):/usr/local/go/bin
@@ -25,6 +25,8 @@ SOAK      ?= 20m
 SOAK_SEED ?= 0
 SOAK_DISK ?= torn
 SOAK_STORE ?= both
+SOAK_NODES ?= 3
+SOAK_HA   ?= cluster
 PACKAGES  ?= ./...
 GOAL      ?= demo test
 TOOL      := go tool -modfile=tools.mod
@@ -48,10 +50,21 @@ test: ## vet, then every test on the real parts, with the race detector
 	@scripts/setup test
 	@go run ./internal/testsum -vet "$(PACKAGES)" -skips scripts/skips.txt -- $(TESTFLAGS) $(PACKAGES)
 
-soak: ## twenty minutes of faults with people writing, and the judge's word (SOAK=2m, SOAK_SEED=N, SOAK_STORE=postgres, SOAK_DISK=lying)
+soak: ## twenty minutes of faults with people writing, and the judge's word (SOAK=2m, SOAK_SEED=N, SOAK_STORE=postgres, SOAK_NODES=1, SOAK_DISK=lying)
 	@scripts/setup test
 	@go build -o bin/ ./cmd/... ./soak/...
-	@bin/soak -bin bin -for "$(SOAK)" -seed "$(SOAK_SEED)" -store "$(SOAK_STORE)" -disk "$(SOAK_DISK)"
+	@bin/soak -bin bin -for "$(SOAK)" -seed "$(SOAK_SEED)" -store "$(SOAK_STORE)" -nodes "$(SOAK_NODES)" -disk "$(SOAK_DISK)"
+
+soak-ha: ## three nodes on PostgreSQL that fails over (Patroni, etcd): its primary is killed under load (SOAK=8m; SOAK_HA=async must fail)
+	@scripts/setup soak-ha
+	@go build -o bin/ ./cmd/... ./soak/...
+	@bin/soak -bin bin -for "$(if $(filter file,$(origin SOAK)),8m,$(SOAK))" -seed "$(SOAK_SEED)" -store "$(SOAK_HA)" -nodes "$(SOAK_NODES)" -disk "$(SOAK_DISK)"
+
+soak-rolling: ## three nodes are exchanged for another build of them, one after the other, with people writing
+	@scripts/setup test
+	@go build -o bin/ ./cmd/... ./soak/...
+	@go build -trimpath -o bin/next/ ./cmd/valise-gatewayd
+	@bin/soak -bin bin -for "$(if $(filter file,$(origin SOAK)),2m,$(SOAK))" -seed "$(SOAK_SEED)" -store postgres -nodes "$(SOAK_NODES)" -disk "$(SOAK_DISK)" -next bin/next -only "rolling upgrade"
 
 upgrade-test: ## programs of an earlier commit beside those of the next version on one database, under load (some minutes; needs the history)
 	@scripts/setup test

@@ -31,7 +31,7 @@ func (o *options) both() int {
 		folder := filepath.Join(dir, store)
 		var out bytes.Buffer
 		status := outside(&out, "-bin", o.bin, "-for", (o.length / 2).String(), "-seed", fmt.Sprint(o.seed),
-			"-store", store, "-disk", o.disk, fmt.Sprintf("-keep=%t", o.keep), "-records", folder)
+			"-store", store, "-nodes", nodesOf(store, o.nodes), "-disk", o.disk, fmt.Sprintf("-keep=%t", o.keep), "-records", folder)
 		line := strings.TrimSpace(out.String())
 		// A run that the judge has not seen to its end says nothing about anybody's messages.
 		if _, err := os.Stat(filepath.Join(folder, "plan.json")); err != nil || ctx.Err() != nil || line == "" ||
@@ -64,6 +64,14 @@ func (o *options) both() int {
 		return 1
 	}
 	return 0
+}
+
+// nodesOf says how many nodes a run has: those of a gateway's own store have none to share.
+func nodesOf(store string, nodes int) string {
+	if store == journalStore {
+		nodes = 1
+	}
+	return fmt.Sprint(nodes)
 }
 
 func (*options) forget(dir string) int {

@@ -21,7 +21,9 @@ import (
 const (
 	journalStore  = "journal"
 	postgresStore = "postgres"
-	bothStores    = "both" // one run after the other
+	bothStores    = "both"    // one run after the other
+	clusterStore  = "cluster" // PostgreSQL servers of which one takes the other's place
+	asyncStore    = "async"   // the same, where the primary waits for no standby
 )
 
 // A database is a PostgreSQL server on a disk of its own, and the way to it.

@@ -3,8 +3,8 @@
 // Command soak runs a whole Valise for a while, breaks one part of it after the other
 // and several at a time, and has another program judge what the people saw.
 //
-//	soak [-for 20m] [-seed N] [-bin DIR] [-store journal|postgres|both] [-disk honest|torn|lying]
-//	     [-keep] [-records DIR]
+//	soak [-for 20m] [-seed N] [-bin DIR] [-store journal|postgres|both|cluster|async] [-nodes N]
+//	     [-disk honest|torn|lying] [-next DIR] [-only KIND] [-failovers N] [-keep] [-records DIR]
 //
 // Four officials with cards write to each other in three conversations, all the time.
 // Two of them keep bringing a fourth person into one conversation and putting her out again.
@@ -15,7 +15,9 @@
 //
 // The gateway keeps its mail in its own journal, or in a PostgreSQL server that the soak
 // starts, kills and cuts off; -store both is one run with each, half of the time each,
-// whose records are judged together.
+// whose records are judged together. With PostgreSQL the gateway may have several nodes. -store
+// cluster is three servers that fail over; async, the control, the same without synchronous
+// replication, which must lose.
 //
 // The last act is the same each time: all but one device are cut off, that one goes on
 // writing until the power goes, and then nobody writes any more, so that nothing but the

@@ -37,11 +37,9 @@ func (w *world) during(ctx context.Context, rng *rand.Rand, lo, hi time.Duration
 // kinds lists every kind of fault.
 func (w *world) kinds() []fault {
 	list := []fault{
-		{"gateway killed", w.killGateway},
-		{"power loss", w.powerLoss},
-		{"disk full", w.diskFull},
-		{"gateway frozen", w.freezeGateway},
-		{"gateway's HSM restarted", w.restartHSM},
+		{"gateway killed", w.node(w.killGateway)},
+		{"gateway frozen", w.node(w.freezeGateway)},
+		{"gateway's HSM restarted", w.node(w.restartHSM)},
 		{"authority killed", w.killAuthority},
 		{"agent killed", w.each(w.killAgent)},
 		{"receiving command killed", w.each(w.killReceiver)},
@@ -50,11 +48,22 @@ func (w *world) kinds() []fault {
 		{"partition", w.partition},
 		{"UDP closed", w.each(w.overTCP)},
 	}
+	if w.cluster == nil {
+		list = append(list, fault{"power loss", w.powerLoss}, fault{"disk full", w.diskFull})
+	} else {
+		list = append(list, w.failures()...)
+	}
+	if len(w.nodes) > 1 {
+		list = append(list, fault{"gateway drained", w.node(w.drainGateway)})
+	}
+	if w.opts.next != "" {
+		list = append(list, fault{"rolling upgrade", w.upgrade})
+	}
 	if w.database != nil {
 		list = append(list, fault{"database killed", w.killDatabase}, fault{"database cut off", w.cutDatabase})
 	}
 	if warp.Supported {
-		list = append(list, fault{"gateway's clock set", w.setClock})
+		list = append(list, fault{"gateway's clock set", w.node(w.setClock)})
 	}
 	for kind, set := range map[string]struct {
 		weather func(*wan.Weather, float64)
@@ -70,10 +79,10 @@ func (w *world) kinds() []fault {
 	} {
 		list = append(list, fault{kind, w.each(func(ctx context.Context, rng *rand.Rand, p *person) (string, bool, error) {
 			much := 0.05 + 0.25*rng.Float64()
-			before := set.count(p.relay.Stats())
+			before := set.count(p.udp())
 			p.setWeather(func(x *wan.Weather) { set.weather(x, much) })
 			w.during(ctx, rng, 3*time.Second, 9*time.Second)
-			met := func() int64 { return set.count(p.relay.Stats()) - before }
+			met := func() int64 { return set.count(p.udp()) - before }
 			for range 120 { // with the gateway away there may be hardly a packet to meet
 				if met() > 0 || ctx.Err() != nil {
 					break
@@ -86,6 +95,9 @@ func (w *world) kinds() []fault {
 		})})
 	}
 	slices.SortFunc(list, func(a, b fault) int { return strings.Compare(a.kind, b.kind) })
+	if w.opts.only != "" {
+		list = slices.DeleteFunc(list, func(f fault) bool { return f.kind != w.opts.only })
+	}
 	return list
 }
 
@@ -94,11 +106,6 @@ func (w *world) each(f func(context.Context, *rand.Rand, *person) (string, bool,
 	return func(ctx context.Context, rng *rand.Rand) (string, bool, error) {
 		return f(ctx, rng, w.people[names[rng.IntN(len(names))]])
 	}
-}
-
-// startGateway starts the daemon, again and again while what it needs is broken too.
-func (w *world) startGateway(ctx context.Context) error {
-	return again(ctx, func(ctx context.Context) error { return w.gateway.Start(ctx) })
 }
 
 // again repeats what fails for two minutes at most.
@@ -117,17 +124,29 @@ func again(ctx context.Context, f func(context.Context) error) error {
 	}
 }
 
-func (w *world) killGateway(ctx context.Context, _ *rand.Rand) (string, bool, error) {
-	w.gatewayMu.Lock()
-	defer w.gatewayMu.Unlock()
-	w.gateway.Process().Kill()
-	return "", true, w.startGateway(ctx)
+func (w *world) killGateway(ctx context.Context, _ *rand.Rand, n *node) (string, bool, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.Process().Kill()
+	return n.Node, true, n.start(ctx)
 }
 
-// powerLoss takes the gateway's power, and at the same moment its database's.
+// drainGateway stops a node in order; its devices go to another one at once.
+func (w *world) drainGateway(ctx context.Context, rng *rand.Rand, n *node) (string, bool, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.Process().Stop()
+	w.during(ctx, rng, time.Second, 6*time.Second)
+	return n.Node, true, n.start(ctx)
+}
+
+// powerLoss takes the power of the gateway, all of its nodes, and at the same moment its
+// database's.
 func (w *world) powerLoss(ctx context.Context, _ *rand.Rand) (string, bool, error) {
-	w.gatewayMu.Lock()
-	defer w.gatewayMu.Unlock()
+	for _, n := range w.nodes {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+	}
 	db, before := w.database, w.pagesLost()
 	if db != nil {
 		db.mu.Lock() // first: who waits there for the server waits in vain without power
@@ -135,8 +154,14 @@ func (w *world) powerLoss(ctx context.Context, _ *rand.Rand) (string, bool, erro
 	for _, v := range w.volumes() {
 		v.disk.Cut()
 	}
-	w.gateway.Process().Kill()
-	err := w.data.powerCycle()
+	for _, n := range w.nodes {
+		n.Process().Kill()
+	}
+	w.restored = time.Now() // who is online since before this does not know yet that the gateway has gone
+	var err error
+	for _, v := range w.places {
+		err = errors.Join(err, v.powerCycle())
+	}
 	if db != nil {
 		err = errors.Join(err, db.server.Kill(), db.place.powerCycle())
 		db.mu.Unlock()
@@ -146,26 +171,29 @@ func (w *world) powerLoss(ctx context.Context, _ *rand.Rand) (string, bool, erro
 		return "", true, err
 	}
 	lost := w.pagesLost() - before
-	return fmt.Sprintf("%d pages had not been synced", lost), true, w.startGateway(ctx)
+	for _, n := range w.nodes {
+		err = errors.Join(err, n.start(ctx))
+	}
+	return fmt.Sprintf("%d pages had not been synced", lost), true, err
 }
 
-func (w *world) freezeGateway(ctx context.Context, rng *rand.Rand) (string, bool, error) {
-	w.gatewayMu.Lock()
-	defer w.gatewayMu.Unlock()
-	pid := w.gateway.Process().Pid()
+func (w *world) freezeGateway(ctx context.Context, rng *rand.Rand, n *node) (string, bool, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	pid := n.Process().Pid()
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 		return "", false, nil // it is not there; nothing to freeze
 	}
 	w.during(ctx, rng, time.Second, 6*time.Second)
-	return "", true, syscall.Kill(pid, syscall.SIGCONT)
+	return n.Node, true, syscall.Kill(pid, syscall.SIGCONT)
 }
 
 // volumes are the disks that must keep what was acknowledged.
 func (w *world) volumes() []*volume {
 	if w.database != nil {
-		return []*volume{&w.data, &w.database.place}
+		return append(w.places[:len(w.places):len(w.places)], &w.database.place)
 	}
-	return []*volume{&w.data}
+	return w.places
 }
 
 func (w *world) pagesLost() (n int64) {
@@ -199,22 +227,20 @@ func (w *world) diskFull(ctx context.Context, rng *rand.Rand) (string, bool, err
 	return fmt.Sprintf("%d writes were refused", n), n > 0, w.revive(ctx)
 }
 
-// revive starts the gateway if it has ended by itself.
-func (w *world) revive(ctx context.Context) error {
-	w.gatewayMu.Lock()
-	defer w.gatewayMu.Unlock()
-	if w.gateway.Process().Running() {
-		return nil
+// revive starts the nodes that have ended by themselves.
+func (w *world) revive(ctx context.Context) (err error) {
+	for _, n := range w.nodes {
+		err = errors.Join(err, n.revive(ctx))
 	}
-	return w.startGateway(ctx)
+	return err
 }
 
-func (w *world) restartHSM(ctx context.Context, rng *rand.Rand) (string, bool, error) {
-	w.hsmMu.Lock()
-	defer w.hsmMu.Unlock()
-	w.gateway.Token.Kill()
+func (w *world) restartHSM(ctx context.Context, rng *rand.Rand, n *node) (string, bool, error) {
+	n.hsmMu.Lock()
+	defer n.hsmMu.Unlock()
+	n.Token.Kill()
 	w.during(ctx, rng, 500*time.Millisecond, 4*time.Second)
-	return "", true, errors.Join(again(ctx, w.gateway.Token.Start), w.revive(ctx))
+	return n.Node, true, errors.Join(again(ctx, n.Token.Start), n.revive(ctx))
 }
 
 func (w *world) killAuthority(ctx context.Context, rng *rand.Rand) (string, bool, error) {
@@ -266,13 +292,13 @@ func (w *world) restartPCSCD(ctx context.Context, _ *rand.Rand, p *person) (stri
 }
 
 // setClock lets the gateway's clock jump, and back after a while. Nobody else's does.
-func (w *world) setClock(ctx context.Context, rng *rand.Rand) (string, bool, error) {
+func (w *world) setClock(ctx context.Context, rng *rand.Rand, n *node) (string, bool, error) {
 	d := []time.Duration{90 * time.Second, time.Hour, 25 * time.Hour}[rng.IntN(3)]
 	if rng.IntN(2) == 0 {
 		d = -d
 	}
-	w.gatewayMu.Lock()
-	daemon := w.gateway.Process()
+	n.mu.Lock()
+	daemon := n.Process()
 	var clock *warp.Clock
 	var err error
 	if daemon.Running() {
@@ -281,13 +307,13 @@ func (w *world) setClock(ctx context.Context, rng *rand.Rand) (string, bool, err
 	if err == nil && clock != nil {
 		err = clock.Set(d)
 	}
-	w.gatewayMu.Unlock()
+	n.mu.Unlock()
 	if err != nil || clock == nil {
 		return "", false, err
 	}
 	w.during(ctx, rng, 2*time.Second, 10*time.Second)
-	w.gatewayMu.Lock()
-	defer w.gatewayMu.Unlock()
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	if daemon.Running() { // else its clock went with it
 		err = clock.Set(0)
 	}
@@ -306,13 +332,13 @@ func (w *world) partition(ctx context.Context, rng *rand.Rand) (string, bool, er
 	}
 	var n int64
 	for _, p := range hit {
-		n -= p.relay.Stats().Cut + p.line.Stats().Waited
+		n -= p.udp().Cut + p.tcp().Waited
 		p.cut(true)
 	}
 	w.during(ctx, rng, 2*time.Second, 15*time.Second)
 	for _, p := range hit {
 		p.cut(false)
-		n += p.relay.Stats().Cut + p.line.Stats().Waited
+		n += p.udp().Cut + p.tcp().Waited
 	}
 	return fmt.Sprintf("%s: %d packets", who, n), n > 0, nil
 }

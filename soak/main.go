@@ -23,7 +23,12 @@ type options struct {
 	seed   uint64
 	store  string
 	disk   string
+	nodes  int
+	next   string
+	only   string
 	keep   bool
+
+	failovers int
 
 	records string
 }
@@ -33,7 +38,11 @@ func main() {
 	flag.StringVar(&o.bin, "bin", "bin", "folder of the built commands")
 	flag.DurationVar(&o.length, "for", 20*time.Minute, "how long faults go on; 0 leaves the last act only")
 	flag.Uint64Var(&o.seed, "seed", 0, "where all chance comes from; 0 draws one")
-	flag.StringVar(&o.store, "store", journalStore, "the gateway's store: journal (its own), postgres, or both, half of the time each")
+	flag.StringVar(&o.store, "store", journalStore, "the gateway's store: journal (its own), postgres, or both, half of the time each; cluster (PostgreSQL that fails over), or async (the control: one that loses)")
+	flag.IntVar(&o.nodes, "nodes", 1, "how many nodes the gateway has, on one PostgreSQL")
+	flag.StringVar(&o.next, "next", "", "folder of another valise-gatewayd, to which nodes are upgraded and back")
+	flag.StringVar(&o.only, "only", "", "the one kind of fault that is dealt, again and again; empty: all")
+	flag.IntVar(&o.failovers, "failovers", 5, "how often a cluster must have failed over, at least")
 	flag.StringVar(&o.disk, "disk", "torn", "the disk of gateway and database: honest, torn (pieces of what was not synced survive) or lying")
 	flag.BoolVar(&o.keep, "keep", false, "leave all files")
 	flag.StringVar(&o.records, "records", "", "new folder for what the judge reads; one among the other files if empty")
@@ -45,7 +54,8 @@ func (o *options) main() int {
 	switch {
 	case flag.NArg() > 0, o.length < 0, o.length > 24*time.Hour,
 		o.disk != "honest" && o.disk != "torn" && o.disk != "lying",
-		o.store != journalStore && o.store != postgresStore && o.store != bothStores,
+		o.store != journalStore && o.store != postgresStore && o.store != bothStores && o.store != clusterStore && o.store != asyncStore,
+		o.nodes < 1, o.nodes > 9, o.nodes > 1 && o.store == journalStore,
 		o.store == bothStores && o.records != "":
 		flag.Usage()
 		return 2

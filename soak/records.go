@@ -52,6 +52,8 @@ type (
 		People        []planned      `json:"people"`
 		Conversations []conversation `json:"conversations"`
 		Kinds         []string       `json:"kinds"` // of faults that must have happened
+		Nodes         int            `json:"nodes"`
+		Failovers     int            `json:"failovers,omitempty"` // how many there must have been, at least
 	}
 	planned struct {
 		Name    string `json:"name"`

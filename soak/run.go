@@ -27,7 +27,7 @@ func (w *world) say(format string, args ...any) {
 
 // run is a whole soak.
 func (o *options) run(ctx context.Context) (v *verdict, err error) {
-	fmt.Fprintf(os.Stderr, "soak: SOAK_SEED=%d, %v of faults, store %s, %s disk\n", o.seed, o.length, o.store, o.disk)
+	fmt.Fprintf(os.Stderr, "soak: SOAK_SEED=%d, %v of faults, store %s, %d nodes, %s disk\n", o.seed, o.length, o.store, o.nodes, o.disk)
 	// Building and recovering have bounds of their own; this one is for what nobody thought of.
 	ctx, cancel := context.WithTimeout(ctx, 2*o.length+10*time.Minute)
 	defer cancel()
@@ -78,6 +78,10 @@ func (w *world) live(ctx context.Context) error {
 	}
 	if err == nil {
 		err = w.settle(ctx)
+		if err != nil && w.opts.store == asyncStore { // those who were promised what is lost may not come back
+			w.say("%v", err)
+			err = nil
+		}
 	}
 	stopObserving()
 	observers.Wait()
@@ -89,7 +93,7 @@ func (w *world) live(ctx context.Context) error {
 			err = errors.Join(err, fmt.Errorf("%d messages of %s were refused for good, and nobody had done wrong", n, p.Name))
 		}
 	}
-	list := []string{"power loss"}
+	list := []string{w.lastAct()}
 	for _, f := range kinds {
 		if w.opts.length > 0 && f.kind != list[0] {
 			list = append(list, f.kind)
@@ -111,6 +115,9 @@ func (w *world) lastWords(ctx context.Context) error {
 		}
 	}
 	rng := w.source(3)
+	if w.cluster != nil {
+		return w.lastPrimary(ctx, speaker, rng)
+	}
 	if w.opts.disk == "lying" {
 		w.lie(true)
 	}
@@ -127,12 +134,11 @@ func (w *world) lastWords(ctx context.Context) error {
 			}
 		}
 	}
-	r := faultRecord{Kind: "power loss", Begin: now(), Detail: fmt.Sprintf("after %d messages to people who are cut off", spoken)}
+	r := faultRecord{Kind: w.lastAct(), Begin: now(), Detail: fmt.Sprintf("after %d messages to people who are cut off", spoken)}
 	if _, _, err := w.powerLoss(ctx, rng); err != nil {
 		return err
 	}
 	w.lie(false)
-	w.restored = time.Now()
 	r.End = now()
 	w.faults.add(r)
 	w.say("last words: %d messages, then power loss", spoken)
@@ -223,18 +229,18 @@ func (w *world) end(good bool) error {
 	w.Close()
 	var err error
 	for _, p := range w.people {
-		if p.relay != nil {
-			err = errors.Join(err, p.relay.Close())
-		}
-		if p.line != nil {
-			err = errors.Join(err, p.line.Close())
-		}
+		err = errors.Join(err, p.close())
 	}
 	if w.database != nil {
 		err = errors.Join(err, w.database.close())
 	}
-	if w.data.mount != nil {
-		err = errors.Join(err, w.data.mount.Unmount())
+	if w.cluster != nil {
+		err = errors.Join(err, w.cluster.Close())
+	}
+	for _, v := range w.places {
+		if v.mount != nil {
+			err = errors.Join(err, v.mount.Unmount())
+		}
 	}
 	if !good || w.opts.keep {
 		fmt.Fprintf(os.Stderr, "soak: everything is in %s\n", w.Dir)

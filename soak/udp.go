@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -13,16 +14,44 @@ import (
 	"valise/internal/wan"
 )
 
-// paths are the ways from a device's network to the gateway: UDP through a relay, and
-// TCP through a line, which is there only while UDP is closed: that is how the device
-// finds back to UDP, of which it would think ill for ten minutes.
+// paths are the ways from a device's network to the nodes of the gateway: to each, UDP through
+// a relay, and TCP through a line, which is there only while UDP is closed: that is how the
+// device finds back to UDP, of which it would think ill for ten minutes.
 type paths struct {
-	relay *wan.Relay
-	line  *wan.Line
+	relays []*wan.Relay
+	lines  []*wan.Line
 }
 
-// openPaths opens both in a network that has no other way out.
-func openPaths(network *stage.Network, to *net.UDPAddr, seed uint64) (p paths, err error) {
+// udp adds up what the relays have counted.
+func (p *paths) udp() (sum wan.Stats) {
+	for _, r := range p.relays {
+		s := r.Stats()
+		sum.Lost, sum.Duplicated, sum.Reordered, sum.Delayed, sum.Cut = sum.Lost+s.Lost, sum.Duplicated+s.Duplicated, sum.Reordered+s.Reordered, sum.Delayed+s.Delayed, sum.Cut+s.Cut
+	}
+	return sum
+}
+
+// tcp adds up what the lines have counted.
+func (p *paths) tcp() (sum wan.LineStats) {
+	for _, l := range p.lines {
+		s := l.Stats()
+		sum.In, sum.Out, sum.Waited, sum.Rejected = sum.In+s.In, sum.Out+s.Out, sum.Waited+s.Waited, sum.Rejected+s.Rejected
+	}
+	return sum
+}
+
+func (p *paths) close() (err error) {
+	for _, r := range p.relays {
+		err = errors.Join(err, r.Close())
+	}
+	for _, l := range p.lines {
+		err = errors.Join(err, l.Close())
+	}
+	return err
+}
+
+// open opens both ways to a node in a network that has no other way out.
+func (p *paths) open(network *stage.Network, to *net.UDPAddr, seed uint64) (err error) {
 	var inside *net.UDPConn
 	var listener net.Listener
 	err = network.Do(func() (err error) {
@@ -32,16 +61,22 @@ func openPaths(network *stage.Network, to *net.UDPAddr, seed uint64) (p paths, e
 		return err
 	})
 	if err != nil {
-		return p, err
+		return err
 	}
-	if p.relay, err = wan.New(wan.Config{Inside: inside, To: to.AddrPort(), Seed: seed}); err != nil {
-		return p, err
+	relay, err := wan.New(wan.Config{Inside: inside, To: to.AddrPort(), Seed: seed})
+	if err != nil {
+		return err
 	}
-	p.line, err = wan.NewLine(wan.LineConfig{
+	p.relays = append(p.relays, relay)
+	line, err := wan.NewLine(wan.LineConfig{
 		Inside: listener, Passage: wan.Shut,
 		Dial: func() (net.Conn, error) { return net.Dial("tcp", to.String()) },
 	})
-	return p, err
+	if err != nil {
+		return err
+	}
+	p.lines = append(p.lines, line)
+	return nil
 }
 
 // setWeather changes a part of this person's weather.
@@ -78,15 +113,19 @@ func (p *person) expose() {
 	case p.closed:
 		passage = wan.Open
 	}
-	p.relay.Set(weather)
-	p.line.Set(passage)
+	for _, r := range p.relays {
+		r.Set(weather)
+	}
+	for _, l := range p.lines {
+		l.Set(passage)
+	}
 }
 
 // overTCP closes UDP for one device until it has got a message through over TCP. Half of
 // them come up in such a network, as all do in a short run; the others have to notice,
 // which takes a device that is in use half a minute.
 func (w *world) overTCP(ctx context.Context, rng *rand.Rand, p *person) (string, bool, error) {
-	before, how := p.line.Stats(), "noticed"
+	before, how := p.tcp(), "noticed"
 	p.closeUDP(true)
 	defer p.closeUDP(false)
 	if w.opts.length < 2*time.Minute || rng.IntN(2) == 0 {
@@ -100,7 +139,7 @@ func (w *world) overTCP(ctx context.Context, rng *rand.Rand, p *person) (string,
 	sent, met := int64(-1), false
 	for !met && limit.Err() == nil {
 		rest(limit, 50*time.Millisecond)
-		s := p.line.Stats()
+		s := p.tcp()
 		if sent < 0 && s.In > before.In && s.Out > before.Out {
 			sent = p.sent.Load()
 		}
@@ -109,6 +148,6 @@ func (w *world) overTCP(ctx context.Context, rng *rand.Rand, p *person) (string,
 	if met {
 		w.during(ctx, rng, time.Second, 8*time.Second)
 	}
-	s := p.line.Stats()
+	s := p.tcp()
 	return fmt.Sprintf("%s %s: %d bytes over TCP", p.Name, how, s.Out+s.In-before.Out-before.In), met, nil
 }

@@ -45,17 +45,16 @@ type world struct {
 	rng       *rand.Rand // owned by run; others get sources of their own
 	logs      string     // folder that the judge reads
 	authority *stage.Authority
-	gateway   *stage.Gateway
+	nodes     []*node // the gateway, or several on one database
 	people    map[string]*person
 
-	data     volume    // the gateway's; guarded by gatewayMu
-	database *database // nil: the gateway's store is its own
+	places   []*volume // of the nodes' data, in their order
+	database *database // nil: the gateway's store is its own, or a cluster
+	cluster  *cluster  // nil: there is none that fails over
 
-	restored time.Time // when the gateway was back after the last act
+	restored time.Time // when the gateway had gone in the last act; never while a fault goes on
 
-	gatewayMu   sync.Mutex // held while the gateway's process is interfered with
-	hsmMu       sync.Mutex // held while its token is
-	authorityMu sync.Mutex // held while the authority is
+	authorityMu sync.Mutex // held while the authority is interfered with
 
 	ops, faults *journal
 }
@@ -70,11 +69,11 @@ func (o *options) build(ctx context.Context) (*world, error) {
 	if err := prepareNamespaces(); err != nil {
 		return nil, err
 	}
-	w.data.disk = disk.New(disk.Config{Seed: o.seed, Torn: o.disk == "torn"})
 	var err error
-	w.Stage, err = stage.New(stage.Config{Bin: o.bin, TokenServers: true, PrepareData: func(dir string) error {
-		w.data.dir = dir
-		w.data.mount, err = w.data.disk.Mount(dir)
+	w.Stage, err = stage.New(stage.Config{Bin: o.bin, TokenServers: true, PrepareData: func(dir string) (err error) {
+		v := &volume{dir: dir, disk: disk.New(disk.Config{Seed: o.seed + 10*uint64(len(w.places)), Torn: o.disk == "torn"})}
+		v.mount, err = v.disk.Mount(dir)
+		w.places = append(w.places, v)
 		return err
 	}})
 	if err != nil {
@@ -86,10 +85,14 @@ func (o *options) build(ctx context.Context) (*world, error) {
 	if err := os.Mkdir(w.logs, 0o700); err != nil {
 		return w, err
 	}
-	if o.store == postgresStore {
-		if w.Database, err = w.newDatabase(ctx); err != nil {
-			return w, err
-		}
+	switch o.store {
+	case postgresStore:
+		w.Database, err = w.newDatabase(ctx)
+	case clusterStore, asyncStore:
+		w.Database, err = w.newCluster(ctx)
+	}
+	if err != nil {
+		return w, err
 	}
 	for name, j := range map[string]**journal{"operations.jsonl": &w.ops, "faults.jsonl": &w.faults} {
 		if *j, err = newJournal(w.logs, name); err != nil {
@@ -137,7 +140,7 @@ func (w *world) found(ctx context.Context) error {
 	if w.authority, err = w.NewAuthority(ctx, "authority", domain, roster, pem); err != nil {
 		return err
 	}
-	if w.gateway, err = w.NewGateway(ctx, w.authority); err != nil {
+	if err := w.newNodes(ctx); err != nil {
 		return err
 	}
 	var all sync.WaitGroup
@@ -156,7 +159,7 @@ func (w *world) found(ctx context.Context) error {
 // relay is the only way to the gateway.
 func (p *person) join(ctx context.Context) error {
 	w := p.world
-	if _, err := p.Enroll(ctx, w.authority, w.gateway); err != nil {
+	if _, err := p.Enroll(ctx, w.authority, w.gateways()...); err != nil {
 		return err
 	}
 	if _, err := p.Run(ctx, "agent", "--stop"); err != nil && p.AgentRuns() {
@@ -166,16 +169,18 @@ func (p *person) join(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_, port, err := net.SplitHostPort(w.gateway.Address)
-	if err != nil {
-		return err
-	}
-	to, err := net.ResolveUDPAddr("udp", "127.0.0.1:"+port)
-	if err != nil {
-		return err
-	}
-	if p.paths, err = openPaths(network, to, w.opts.seed+uint64(p.Card.Serial)); err != nil {
-		return err
+	for i, n := range w.nodes {
+		_, port, err := net.SplitHostPort(n.Address)
+		if err != nil {
+			return err
+		}
+		to, err := net.ResolveUDPAddr("udp", "127.0.0.1:"+port)
+		if err != nil {
+			return err
+		}
+		if err := p.open(network, to, w.opts.seed+uint64(p.Card.Serial)+uint64(i)<<32); err != nil {
+			return err
+		}
 	}
 	p.Network = network
 	if err := p.unlock(ctx); err != nil {
@@ -241,7 +246,10 @@ func (p *person) knows(ctx context.Context, people map[string]*person) error {
 
 // writePlan tells the judge what to expect.
 func (w *world) writePlan(kinds []string) error {
-	pl := plan{Seed: w.opts.seed, Store: w.opts.store, Disk: w.opts.disk, Conversations: conversations, Kinds: kinds}
+	pl := plan{Seed: w.opts.seed, Store: w.opts.store, Disk: w.opts.disk, Nodes: len(w.nodes), Conversations: conversations, Kinds: kinds}
+	if w.cluster != nil {
+		pl.Failovers = w.opts.failovers
+	}
 	for _, name := range names {
 		p := w.people[name]
 		pl.People = append(pl.People, planned{p.Name, p.Address, p.device})

@@ -22,6 +22,7 @@ type Gateway struct {
 	Audit    string // file of the audit stream
 	Database string // file of the store, where that is the gateway's own
 	Node     string // its name among several on the stage's database; empty: it has its database to itself
+	Bin      string // folder of another valise-gatewayd than the stage's; empty: that
 	Token    *Token
 
 	stage   *Stage
@@ -97,6 +98,9 @@ func (s *Stage) PrepareGateway(ctx context.Context, authority *Authority, name, 
 	if err := os.WriteFile(g.config, []byte(g.toml(udp, authority)), 0o600); err != nil {
 		return nil, err
 	}
+	if err := os.WriteFile(filepath.Join(dir, "database"), []byte(s.Database+"\n"), 0o600); err != nil {
+		return nil, err
+	}
 	if err := g.certify(ctx, authority); err != nil {
 		return nil, err
 	}
@@ -118,7 +122,9 @@ func (g *Gateway) toml(port int, authority *Authority) string {
 	if g.bundle != "" {
 		more = fmt.Sprintf("bundle = %q\n", g.bundle)
 	}
-	if g.stage.Database != "" {
+	if strings.Contains(g.stage.Database, "password=") {
+		more += "database_source = \"database\"\n"
+	} else if g.stage.Database != "" {
 		more += fmt.Sprintf("database = %q\n", g.stage.Database)
 	}
 	if g.Node != "" {
@@ -164,9 +170,17 @@ func (g *Gateway) certify(ctx context.Context, authority *Authority) error {
 	return os.WriteFile(filepath.Join(g.dir, "gateway.pem"), []byte(chain), 0o600)
 }
 
+// program is the daemon that is started.
+func (g *Gateway) program() string {
+	if g.Bin != "" {
+		return filepath.Join(g.Bin, "valise-gatewayd")
+	}
+	return g.stage.command("valise-gatewayd")
+}
+
 // Start starts the daemon; it returns when devices can connect.
 func (g *Gateway) Start(ctx context.Context) (err error) {
-	g.process, err = g.stage.ps.start(g.name, g.Token.Env, g.stage.command("valise-gatewayd"), "serve", "--config", g.config)
+	g.process, err = g.stage.ps.start(g.name, g.Token.Env, g.program(), "serve", "--config", g.config)
 	if err != nil {
 		return err
 	}

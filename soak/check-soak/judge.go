@@ -6,12 +6,15 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 )
 
 // A result counts, and keeps what speaks against the run.
 type result struct {
 	acknowledged, lost, duplicated, disordered, undecryptable int
 
+	cluster  bool  // of databases that fail over
+	longest  int64 // how long a message took that was acknowledged, in ns
 	faults   int
 	kinds    map[string]int // faults of each kind
 	evidence []string
@@ -20,10 +23,19 @@ type result struct {
 func (r *result) String() string {
 	counts := fmt.Sprintf("%d acknowledged, %d lost, %d duplicated, %d out of order, %d undecryptable, %d faults of %d kinds",
 		r.acknowledged, r.lost, r.duplicated, r.disordered, r.undecryptable, r.faults, len(r.kinds))
-	if len(r.evidence) > 0 {
-		return "soak: failed: " + counts + ": " + r.evidence[0]
+	name := "soak"
+	if r.longest > 0 && r.kinds["rolling upgrade"] > 0 {
+		counts += fmt.Sprintf(" (longest pause of a client %.1f s)", time.Duration(r.longest).Seconds())
 	}
-	return "soak: ok: " + counts
+	if r.cluster {
+		name = "soak-ha"
+		counts = fmt.Sprintf("%d acknowledged, %d lost, %d duplicated, %d out of order, %d undecryptable, %d failovers (longest pause of a client %.1f s)",
+			r.acknowledged, r.lost, r.duplicated, r.disordered, r.undecryptable, r.kinds["failover"], time.Duration(r.longest).Seconds())
+	}
+	if len(r.evidence) > 0 {
+		return name + ": failed: " + counts + ": " + r.evidence[0]
+	}
+	return name + ": ok: " + counts
 }
 
 // add takes in what was found in another run.
@@ -34,6 +46,7 @@ func (r *result) add(other *result) {
 	r.disordered += other.disordered
 	r.undecryptable += other.undecryptable
 	r.faults += other.faults
+	r.cluster, r.longest = r.cluster || other.cluster, max(r.longest, other.longest)
 	if r.kinds == nil {
 		r.kinds = map[string]int{}
 	}
@@ -108,6 +121,7 @@ func (j *judgement) collect() {
 		j.messages[op.ID] = &message{operation: op, sender: sender}
 		if op.Outcome == acknowledged {
 			j.acknowledged++
+			j.longest = max(j.longest, op.Return-op.Call)
 		}
 	}
 }
@@ -225,6 +239,10 @@ func (j *judgement) harm() {
 		seen[f.Kind]++
 	}
 	j.kinds, j.result.faults = seen, len(j.run.faults)
+	j.cluster = j.Failovers > 0
+	if seen["failover"] < j.Failovers {
+		j.against(nil, "%d failovers took place, and there were to be %d", seen["failover"], j.Failovers)
+	}
 	for _, kind := range j.Kinds {
 		if seen[kind] == 0 {
 			j.against(nil, "no fault of the kind %q took place", kind)

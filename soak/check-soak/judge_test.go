@@ -175,6 +175,31 @@ func TestHonestRecord(t *testing.T) {
 	}
 }
 
+// failovers adds some to the faults.
+func (r *record) failovers(n int) {
+	for range n {
+		r.faults = append(r.faults, map[string]any{"kind": "failover"})
+	}
+}
+
+// Of a cluster the line says how often it failed over, and for how long a message was on its
+// way at most. What a primary has lost is lost there as anywhere.
+func TestClusterRecord(t *testing.T) {
+	r := honest()
+	r.plan["failovers"] = 3
+	r.failovers(3)
+	last := r.operations[len(r.operations)-1]
+	last["return"] = last["call"].(int64) + 2_500_000_000
+	const want = "soak-ha: ok: 8 acknowledged, 0 lost, 0 duplicated, 0 out of order, 0 undecryptable, 3 failovers (longest pause of a client 2.5 s)"
+	if got := r.verdict(t).String(); got != want {
+		t.Errorf("%s\nwant %s", got, want)
+	}
+	r.drop("bob", r.at("bob", "alice-2"))
+	if got := r.verdict(t).String(); !strings.HasPrefix(got, "soak-ha: failed: 8 acknowledged, 1 lost, ") {
+		t.Errorf("%s", got)
+	}
+}
+
 // Whatever is taken from an honest record, put in, exchanged or altered is found.
 func TestSabotage(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -224,6 +249,7 @@ func TestSabotage(t *testing.T) {
 		"a commit not in time": {func(r *record) {
 			r.operations[3]["call"], r.operations[3]["return"] = 100000, 100001 // bob's adding
 		}, "0 0 0 0", "the epochs of room"},
+		"a failover too few":       {func(r *record) { r.plan["failovers"] = 3; r.failovers(2) }, "0 0 0 0", "2 failovers took place"},
 		"a kind of fault left out": {func(r *record) { r.faults = r.faults[1:] }, "0 0 0 0", `"gateway killed"`},
 		"nothing sent":             {func(r *record) { *r = record{plan: r.plan, faults: r.faults} }, "0 0 0 0", "nothing was acknowledged"},
 		"a line vanished":          {func(r *record) { r.shown["bob"] = r.shown["bob"][:3] }, "0 0 0 0", "vanished"},
@@ -236,7 +262,7 @@ func TestSabotage(t *testing.T) {
 			c.do(r)
 			got := r.verdict(t)
 			counts := fmt.Sprint(got.lost, got.duplicated, got.disordered, got.undecryptable)
-			if !strings.HasPrefix(got.String(), "soak: failed: ") || counts != c.counts || !strings.Contains(strings.Join(got.evidence, "\n"), c.say) {
+			if line := strings.Replace(got.String(), "soak-ha:", "soak:", 1); !strings.HasPrefix(line, "soak: failed: ") || counts != c.counts || !strings.Contains(strings.Join(got.evidence, "\n"), c.say) {
 				t.Errorf("%s\n%s\nwant %s and %q", got, strings.Join(got.evidence, "\n"), c.counts, c.say)
 			}
 		})

@@ -30,12 +30,17 @@
 //     what was acknowledged before something else was sent is displayed before it
 //   - no conversation had to go on in a successor, no device had to begin anew: the
 //     gateway never went back behind what it had acknowledged
-//   - each kind of fault in the plan took place
+//   - each kind of fault in the plan took place, and as many failovers as it wants
 //
 // It prints one line,
 //
 //	soak: ok: A acknowledged, 0 lost, 0 duplicated, 0 out of order, 0 undecryptable, F faults of K kinds
 //
+// or, where the plan wants a cluster of databases to fail over,
+//
+//	soak-ha: ok: A acknowledged, 0 lost, 0 duplicated, 0 out of order, 0 undecryptable, F failovers (longest pause of a client S s)
+//
+// with the longest time that a message was on its way to its acknowledgement;
 // or "soak: failed: ", the same counts, and the first evidence, and ends with status 1.
 package main
 

@@ -50,6 +50,8 @@ type plan struct {
 		Members []string
 	}
 	Kinds []string
+
+	Failovers int // how many a cluster must have had, at least; 0: there is none
 }
 
 // A run is all that was written down.
