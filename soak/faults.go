@@ -272,7 +272,7 @@ func (w *world) killReceiver(_ context.Context, _ *rand.Rand, p *person) (string
 func (w *world) killSender(ctx context.Context, rng *rand.Rand, p *person) (string, bool, error) {
 	before := p.killed.Load()
 	p.killNext.Store(int64(time.Duration(2+rng.IntN(60)) * time.Millisecond))
-	for range 50 {
+	for range 300 { // while a database fails over, nobody begins another
 		if p.killed.Load() > before || ctx.Err() != nil {
 			break
 		}
