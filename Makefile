@@ -57,6 +57,7 @@ soak: ## twenty minutes of faults with people writing, and the judge's word (SOA
 
 soak-ha: ## three nodes on PostgreSQL that fails over (Patroni, etcd): its primary is killed under load (SOAK=8m; SOAK_HA=async must fail)
 	@scripts/setup soak-ha
+	@go test -tags ha -count=1 -timeout 15m ./internal/patroni
 	@go build -o bin/ ./cmd/... ./soak/...
 	@bin/soak -bin bin -for "$(if $(filter file,$(origin SOAK)),8m,$(SOAK))" -seed "$(SOAK_SEED)" -store "$(SOAK_HA)" -nodes "$(SOAK_NODES)" -disk "$(SOAK_DISK)"
 
