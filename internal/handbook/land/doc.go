@@ -8,6 +8,9 @@
 //	defer l.Close()
 //	err = l.Play(ctx, step)
 //
+// A command that only shows what others have done is typed again until it shows it, as
+// a person would: news takes a moment from one machine to another.
+//
 // What a machine lacks of a real one is written here, and nothing else is: everybody is
 // root there, systemctl and journalctl are played (a unit's daemon is started as its
 // ExecStart says, from packaging/), cards are virtual ones in a pcscd beside the machine,

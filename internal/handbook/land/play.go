@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"valise/internal/handbook"
 )
@@ -63,11 +64,24 @@ func (l *Land) play(ctx context.Context, m *machine, step *handbook.Step) error 
 		}
 		return err
 	}
-	if m.running, err = m.start(text); err != nil {
-		return err
+	late := time.Now().Add(l.cfg.Patience)
+	for {
+		if m.running, err = m.start(text); err != nil {
+			return err
+		}
+		err = l.goOn(ctx, m, step)
+		if err == nil || ctx.Err() != nil || !looks.MatchString(text) || time.Now().After(late) {
+			return err
+		}
+		select { // what is to be seen may still be on its way: somebody would look again
+		case <-time.After(200 * time.Millisecond):
+		case <-ctx.Done():
+		}
 	}
-	return l.goOn(ctx, m, step)
 }
+
+// looks are commands that change nothing and show what others have done.
+var looks = regexp.MustCompile(`^valise (status|contacts|conversations|labels|officer (requests|standings|proposals|show|roster list))\b`)
 
 // goOn has a step's part in the command that runs.
 func (l *Land) goOn(ctx context.Context, m *machine, step *handbook.Step) error {
