@@ -4,6 +4,7 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 
@@ -17,6 +18,11 @@ import (
 // that another gateway has locked is passed over, and acknowledged by a later batch.
 func (s *Node) Apply(ctx context.Context, submissions []*mailbox.Submission, acks []mailbox.Ack) ([]mailbox.Outcome, error) {
 	overdue, err := s.acknowledge(ctx, acks)
+	for errors.Is(err, errTurn) { // somebody has arrived elsewhere, which is rare: see Shared.Apply
+		if _, acks, err = s.withoutMoved(ctx, nil, acks); err == nil {
+			overdue, err = s.acknowledge(ctx, acks)
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("relay store: acknowledge: %w", err)
 	}
@@ -60,6 +66,7 @@ func (s *Node) acknowledge(ctx context.Context, acks []mailbox.Ack) (overdue []m
 		if err := b.lockDevices(maps.Keys(all)); err != nil {
 			return err
 		}
+		b.demandTurns(nil, free)
 		s.putOff = s.putOff[:0]
 		var done []mailbox.Ack
 		for _, a := range free {
