@@ -38,7 +38,9 @@ func (f *Files) paths() []*string { return []*string{&f.Folder, &f.S3KeySource, 
 // check looks at what the configuration says about files.
 func (f *Files) check() error {
 	var all []error
-	refuse := func(format string, args ...any) { all = append(all, fmt.Errorf("configuration: files: "+format, args...)) }
+	refuse := func(format string, args ...any) {
+		all = append(all, fmt.Errorf("configuration: files: "+format, args...))
+	}
 	switch {
 	case f.S3Endpoint == "":
 		if f.S3Bucket != "" || f.S3Prefix != "" || f.S3Region != "" || f.S3KeySource != "" || f.S3Roots != "" || f.S3Uploads != 0 {

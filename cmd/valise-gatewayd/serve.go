@@ -259,6 +259,9 @@ func (s *server) reload(ctx context.Context) error {
 
 // recertified reads the certificate, which may be for a successor of the key in use.
 func (s *server) recertified(ctx context.Context) (*tls.Certificate, error) {
+	if _, err := readCertificates(s.cfg.Certificate); err != nil {
+		return nil, fmt.Errorf("certificate: %w", err) // and the token is left alone
+	}
 	key, err := s.cfg.openKey(ctx, s.uri, s.token)
 	if err != nil {
 		return nil, err

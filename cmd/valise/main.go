@@ -33,9 +33,11 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -67,8 +69,6 @@ type cli struct {
 	Audit         AuditCmd         `cmd:"" help:"Check an authority's public record from outside."`
 	Policy        PolicyCmd        `cmd:"" help:"Look at labels and clearances under security policies."`
 	Agent         AgentCmd         `cmd:"" help:"Run the agent in the foreground, or stop it."`
-
-	Version kong.VersionFlag `help:"Print the version and end."`
 }
 
 // output is part of every command.
@@ -101,9 +101,13 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) int {
-	var c cli
 	e := &env{out: os.Stdout}
-	parser, err := kong.New(&c, kong.Name("valise"), kong.Bind(e), kong.Vars{"version": packaging.Version()},
+	if slices.Equal(args, []string{"--version"}) { // as a flag it would hide that of policy sign
+		_, err := fmt.Fprintln(e.out, packaging.Version())
+		return complain(err)
+	}
+	var c cli
+	parser, err := kong.New(&c, kong.Name("valise"), kong.Bind(e),
 		kong.Description("Messages and files that only the two ends can open, with keys that never leave a smartcard."),
 		kong.BindTo(ctx, (*context.Context)(nil)), kong.BindTo(e.out, (*io.Writer)(nil)))
 	if err != nil {
