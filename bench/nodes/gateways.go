@@ -22,6 +22,7 @@ type site struct {
 	cluster   *daemons.Postgres
 	gateways  []*daemons.Process
 	addresses []string
+	files     string // folder that they share
 }
 
 func (s *site) stop() {
@@ -50,6 +51,10 @@ func (b *bench) start(ctx context.Context, dir string, gateways int) (*site, err
 		return s, err
 	}
 	if err := errors.Join(s.cluster.SQL(ctx, "CREATE DATABASE valise"), b.authority.Publish(b.dir)); err != nil {
+		return s, err
+	}
+	s.files = filepath.Join(dir, "files")
+	if err := os.Mkdir(s.files, 0o700); err != nil {
 		return s, err
 	}
 	for i := range max(gateways, 1) {
@@ -117,7 +122,7 @@ func (b *bench) toml(address, admin, node string, s *site) string {
 		fmt.Sprintf("database = %q", s.cluster.DSN("valise")),
 	}
 	if node != "" {
-		lines = append(lines, fmt.Sprintf("node = %q", node))
+		lines = append(lines, fmt.Sprintf("node = %q", node), "[files]", fmt.Sprintf("folder = %q", s.files), "shared = true")
 	}
 	return strings.Join(append(lines, "[limits]", "messages_per_second = 1000000", "burst = 1000000", ""), "\n")
 }

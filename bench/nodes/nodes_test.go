@@ -3,10 +3,29 @@
 package main
 
 import (
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
+
+	"valise/internal/testenv"
 )
+
+// One gateway and two on one database, measured briefly: messages are counted once each and in
+// their order, or the program ends with an error.
+func TestQuick(t *testing.T) {
+	testenv.SoftHSM(t)  // or skip
+	testenv.Postgres(t) // or skip
+	out, err := exec.Command(testenv.Build(t, "./bench/nodes"), "-quick").CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, want := range []string{"figure nodes_1_rate ", "figure nodes_2_rate ", "figure nodes_2_wake_other_p99 ", "figure nodes_2_wake_later_p99 ", "2 nodes: ", "end the growth"} {
+		if !strings.Contains(string(out), want) && !strings.Contains(string(out), strings.Replace(want, "end the", "ends the", 1)) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+}
 
 // What ends the growth is said by what was seen.
 func TestEnd(t *testing.T) {
