@@ -323,10 +323,10 @@ func routed(t testing.TB, members int) (*snapshot, *message) {
 	}
 	view := group.NewView([]byte("g"), 1, devices...)
 	return &snapshot{
-		now: time.Now(), device: devices[0], domain: home, rules: d.state, allowance: allow(1e9, 1e9), group: view, circles: new(circles),
-	}, &message{group: []byte("g"), epoch: 1, info: &mls.MessageInfo{
-		GroupID: []byte("g"), Epoch: 1, Content: mls.ContentApplication, AuthenticatedData: d.header("SECRET", nil),
-	}}
+			now: time.Now(), device: devices[0], domain: home, rules: d.state, allowance: allow(1e9, 1e9), group: view, circles: new(circles),
+		}, &message{group: []byte("g"), epoch: 1, info: &mls.MessageInfo{
+			GroupID: []byte("g"), Epoch: 1, Content: mls.ContentApplication, AuthenticatedData: d.header("SECRET", nil),
+		}}
 }
 
 // BenchmarkAdmit compares admission with labels and without.
