@@ -91,6 +91,9 @@ func TestFileEndsWhenAllHaveIt(t *testing.T) {
 		if n := d.done(1, 0); n != 0 {
 			t.Error("announced, and ended")
 		}
+		if _, err := d.BlobDone(t.Context(), [32]byte{1}, device(4), d.now); !errors.Is(err, mailbox.ErrNotFound) {
+			t.Errorf("a device that is known and no member: %v", err)
+		}
 		apply(t, d, stepOf(0, 2, &mailbox.Step{Group: []byte("g"), From: 0, To: 1, Info: []byte("i"), Joined: []mailbox.Device{device(4)}}))
 		if n := d.done(1, 2); n != 0 {
 			t.Error("two of three have it, and it ended")
